@@ -1,0 +1,50 @@
+# Everything runs from the virtual environment that the first target makes.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help up train compare test check format protos lock clean
+
+help: ## Show the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Installed once; again when the dependencies change, or when an earlier run was interrupted.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Duet needs Python 3.11 or newer; set PYTHON=/path/to/python3.11 and run make again." >&2; exit 1; }
+	@echo "Installing the pinned dependencies into $(VENV) (once, a minute or two) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,loadtest,dev]'
+	@touch $@
+
+up: $(READY) ## Train what is missing, start both servers and the gateway, show predictions; Ctrl-C stops all
+	@exec $(BIN)/python -m serving up $(ARGS)
+
+train: $(READY) ## Train and export the documented models
+	@$(BIN)/python -m models train $(ARGS)
+
+compare: $(READY) ## Short load comparison of the two frameworks through the gateway
+	@$(BIN)/python -m loadtest compare $(ARGS)
+
+test: $(READY) ## Unit, contract and integration tests, against the real servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy gateway
+
+format: $(READY) ## Rewrite the code in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+protos: $(READY) ## Generate the protocol stubs from gateway/protos/*.proto
+	@$(BIN)/python -m gateway.protos.generate
+
+lock: $(READY) ## Write the installed versions to constraints.txt
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -e 's/+cpu$$//' | grep -viE '^(nvidia|triton==|cuda)' > constraints.txt
+
+clean: ## Remove the environment, artifacts and run-time files
+	rm -rf $(VENV) .duet artifacts
