@@ -1,0 +1,146 @@
+"""What a model is, before any framework is imported: names, tensors, weights, data and hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
+    from torch import nn
+
+Array = NDArray[Any]
+Loss = Literal["mean_squared_error", "cross_entropy_of_logits", "cross_entropy_of_probabilities"]
+
+FRAMEWORKS = ("tensorflow", "pytorch")
+NATIVE, TRANSPLANTED = 1, 2
+"""Version 1 is trained natively in each framework; version 2 is PyTorch's version 1 in both: the same function."""
+
+
+class UnknownNameError(LookupError):
+    """A model, framework or dataset that does not exist; the text names those that do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor on the wire. `datatype` is the Open Inference Protocol's name; a first dimension of -1 the batch."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def as_json(self) -> dict[str, object]:
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """An array of the canonical weights: name and layout as in PyTorch's `state_dict`: [out, in], [out, in, h, w]."""
+
+    name: str
+    shape: tuple[int, ...]
+    initial: Literal["glorot_uniform", "zeros"]
+
+
+def layer(name: str, *shape: int) -> tuple[Weight, Weight]:
+    """Kernel and bias of a dense ([out, in]) or convolution ([out, in, h, w]) layer."""
+    return Weight(f"{name}.weight", shape, "glorot_uniform"), Weight(f"{name}.bias", shape[:1], "zeros")
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    loss: Loss
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    # PyTorch's default; Keras's own is 1e-7. Keras adds it before the bias correction and PyTorch after, which at
+    # 1e-8 is far below float32's rounding of the update.
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows of examples: `inputs` in the signature's order, all with the same first dimension as `targets`."""
+
+    inputs: tuple[Array, ...]
+    targets: Array
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, index: Array | slice) -> Split:
+        return Split(tuple(array[index] for array in self.inputs), self.targets[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    name: str
+    train: Split
+    held_out: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request with a batch of 1, `inputs` as name -> nested lists (JSON-able), and the true answer."""
+
+    inputs: dict[str, list[Any]]
+    answer: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model with both twins.
+
+    `datasets` maps a name to its loader, the default first. `pytorch` and `tensorflow` import their framework when
+    called and build the twin with weights yet to be set. `bar` is the held-out accuracy that each native training must
+    reach, for a regression the greatest absolute error allowed on the held-out rows.
+    """
+
+    name: str
+    description: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weights: tuple[Weight, ...]
+    datasets: Mapping[str, Callable[[], Dataset]]
+    hyperparameters: Hyperparameters
+    bar: float
+    pytorch: Callable[[], nn.Module] = field(repr=False)
+    tensorflow: Callable[[], keras.Model] = field(repr=False)
+    versions: tuple[int, ...] = (NATIVE, TRANSPLANTED)
+
+    @property
+    def classifies(self) -> bool:
+        return self.hyperparameters.loss != "mean_squared_error"
+
+    @property
+    def default_dataset(self) -> str:
+        return next(iter(self.datasets))
+
+    def example(self) -> Example:
+        """The first held-out row of the default data, which no training has seen.
+
+        >>> from models.catalog import CATALOG
+        >>> CATALOG["linear_regression"].example()
+        Example(inputs={'x': [[5.0]]}, answer=4.0)
+        """
+        row = self.datasets[self.default_dataset]().held_out.rows(slice(0, 1))
+        inputs = {spec.name: array.tolist() for spec, array in zip(self.inputs, row.inputs, strict=True)}
+        return Example(inputs=inputs, answer=float(np.ravel(row.targets)[0]))
+
+    def signature(self, version: int, fingerprint: str) -> dict[str, Any]:
+        """The object of `signature.json`, which both artifacts carry."""
+        return {
+            "name": self.name,
+            "version": version,
+            "description": self.description,
+            "inputs": [tensor.as_json() for tensor in self.inputs],
+            "outputs": [tensor.as_json() for tensor in self.outputs],
+            "fingerprint": fingerprint,
+        }
