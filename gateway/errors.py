@@ -1,0 +1,113 @@
+"""Everything that can go wrong with a request, named after gRPC's status codes; each front renders it in its own shape.
+
+DuetError
+├── InvalidArgument          the request itself is wrong
+│   └── NotAcceptable        the answer cannot be written in the form asked for
+├── NotFound                 no such model, version or variant
+├── FailedPrecondition       right request, wrong state
+├── PermissionDenied
+├── Unauthenticated
+├── ResourceExhausted        too much: slow down, or send less
+│   └── PayloadTooLarge
+├── DeadlineExceeded         not done in time
+├── Unavailable              the server behind cannot be reached or is not ready: try again later
+├── DataLoss                 the server behind sent something that is no valid answer
+├── Unimplemented
+└── Internal                 a defect of ours, or one that a server admits to
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Code(Enum):
+    """gRPC's status codes (grpc/doc/statuscodes.md); the values are their numbers on the wire."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which version of which variant a request was sent to."""
+
+    model: str
+    variant: str
+    version: int | None
+
+
+class DuetError(Exception):
+    """``message`` is for the client: what was wrong and what to do. ``target`` is set once the router chose one."""
+
+    code = Code.INTERNAL
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+        self.target: Target | None = None
+
+
+class InvalidArgument(DuetError):
+    code = Code.INVALID_ARGUMENT
+
+
+class NotAcceptable(InvalidArgument):
+    pass
+
+
+class NotFound(DuetError):
+    code = Code.NOT_FOUND
+
+
+class FailedPrecondition(DuetError):
+    code = Code.FAILED_PRECONDITION
+
+
+class PermissionDenied(DuetError):
+    code = Code.PERMISSION_DENIED
+
+
+class Unauthenticated(DuetError):
+    code = Code.UNAUTHENTICATED
+
+
+class ResourceExhausted(DuetError):
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class PayloadTooLarge(ResourceExhausted):
+    pass
+
+
+class DeadlineExceeded(DuetError):
+    code = Code.DEADLINE_EXCEEDED
+
+
+class Unavailable(DuetError):
+    code = Code.UNAVAILABLE
+
+
+class DataLoss(DuetError):
+    code = Code.DATA_LOSS
+
+
+class Unimplemented(DuetError):
+    code = Code.UNIMPLEMENTED
+
+
+class Internal(DuetError):
+    code = Code.INTERNAL

@@ -1,0 +1,25 @@
+"""Pins: how a client chooses the variant itself, the same in every dialect."""
+
+from __future__ import annotations
+
+from gateway.errors import InvalidArgument
+
+#: Header or metadata key, in requests and answers.
+VARIANT = "x-duet-variant"
+VERSION = "x-duet-version"
+
+
+def split_pin(name: str) -> tuple[str, str | None]:
+    """``convnet@pytorch`` is the model ``convnet`` pinned to the variant ``pytorch``."""
+    model, separator, variant = name.partition("@")
+    if separator and not variant:
+        raise InvalidArgument(f"{name!r} names no variant after the @")
+    return model, variant or None
+
+
+def agree(*pins: str | None) -> str | None:
+    """The one variant that the name, the header and the parameter pin. Raises InvalidArgument where they differ."""
+    given = {pin for pin in pins if pin}
+    if len(given) > 1:
+        raise InvalidArgument(f"the request is pinned to several variants: {', '.join(sorted(given))}")
+    return given.pop() if given else None

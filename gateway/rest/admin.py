@@ -1,0 +1,41 @@
+"""What operators need, on a port of its own that clients have no business with: metrics, probes, documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+
+from gateway import __version__
+from gateway.metrics import Metrics
+
+
+def build(*, metrics: Metrics, ready: Callable[[], bool], openapi: Callable[[], dict[str, Any]]) -> FastAPI:
+    app = FastAPI(title="Duet administration", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.get("/metrics", response_class=Response)
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/healthz", response_class=Response)
+    async def alive() -> Response:
+        return Response(orjson.dumps({"live": True}), media_type="application/json")
+
+    @app.get("/readyz", response_class=Response)
+    async def is_ready() -> Response:
+        answer = ready()
+        return Response(orjson.dumps({"ready": answer}), 200 if answer else 503, media_type="application/json")
+
+    @app.get("/openapi.json", response_class=Response)
+    async def document() -> Response:
+        return Response(orjson.dumps(openapi()), media_type="application/json")
+
+    @app.get("/docs", response_class=HTMLResponse)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Duet")
+
+    return app

@@ -1,0 +1,67 @@
+"""Reading a request body and sending an answer, straight on ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from gateway.errors import Code, DuetError, InvalidArgument, PayloadTooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+OCTETS = (b"content-type", b"application/octet-stream")
+
+
+class ClientGone(DuetError):
+    """The client hung up before its request was complete; nobody is there to answer to."""
+
+    code = Code.CANCELLED
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The value of the header ``name`` (lower case), the first of several."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
+    """The whole body. Raises PayloadTooLarge once it is known to pass ``max_bytes``, ClientGone where it ends early."""
+    declared = header(scope, b"content-length")
+    if declared is not None and (not declared.isdigit() or int(declared) > max_bytes):
+        raise _too_large(max_bytes) if declared.isdigit() else InvalidArgument("Content-Length is no number")
+    message = await receive()
+    first: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and message["type"] == "http.request" and len(first) <= max_bytes:
+        return first
+    pieces, size = [first], len(first)
+    while True:
+        if message["type"] != "http.request":
+            raise ClientGone("the client hung up")
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+
+
+async def respond(send: Send, status: int, headers: Headers, pieces: Sequence[bytes | memoryview]) -> None:
+    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body is larger than the {max_bytes} bytes that this server takes (http.max_body_bytes)"
+    )

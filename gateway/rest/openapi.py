@@ -1,0 +1,104 @@
+"""OpenAPI of the inference calls: they are plain ASGI endpoints, of which FastAPI cannot read anything itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.types import DATATYPES
+
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "datatype": {"type": "string", "enum": list(DATATYPES)},
+        "parameters": {
+            "type": "object",
+            "description": "`binary_data_size`: bytes of this tensor after the JSON part.",
+        },
+        "data": {"type": "array", "items": {}, "description": "Row-major, flat or nested as `shape` says."},
+    },
+}
+
+SCHEMAS: dict[str, Any] = {
+    "Tensor": _TENSOR,
+    "InferRequest": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {
+                "type": "object",
+                "description": "`variant` pins the framework, `timeout` is the deadline in microseconds, "
+                "`binary_data_output` asks for all outputs as binary data.",
+            },
+            "inputs": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Tensor"}},
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+                },
+            },
+        },
+        "example": {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [5]}]},
+    },
+    "InferResponse": {
+        "type": "object",
+        "required": ["model_name", "model_version", "outputs"],
+        "properties": {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}},
+        },
+    },
+    "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+}
+
+_FAILURES = {
+    400: "The request is wrong; the text says what.",
+    404: "No such model, version or variant.",
+    413: "The body is too large.",
+    429: "Overload: try again after `Retry-After` seconds.",
+    500: "The gateway or the model's code failed.",
+    502: "The server behind gave no valid answer.",
+    503: "The server behind is not ready or cannot be reached.",
+    504: "No answer before the deadline.",
+}
+
+
+def infer_operation(path: str) -> dict[str, Any]:
+    """The operation object of the infer call at ``path``."""
+    names = ["model", "version"] if "{version}" in path else ["model"]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+    ]
+    parameters[0]["description"] = "A model's name; `name@tensorflow` or `name@pytorch` pins the framework."
+    parameters.append(_header("x-duet-variant", "string", "Pins the framework, as `@` in the name does."))
+    parameters.append(_header("Inference-Header-Content-Length", "integer", "Bytes of JSON before the binary tensors."))
+    return {
+        "tags": ["Open Inference Protocol"],
+        "summary": "Inference",
+        "operationId": "infer_version" if len(names) == 2 else "infer",
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": _content("InferRequest")},
+        "responses": {
+            "200": {"description": "The outputs.", "content": _content("InferResponse")},
+            **{str(status): {"description": text, "content": _content("Error")} for status, text in _FAILURES.items()},
+        },
+    }
+
+
+def _header(name: str, kind: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": kind}, "description": description}
+
+
+def _content(schema: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    if schema != "Error":
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        content["application/octet-stream"] = binary
+    return content

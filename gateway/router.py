@@ -1,0 +1,67 @@
+"""Model -> variant -> Backend: pins first, then the model's rule. Requests are checked against the signature here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from gateway import signature
+from gateway.backends.base import Backend
+from gateway.errors import DuetError, Target, Unavailable
+from gateway.pins import split_pin
+from gateway.registry import Registry
+from gateway.types import InferRequest, InferResponse, ModelMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a model that a client did not pin is routed, and what it accepts."""
+
+    default: str
+    allow_non_finite: bool = False
+
+
+class Router:
+    """Sends each request to its variant's backend. Raises NotFound, Unavailable, InvalidArgument before sending."""
+
+    def __init__(self, *, registry: Registry, backends: Mapping[str, Backend], rules: Mapping[str, Rule]) -> None:
+        self._registry = registry
+        self._backends = backends
+        self._rules = rules
+
+    def variant(self, model: str, pin: str | None) -> str:
+        """The variant that serves ``model``. Raises NotFound for an unknown model or a pin to a variant it lacks."""
+        variant = pin or (self._rules[model].default if model in self._rules else "")
+        self._registry.variant(model, variant)
+        return variant
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        variant = self.variant(request.model, request.variant)
+        target = Target(request.model, variant, request.version)
+        try:
+            version = self._registry.resolve(request.model, variant, request.version)
+            target = Target(request.model, variant, version.version)
+            if version.signature is None:
+                raise Unavailable(f"{request.model}@{variant} has not told its signature yet", retry_after_seconds=1)
+            routed = replace(request, variant=variant, version=version.version)
+            allow = self._rules[request.model].allow_non_finite
+            checked = signature.check(routed, version.signature, allow_non_finite=allow)
+            return await self._backends[variant].infer(checked)
+        except DuetError as error:
+            error.target = target
+            if isinstance(error, Unavailable):
+                self._registry.suspect(variant)
+            raise
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        """What the registry knows of the model's default variant, or of the one that ``model@variant`` pins."""
+        name, pin = split_pin(model)
+        variant = self.variant(name, pin)
+        state = self._registry.variant(name, variant)
+        if state.metadata is None:
+            raise Unavailable(f"{name}@{variant} is not ready: {state.reason}", retry_after_seconds=1)
+        return state.metadata
+
+    async def aclose(self) -> None:
+        for backend in self._backends.values():
+            await backend.aclose()

@@ -1,0 +1,72 @@
+"""Is this request one that the model takes? Asked once, before anything is sent to a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from gateway.errors import InvalidArgument
+from gateway.types import InferRequest, Signature, Tensor, TensorSpec
+
+
+def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool = False) -> InferRequest:
+    """The request with its inputs in the signature's order. Raises InvalidArgument, which names the tensor at fault.
+
+    NaN and infinities are refused unless the model's setting lets them in: they are nearly always a client's mistake,
+    and what a model makes of them is undefined.
+    """
+    given = {tensor.name: tensor for tensor in request.inputs}
+    if len(given) != len(request.inputs):
+        raise InvalidArgument("an input is given twice")
+    _check_names(list(given), [spec.name for spec in signature.inputs])
+    for spec in signature.inputs:
+        _check_tensor(given[spec.name], spec, allow_non_finite)
+    _check_batch(signature, given)
+    known = {spec.name for spec in signature.outputs}
+    for name in request.outputs:
+        if name not in known:
+            raise InvalidArgument(f"unknown output {name!r}; the model's outputs are {_listed(known)}")
+    if len(request.inputs) == 1:
+        return request
+    return replace(request, inputs=tuple(given[spec.name] for spec in signature.inputs))
+
+
+def _check_names(given: list[str], wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    if not missing and not extra:
+        return
+    faults = []
+    if missing:
+        faults.append(f"missing: {_listed(missing)}")
+    if extra:
+        faults.append(f"unknown: {_listed(extra)}")
+    raise InvalidArgument(f"wrong inputs ({'; '.join(faults)}); the model's inputs are {_listed(wanted)}")
+
+
+def _check_tensor(tensor: Tensor, spec: TensorSpec, allow_non_finite: bool) -> None:
+    if tensor.datatype != spec.datatype:
+        raise InvalidArgument(f"input {tensor.name!r}: datatype {tensor.datatype}; the model takes {spec.datatype}")
+    shape = tensor.shape
+    fits = len(shape) == len(spec.shape) and all(
+        wanted in (-1, size) for size, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise InvalidArgument(f"input {tensor.name!r}: shape {list(shape)}; the model takes {list(spec.shape)}")
+    if not allow_non_finite and tensor.data.dtype.kind == "f" and not np.isfinite(tensor.data).all():
+        raise InvalidArgument(
+            f"input {tensor.name!r} holds NaN or infinity; the model's setting allow_non_finite would let them in"
+        )
+
+
+def _check_batch(signature: Signature, given: dict[str, Tensor]) -> None:
+    """Inputs whose first dimension is free share one batch size."""
+    sizes = {spec.name: given[spec.name].shape[0] for spec in signature.inputs if spec.shape[:1] == (-1,)}
+    if len(set(sizes.values())) > 1:
+        raise InvalidArgument(f"the inputs' first dimensions differ: {sizes}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

@@ -1,0 +1,117 @@
+"""Canonical types: what every wire is decoded to and encoded from. They follow the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: The Open Inference Protocol's datatypes and the numpy type that holds each. BF16 has no numpy type: its bits travel
+#: in ``uint16``. BYTES elements are Python ``bytes`` in an object array.
+DATATYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(np.object_),
+}
+
+#: Values of request and response parameters, as the protocol allows them.
+Parameter = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named array. ``data`` has the tensor's shape, row-major, and the numpy type that `DATATYPES` gives."""
+
+    name: str
+    datatype: str
+    data: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a model declares of one input or output; -1 in ``shape`` is a free dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionMetadata:
+    """One version of one variant, as its server describes it. ``signature`` is known once the version is ready."""
+
+    version: int
+    ready: bool
+    signature: Signature | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """One variant of a model. ``default`` is the version for a request that names none; None where none is ready."""
+
+    model: str
+    variant: str
+    platform: str
+    versions: Mapping[int, VersionMetadata]
+    default: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A request as the fronts hand it on.
+
+    ``variant`` and ``version`` are None until the client pins them or the router resolves them; empty ``outputs`` asks
+    for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds.
+    """
+
+    model: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...] = ()
+    version: int | None = None
+    variant: str | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    id: str = ""
+    deadline: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Size of the first dimension, which is the batch; 1 for a scalar."""
+        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """An answer and who gave it. Layers note in ``timings`` the seconds that their part took, by name."""
+
+    model: str
+    variant: str
+    version: int
+    outputs: tuple[Tensor, ...]
+    timings: dict[str, float] = field(default_factory=dict)
