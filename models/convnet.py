@@ -62,7 +62,7 @@ SPEC = ModelSpec(
     weights=(*layer("convolution", 32, 1, 3, 3), *layer("hidden", 128, FEATURES), *layer("digit", 10, 128)),
     datasets={"digits": datasets.digits_as_images, "mnist": datasets.mnist},
     hyperparameters=Hyperparameters(
-        loss="cross_entropy_of_logits", optimizer="adam", learning_rate=1e-3, batch_size=32, epochs=6
+        loss="cross_entropy_of_logits", optimizer="adam", learning_rate=2e-3, batch_size=64, epochs=12
     ),
     bar=0.95,
     pytorch=pytorch,

@@ -79,7 +79,8 @@ def resize_matrix(size: int, new_size: int) -> Array:
     """
     centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     centres = np.clip(centres, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(centres[:, np.newaxis] - np.arange(size)))
+    weights: Array = np.maximum(0, 1 - np.abs(centres[:, np.newaxis] - np.arange(size)))
+    return weights
 
 
 def stratified_split(name: str, inputs: Array, targets: Array) -> Dataset:

@@ -1,0 +1,117 @@
+"""What `python -m models` shows: a progress bar per model and framework, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from models.artifacts import Artifact, State, Store
+from models.plan import Step
+from models.spec import FRAMEWORKS, ModelSpec, TensorSpec
+
+STYLES = {State.READY: "green", State.MISSING: "red", State.OUTDATED: "yellow", State.OLD_HANDLER: "yellow"}
+
+
+class Bars:
+    """A bar per step. Where the output is no terminal, a line per finished step instead."""
+
+    def __init__(self, console: Console, steps: Sequence[Step], epochs: Callable[[Step], int]) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[Step, TaskID] = {
+            step: self._progress.add_task(title(step), total=epochs(step), start=False, note="") for step in steps
+        }
+
+    @contextmanager
+    def shown(self) -> Iterator[Bars]:
+        with self._progress:
+            yield self
+
+    def begin(self, step: Step) -> None:
+        self._progress.start_task(self._tasks[step])
+        self._progress.update(self._tasks[step], note=f"loading {step.artifact.framework} and the data")
+
+    def epoch(self, step: Step, loss: float) -> None:
+        self._progress.update(self._tasks[step], advance=1, note=f"loss {loss:.4g}")
+
+    def end(self, step: Step, record: dict[str, Any] | None) -> None:
+        note = outcome(record)
+        task = self._tasks[step]
+        self._progress.update(task, completed=self._progress.tasks[task].total, note=note)
+        self._progress.stop_task(task)
+        if not self._console.is_terminal:
+            self._console.print(f"{title(step)}: {note}", highlight=False)
+
+
+def title(step: Step) -> str:
+    artifact = step.artifact
+    return f"{step.action} {artifact.name} {artifact.version} {artifact.framework}"
+
+
+def outcome(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "packed with the present handler"
+    parts = [measured(record)]
+    if "loss" in record:
+        parts.insert(0, f"loss {record['loss'][-1]:.4g}")
+        parts.append(f"{record['seconds']:.1f} s")
+    if not record["meets_bar"]:
+        parts.append(f"below the bar of {record['bar']}")
+    return ", ".join(parts)
+
+
+def measured(record: dict[str, Any]) -> str:
+    if "accuracy" in record:
+        return f"accuracy {record['accuracy']:.2%}"
+    return f"error {record['greatest_error']:.2g}"
+
+
+def results(store: Store, specs: Sequence[ModelSpec], frameworks: Sequence[str]) -> Table:
+    """What is there now, from the records."""
+    table = Table("model", "version", *frameworks)
+    for spec in specs:
+        for version in spec.versions:
+            records = [store.record(Artifact(spec.name, version, framework)) for framework in frameworks]
+            table.add_row(spec.name, str(version), *map(summary, records))
+    return table
+
+
+def summary(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "missing"
+    facts = [f"loss {record['loss'][-1]:.2g}", f"{record['seconds']:.1f} s"] if "loss" in record else [record["origin"]]
+    facts.append(f"{record['artifact_bytes'] / 1e6:.2f} MB")
+    return f"{measured(record)}\n[dim]{', '.join(facts)}[/]"
+
+
+def listing(store: Store, specs: Sequence[ModelSpec]) -> Table:
+    table = Table("model", "inputs and outputs", "data", *FRAMEWORKS, caption=f"artifacts in {store.root}")
+    for spec in specs:
+        states = [
+            "\n".join(
+                f"{version} [{STYLES[state]}]{state}[/]"
+                for version in spec.versions
+                for state in (store.state(Artifact(spec.name, version, framework)),)
+            )
+            for framework in FRAMEWORKS
+        ]
+        table.add_row(spec.name, tensors((*spec.inputs, *spec.outputs)), "\n".join(spec.datasets), *states)
+    return table
+
+
+def tensors(specs: Sequence[TensorSpec]) -> str:
+    return "\n".join(f"{spec.name} {spec.datatype} {escape(str(list(spec.shape)))}" for spec in specs)

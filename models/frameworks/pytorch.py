@@ -1,0 +1,108 @@
+"""PyTorch: trains the twin, exports it as TorchScript."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.spec import Array, Hyperparameters, Loss, ModelSpec, Split
+from models.weights import Weights, check
+
+torch.use_deterministic_algorithms(True)
+
+SMALLEST_PROBABILITY = 1e-7
+
+
+def twin(spec: ModelSpec, weights: Weights) -> PyTorchTwin:
+    return PyTorchTwin(spec, weights)
+
+
+def libraries() -> dict[str, str]:
+    return {"torch": torch.__version__}
+
+
+class PyTorchTwin:
+    def __init__(self, spec: ModelSpec, weights: Weights) -> None:
+        self._module = spec.pytorch()
+        check(spec, weights)
+        check(spec, canonical(self._module))
+        self._module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+        self._loss = LOSSES[spec.hyperparameters.loss]
+        self._optimizer = optimizer(self._module, spec.hyperparameters)
+
+    def weights(self) -> Weights:
+        return canonical(self._module)
+
+    def step(self, batch: Split) -> float:
+        self._module.train()
+        self._optimizer.zero_grad()
+        outputs = self._module(*(torch.from_numpy(array) for array in batch.inputs))
+        loss = self._loss(outputs, torch.from_numpy(batch.targets))
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def predict(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        return run(self._module.eval(), inputs)
+
+    def save(self, path: Path) -> None:
+        # Scripted, not traced: a trace keeps the example's sizes wherever Python looked at them. Not frozen either, so
+        # that the weights can be read back from the artifact by their names.
+        buffer = io.BytesIO()
+        with torchscript():
+            torch.jit.save(torch.jit.script(self._module.eval()), buffer)  # type: ignore[no-untyped-call]
+        path.write_bytes(buffer.getvalue())
+
+
+def load_weights(path: Path) -> Weights:
+    with torchscript():
+        return canonical(torch.jit.load(str(path)))  # type: ignore[no-untyped-call]
+
+
+def load_predictor(path: Path, spec: ModelSpec) -> Callable[[tuple[Array, ...]], tuple[Array, ...]]:
+    with torchscript():
+        module: nn.Module = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
+    return lambda inputs: run(module, inputs)
+
+
+def run(module: nn.Module, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    with torch.inference_mode():
+        outputs = module(*(torch.from_numpy(array) for array in inputs))
+    return tuple(output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+
+def canonical(module: nn.Module) -> Weights:
+    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def optimizer(module: nn.Module, settings: Hyperparameters) -> torch.optim.Optimizer:
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(module.parameters(), lr=settings.learning_rate)
+    betas = (settings.beta_1, settings.beta_2)
+    return torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=betas, eps=settings.epsilon)
+
+
+def cross_entropy_of_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
+    return functional.nll_loss(torch.log(probabilities.clamp_min(SMALLEST_PROBABILITY)), targets)
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean_squared_error": functional.mse_loss,
+    "cross_entropy_of_logits": functional.cross_entropy,
+    "cross_entropy_of_probabilities": cross_entropy_of_probabilities,
+}
+
+
+@contextmanager
+def torchscript() -> Iterator[None]:
+    """PyTorch 2.13 deprecates TorchScript, which is the form that TorchServe loads without the model's Python code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        yield

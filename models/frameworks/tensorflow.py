@@ -1,0 +1,201 @@
+"""TensorFlow: trains the Keras twin, exports it as a SavedModel."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.spec import Array, Hyperparameters, Loss, ModelSpec, Split
+from models.weights import Weights, check
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hold back what native code writes to file descriptor 2, and show it if the block fails.
+
+    TensorFlow's first lines (oneDNN, missing CUDA) are written before TF_CPP_MIN_LOG_LEVEL is looked at.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held_back:
+        kept = os.dup(2)
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            os.write(kept, held_back.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # wins over a backend chosen in ~/.keras/keras.json
+with quiet_stderr():
+    import keras
+    import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tensorflow import Tensor, Variable
+
+# Also chosen in ~/.keras/keras.json, and the artifacts must not depend on it.
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
+tf.get_logger().setLevel("ERROR")
+tf.config.set_visible_devices([], "GPU")
+tf.config.experimental.enable_op_determinism()
+
+DTYPES = {"FP32": tf.float32, "FP64": tf.float64, "INT32": tf.int32, "INT64": tf.int64, "BYTES": tf.string}
+# Keras names a layer's variables by their part in it; the canonical names are PyTorch's.
+PARTS = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+# From Keras's [in, out] and [h, w, in, out] to [out, in] and [out, in, h, w], by rank; `argsort` of one is its inverse.
+TO_CANONICAL = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+SMALLEST_PROBABILITY = 1e-7
+
+
+def twin(spec: ModelSpec, weights: Weights) -> TensorFlowTwin:
+    return TensorFlowTwin(spec, weights)
+
+
+def libraries() -> dict[str, str]:
+    return {"tensorflow": tf.__version__, "keras": keras.__version__}
+
+
+class TensorFlowTwin:
+    def __init__(self, spec: ModelSpec, weights: Weights) -> None:
+        self._spec = spec
+        self._model = spec.tensorflow()
+        check(spec, weights)
+        check(spec, canonical(self._model.weights))
+        for variable in self._model.weights:
+            array = weights[canonical_name(variable.path)]
+            variable.assign(array.transpose(np.argsort(TO_CANONICAL[array.ndim])))
+        self._loss = LOSSES[spec.hyperparameters.loss]
+        self._optimizer = optimizer(spec.hyperparameters)
+        self._optimizer.build(self._model.trainable_variables)
+        self._train = tf.function(self._update, reduce_retracing=True)
+        self._infer = tf.function(self._forward, reduce_retracing=True)
+
+    def weights(self) -> Weights:
+        return canonical(self._model.weights)
+
+    def step(self, batch: Split) -> float:
+        return float(self._train(tuple(map(tf.constant, batch.inputs)), tf.constant(batch.targets)))
+
+    def predict(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(output.numpy() for output in self._infer(*map(tf.constant, inputs)))
+
+    def save(self, path: Path) -> None:
+        # A module of its own, not the Keras model: the artifact then holds the weights and one function, and neither
+        # the training configuration nor the optimizer's state.
+        module = tf.Module()
+        module.canonical = {canonical_name(variable.path): variable.value for variable in self._model.weights}
+        module.serve = tf.function(self._named_forward, input_signature=input_signature(self._spec))
+        signatures = {"serving_default": module.serve.get_concrete_function()}
+        try:
+            with quiet_stderr():
+                tf.saved_model.save(module, str(path), signatures=signatures)
+        except tf.errors.OpError as error:
+            raise OSError(error.message.splitlines()[0]) from error
+
+    def _update(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        with tf.GradientTape() as tape:
+            loss = self._loss(self._call(*inputs, training=True)[0], targets)
+        variables = self._model.trainable_variables
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    def _call(self, *inputs: Tensor, training: bool) -> tuple[Tensor, ...]:
+        outputs = self._model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
+        return tuple(outputs) if isinstance(outputs, (list, tuple)) else (outputs,)
+
+    def _forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self._call(*inputs, training=False)
+
+    def _named_forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return dict(zip((output.name for output in self._spec.outputs), self._forward(*inputs), strict=True))
+
+
+def load_weights(path: Path) -> Weights:
+    with quiet_stderr():
+        saved = tf.saved_model.load(str(path))
+    return {name: to_canonical(variable) for name, variable in saved.canonical.items()}
+
+
+def load_predictor(path: Path, spec: ModelSpec) -> Callable[[tuple[Array, ...]], tuple[Array, ...]]:
+    with quiet_stderr():
+        saved = tf.saved_model.load(str(path))
+    signature = saved.signatures["serving_default"]
+
+    def predict(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        named = {tensor.name: tf.constant(array) for tensor, array in zip(spec.inputs, inputs, strict=True)}
+        outputs = signature(**named)
+        return tuple(outputs[tensor.name].numpy() for tensor in spec.outputs)
+
+    predict.saved = saved  # type: ignore[attr-defined]  # the signature alone does not keep its variables alive
+    return predict
+
+
+def canonical(variables: list[Variable]) -> Weights:
+    return {canonical_name(variable.path): to_canonical(variable) for variable in variables}
+
+
+def canonical_name(path: str) -> str:
+    """`sequential/hidden/kernel` is PyTorch's `hidden.weight`."""
+    *_, layer, part = path.split("/")
+    return f"{layer}.{PARTS[part]}"
+
+
+def to_canonical(variable: Variable) -> Array:
+    array: Array = variable.numpy()
+    return np.ascontiguousarray(array.transpose(TO_CANONICAL[array.ndim]))
+
+
+def input_signature(spec: ModelSpec) -> list[Any]:
+    return [
+        tf.TensorSpec([None if size == -1 else size for size in tensor.shape], DTYPES[tensor.datatype], tensor.name)
+        for tensor in spec.inputs
+    ]
+
+
+def optimizer(settings: Hyperparameters) -> keras.optimizers.Optimizer:
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(settings.learning_rate)
+    return keras.optimizers.Adam(
+        settings.learning_rate, beta_1=settings.beta_1, beta_2=settings.beta_2, epsilon=settings.epsilon
+    )
+
+
+def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    return tf.reduce_mean(tf.square(outputs - targets))
+
+
+def cross_entropy_of_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+
+
+def cross_entropy_of_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
+    of_target = tf.gather(probabilities, targets, batch_dims=1)
+    return -tf.reduce_mean(tf.math.log(tf.maximum(of_target, SMALLEST_PROBABILITY)))
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean_squared_error": mean_squared_error,
+    "cross_entropy_of_logits": cross_entropy_of_logits,
+    "cross_entropy_of_probabilities": cross_entropy_of_probabilities,
+}

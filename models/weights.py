@@ -1,0 +1,52 @@
+"""Canonical weights, the currency between the frameworks: name -> float32 array in PyTorch's names and layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from models.spec import Array, ModelSpec, Weight
+
+Weights = dict[str, Array]
+
+
+class WeightsMismatchError(ValueError):
+    """Weights that are not those of the model's spec."""
+
+
+def initial(spec: ModelSpec, seed: int) -> Weights:
+    """The weights that both frameworks start from: Glorot's uniform for kernels (Glorot and Bengio 2010, eq. 16)."""
+    random = np.random.default_rng(seed)
+    return {weight.name: draw(weight, random) for weight in spec.weights}
+
+
+def draw(weight: Weight, random: np.random.Generator) -> Array:
+    if weight.initial == "zeros":
+        return np.zeros(weight.shape, np.float32)
+    outputs, inputs, *window = weight.shape
+    limit = np.sqrt(6 / ((inputs + outputs) * np.prod(window)))
+    return random.uniform(-limit, limit, weight.shape).astype(np.float32)
+
+
+def fingerprint(weights: Mapping[str, Array]) -> str:
+    """`sha256:...` over (name, shape, dtype, little-endian bytes) of each array, sorted by name."""
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{name} {list(little.shape)} {little.dtype.str}\n".encode())
+        digest.update(little.tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def check(spec: ModelSpec, weights: Mapping[str, Array]) -> None:
+    """Raises WeightsMismatchError unless names and shapes are the spec's."""
+    wanted = {weight.name: weight.shape for weight in spec.weights}
+    found = {name: array.shape for name, array in weights.items()}
+    if found != wanted:
+        raise WeightsMismatchError(f"{spec.name} has the weights {wanted}, got {found}")
+
+
+def count(spec: ModelSpec) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in spec.weights)
