@@ -1,0 +1,34 @@
+"""The gateway's settings file for the servers that run here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serving.options import LOOPBACK, Options
+
+# The server's key in the file is the variant's name.
+TENSORFLOW, PYTORCH = "tensorflow", "pytorch"
+
+
+def render_gateway_config(options: Options, variants: Mapping[str, Sequence[str]], *, key_file: Path) -> str:
+    """duet.yaml as text. `variants` gives each model's variants, its default first."""
+    ports = options.ports
+    settings: dict[str, Any] = {
+        "http": {"host": options.host, "port": ports["--http-port"]},
+        "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
+        "servers": {
+            TENSORFLOW: {"kind": "tfserving", "endpoint": f"{LOOPBACK}:{ports['--tf-port']}"},
+            PYTORCH: {
+                "kind": "torchserve",
+                "endpoint": f"http://{LOOPBACK}:{ports['--torchserve-port']}",
+                "management": f"http://{LOOPBACK}:{ports['--torchserve-management-port']}",
+                "key_file": str(key_file),
+            },
+        },
+        "models": {name: {"variants": list(kinds), "default": kinds[0]} for name, kinds in variants.items()},
+    }
+    return yaml.safe_dump(settings, sort_keys=False)
