@@ -14,6 +14,7 @@ from models import display
 from models.artifacts import Store
 from models.catalog import CATALOG, select, select_frameworks
 from models.datasets import DatasetUnavailableError
+from models.frameworks import NotInstalledError
 from models.plan import Options, Step, decide, settings, with_dataset
 from models.spec import FRAMEWORKS, UnknownNameError
 
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> int:
             console.print(display.listing(Store(options.out), select()))
         else:
             train(options, console)
-    except (UnknownNameError, DatasetUnavailableError) as error:
+    except (UnknownNameError, DatasetUnavailableError, NotInstalledError) as error:
         print(f"models: {error}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, UnknownNameError) else FAILED
     except OSError as error:

@@ -82,7 +82,7 @@ def measured(record: dict[str, Any]) -> str:
 
 def results(store: Store, specs: Sequence[ModelSpec], frameworks: Sequence[str]) -> Table:
     """What is there now, from the records."""
-    table = Table("model", "version", *frameworks)
+    table = Table("model", "", *frameworks)
     for spec in specs:
         for version in spec.versions:
             records = [store.record(Artifact(spec.name, version, framework)) for framework in frameworks]

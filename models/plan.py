@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in an order in which each finds what it needs; `blocked` needs a PyTorch version 1 that is not among them."""
+    """Steps in an order in which each finds what it needs; what is `blocked` needs PyTorch's version 1 first."""
 
     steps: list[Step]
     blocked: list[Artifact]

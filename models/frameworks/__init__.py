@@ -10,6 +10,10 @@ from models.spec import Array, ModelSpec, Split
 from models.weights import Weights
 
 
+class NotInstalledError(RuntimeError):
+    """A framework's package is not there; the text says how to get it."""
+
+
 class Twin(Protocol):
     """One model in one framework. Weights go in and come out in the canonical names and layout."""
 
@@ -44,5 +48,8 @@ class Predictor(Protocol):
 
 
 def load(name: str) -> Framework:
-    """Import a framework: seconds and hundreds of MB, the first time."""
-    return cast(Framework, import_module(f"{__name__}.{name}"))
+    """Import a framework: seconds and hundreds of MB, the first time. Raises NotInstalledError."""
+    try:
+        return cast(Framework, import_module(f"{__name__}.{name}"))
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(f"{error}; install it with: pip install 'duet-serving[local]'") from error

@@ -45,7 +45,7 @@ class PyTorchTwin:
         self._optimizer.zero_grad()
         outputs = self._module(*(torch.from_numpy(array) for array in batch.inputs))
         loss = self._loss(outputs, torch.from_numpy(batch.targets))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return float(loss.detach())
 
@@ -57,7 +57,7 @@ class PyTorchTwin:
         # that the weights can be read back from the artifact by their names.
         buffer = io.BytesIO()
         with torchscript():
-            torch.jit.save(torch.jit.script(self._module.eval()), buffer)  # type: ignore[no-untyped-call]
+            torch.jit.save(torch.jit.script(self._module.eval()), buffer)
         path.write_bytes(buffer.getvalue())
 
 
