@@ -29,6 +29,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from ts.utils.util import PredictionException  # type: ignore[import-untyped]  # the one type whose status TorchServe passes on
 
@@ -129,8 +130,6 @@ class TensorHandler:
                     answers[job.place] = self._encode(job, results, context)
         return answers
 
-    # Decoding
-
     def _decode(self, place: int, request: dict[str, Any], context: Any) -> Job:
         body = request.get("body")
         if isinstance(body, bytes):
@@ -207,8 +206,6 @@ class TensorHandler:
             return 0, None
         return rows.pop(), tuple(piece.shape[1:] for piece in pieces)
 
-    # Running
-
     def _run(self, group: list[Job]) -> list[tuple[Argument, ...] | PredictionException]:
         if len(group) == 1:
             return [self._run_alone(group[0].arguments)]
@@ -233,7 +230,7 @@ class TensorHandler:
     def _call(self, arguments: list[Argument]) -> tuple[Argument, ...]:
         try:
             results = self._forward(*arguments)
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.Error) as error:  # the second: TorchScript itself raised
             if "CUDA" in str(error):
                 raise  # TorchServe answers 507 to these
             raise PredictionException(f"the model failed: {last_line(error)}", MODEL_FAILED) from error
@@ -249,8 +246,6 @@ class TensorHandler:
         except PredictionException as error:  # zeros may be no valid input: then the first request compiles
             logging.getLogger(__name__).warning("No warm-up: %s", error.message)
 
-    # Encoding
-
     def _encode(self, job: Job, results: tuple[Argument, ...], context: Any) -> bytes:
         headers: list[str] = []
         blobs: list[bytes | memoryview] = []
@@ -260,7 +255,7 @@ class TensorHandler:
                 blobs.append(join_texts(result))
                 datatype, shape = "BYTES", texts_shape(len(result), spec["shape"])
             else:
-                blobs.append(result.reshape(-1).view(torch.uint8).numpy().data)
+                blobs.append(as_bytes(result))
                 datatype, shape = DATATYPES[result.dtype], list(result.shape)
             headers.append(
                 f'{{"name":{json.dumps(spec["name"])},"datatype":"{datatype}","shape":{shape},'
@@ -330,6 +325,12 @@ def split_texts(blob: memoryview, piece: TensorHandler.Piece) -> list[str]:
     return texts
 
 
+def as_bytes(result: torch.Tensor) -> memoryview:
+    if result.dtype == torch.bfloat16:
+        result = result.view(torch.uint16)  # numpy has no bfloat16
+    return np.ascontiguousarray(result.numpy()).reshape(-1).view(np.uint8).data
+
+
 def join_texts(texts: list[str]) -> bytes:
     encoded = [text.encode() for text in texts]
     return b"".join(part for text in encoded for part in (struct.pack("<I", len(text)), text))
@@ -358,7 +359,7 @@ def cut(output: Argument, rows: list[int]) -> list[Argument]:
     return [output[end - count : end] for end, count in zip(ends, rows, strict=True)]
 
 
-def last_line(error: RuntimeError) -> str:
+def last_line(error: Exception) -> str:
     """TorchScript's errors are a page of its own traceback; what happened stands in the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
