@@ -93,9 +93,8 @@ def results(store: Store, specs: Sequence[ModelSpec], frameworks: Sequence[str])
 def summary(record: dict[str, Any] | None) -> str:
     if record is None:
         return "missing"
-    facts = [f"loss {record['loss'][-1]:.2g}", f"{record['seconds']:.1f} s"] if "loss" in record else [record["origin"]]
-    facts.append(f"{record['artifact_bytes'] / 1e6:.2f} MB")
-    return f"{measured(record)}\n[dim]{', '.join(facts)}[/]"
+    how = f"loss {record['loss'][-1]:.2g}, {record['seconds']:.1f} s" if "loss" in record else record["origin"]
+    return f"{measured(record)}\n[dim]{how}[/]"
 
 
 def listing(store: Store, specs: Sequence[ModelSpec]) -> Table:

@@ -60,9 +60,9 @@ class Hyperparameters:
     epochs: int
     beta_1: float = 0.9
     beta_2: float = 0.999
-    # PyTorch's default; Keras's own is 1e-7. Keras adds it before the bias correction and PyTorch after, which at
-    # 1e-8 is far below float32's rounding of the update.
-    epsilon: float = 1e-8
+    # Adam's, by Keras's definition and default: added before the bias correction ("epsilon hat" in Kingma and Ba 2015,
+    # end of section 2). PyTorch adds its own after it, which for small gradients is another optimizer.
+    epsilon: float = 1e-7
 
 
 @dataclass(frozen=True, slots=True)

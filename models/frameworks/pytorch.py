@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +35,10 @@ class PyTorchTwin:
         check(spec, weights)
         check(spec, canonical(self._module))
         self._module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
-        self._loss = LOSSES[spec.hyperparameters.loss]
-        self._optimizer = optimizer(self._module, spec.hyperparameters)
+        self._settings = spec.hyperparameters
+        self._loss = LOSSES[self._settings.loss]
+        self._optimizer = optimizer(self._module, self._settings)
+        self._steps = 0
 
     def weights(self) -> Weights:
         return canonical(self._module)
@@ -46,6 +49,9 @@ class PyTorchTwin:
         outputs = self._module(*(torch.from_numpy(array) for array in batch.inputs))
         loss = self._loss(outputs, torch.from_numpy(batch.targets))
         loss.backward()  # type: ignore[no-untyped-call]
+        self._steps += 1
+        for group in self._optimizer.param_groups:
+            group.update(epsilon_after_correction(self._settings, self._steps))
         self._optimizer.step()
         return float(loss.detach())
 
@@ -86,7 +92,17 @@ def optimizer(module: nn.Module, settings: Hyperparameters) -> torch.optim.Optim
     if settings.optimizer == "sgd":
         return torch.optim.SGD(module.parameters(), lr=settings.learning_rate)
     betas = (settings.beta_1, settings.beta_2)
-    return torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=betas, eps=settings.epsilon)
+    return torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=betas)
+
+
+def epsilon_after_correction(settings: Hyperparameters, step: int) -> dict[str, float]:
+    """PyTorch's `eps` that at this step, counted from 1, does what Keras's `epsilon` does; SGD has none.
+
+    lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon), its right side multiplied out as PyTorch writes it.
+    """
+    if settings.optimizer != "adam":
+        return {}
+    return {"eps": settings.epsilon / math.sqrt(1 - settings.beta_2**step)}
 
 
 def cross_entropy_of_probabilities(probabilities: Tensor, targets: Tensor) -> Tensor:
