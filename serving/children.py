@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 
 TETHER = Path(__file__).with_name("tether.py")
 LAST_LINES_BYTES = 16_384
-KILL_ROUNDS = 5
+KILL_ROUNDS, KILL_ROUND_SECONDS = 100, 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ def kill_session(leader: int) -> list[int]:
         for member in members:
             with suppress(psutil.Error):
                 member.kill()
-        psutil.wait_procs(members, timeout=1)
+        time.sleep(KILL_ROUND_SECONDS)  # psutil's own waiting would take the exit code away from Popen
     return [member.pid for member in members]
 
 

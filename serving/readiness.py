@@ -35,8 +35,8 @@ class Readiness:
         for server, goals in self._goals.items():
             for goal in goals:
                 goal.reached = goal.reached or ((goals[0].reached or goal is goals[0]) and goal.probe())
-            if all(goal.reached for goal in goals):
-                self.ready_after_seconds.setdefault(server, self._now() - self._begun)
+            if server not in self.ready_after_seconds and all(goal.reached for goal in goals):
+                self.ready_after_seconds[server] = self._now() - self._begun
         return len(self.ready_after_seconds) == len(self._goals)
 
     def waiting_for(self) -> dict[str, str]:

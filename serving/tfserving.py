@@ -66,12 +66,6 @@ def find_binary(asked: str | None) -> Path | None:
     return Path(found).absolute() if found else None
 
 
-def find_versions(model_store: Path, name: str) -> list[int]:
-    """The versions that lie in the model's folder, ascending."""
-    folders = (path.parent.name for path in model_store.glob(f"{name}/*/saved_model.pb"))
-    return sorted(int(text) for text in folders if text.isascii() and text.isdigit())
-
-
 def render_models_config(model_store: Path, names: Sequence[str]) -> str:
     """TF Serving's ModelServerConfig as protobuf text; every version that lies there is served."""
     entries = "".join(
