@@ -112,7 +112,8 @@ class TorchServe:
             "grpc_management_address": "127.0.0.1",
             "grpc_management_port": str(ports.grpc_management),
             "model_store": str(self.model_store),
-            "load_models": ",".join(archive.file for archive in self.archives),
+            # Of a model's versions the one that is loaded first becomes the default, whatever `models` says.
+            "load_models": ",".join(archive.file for archive in sorted(self.archives, key=lambda a: -a.version)),
             "models": json.dumps(model_settings(self.archives, self.workers_per_model), separators=(",", ":")),
             # The models are those above: none is added or removed over the management API, nor fetched from an address.
             "enable_model_api": "false",
