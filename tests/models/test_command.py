@@ -147,3 +147,13 @@ def test_one_framework_at_a_time_ends_where_both_at_once_do(trained: Store, tmp_
         for framework in ("tensorflow", "pytorch"):
             artifact = Artifact("linear_regression", version, framework)
             assert Store(tmp_path).signature(artifact) == trained.signature(artifact)
+
+
+def test_a_framework_that_is_not_installed_says_how_to_get_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from models.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = ["train", "linear_regression", "--framework", "pytorch", "--out", str(tmp_path)]
+    answer = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("models: ")
+    assert answer.stderr.endswith("install it with: pip install 'duet-serving[local]'\n")
+    assert answer.stderr.count("\n") == 1
