@@ -15,6 +15,7 @@ from gateway.types import ModelMetadata, VersionMetadata
 log = logging.getLogger("duet.registry")
 
 _MIN_SECONDS_BETWEEN = 0.1
+_MISSES_ALLOWED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Registry:
     """Asks each server about each of its models every ``refresh_seconds``, and at once when `suspect` is called.
 
     ``variants`` maps each model to the names of the variants that it may have, ``servers`` each of those names to the
-    server that serves it.
+    server that serves it. A server that is asked has ``answer_seconds``; it is not ready once it stays silent
+    `_MISSES_ALLOWED` times in a row, since a busy server may be late once.
     """
 
     def __init__(
@@ -45,8 +47,11 @@ class Registry:
         servers: Mapping[str, Backend],
         variants: Mapping[str, Iterable[str]],
         refresh_seconds: float = 1.0,
+        answer_seconds: float = 2.0,
     ) -> None:
         self._servers = servers
+        self._answer_seconds = answer_seconds
+        self._misses: dict[tuple[str, str], int] = {}
         self._states: dict[str, dict[str, VariantState]] = {
             model: dict.fromkeys(names, _UNHEARD) for model, names in variants.items()
         }
@@ -126,12 +131,20 @@ class Registry:
 
     async def _ask(self, name: str, model: str) -> VariantState:
         try:
-            return VariantState(await self._servers[name].metadata(model))
+            async with asyncio.timeout(self._answer_seconds):
+                state = VariantState(await self._servers[name].metadata(model))
+        except TimeoutError:
+            misses = self._misses[name, model] = self._misses.get((name, model), 0) + 1
+            if misses < _MISSES_ALLOWED:
+                return self._states[model][name]
+            return VariantState(None, "its server does not answer")
         except DuetError as error:
             return VariantState(None, error.message)
         except Exception:
             log.exception("asking %s about %s failed", name, model)
             return VariantState(None, "its server gave an answer that could not be understood")
+        self._misses.pop((name, model), None)
+        return state
 
     def _note(self, model: str, variant: str, state: VariantState) -> None:
         before = self._states[model][variant]

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -32,9 +33,9 @@ class Response:
 
 
 class HttpPool:
-    """Connections to ``http://host:port``; ``name`` is what errors call the server there, since addresses are not for clients.
+    """Connections to ``http://host:port``, at most ``max_connections`` at once; further calls wait in turn.
 
-    At most ``max_connections`` at once; further calls wait in turn.
+    ``name`` is what errors call the server: addresses are not for clients.
 
     An idle connection is kept ``idle_seconds``: less than the server keeps it, so that a request is not sent into a
     connection that is just being closed. Where that happens all the same, and not one byte of an answer has come, the
@@ -132,8 +133,7 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection gives
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self.open = True
 
     async def exchange(self, message: list[Piece]) -> Response | None:

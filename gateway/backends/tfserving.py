@@ -19,7 +19,6 @@ log = logging.getLogger("duet.backends.tfserving")
 
 PLATFORM = "tensorflow_savedmodel"
 SIGNATURE = "serving_default"
-METADATA_SECONDS = 2.0
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -77,7 +76,7 @@ class TFServing:
     async def metadata(self, model: str) -> ModelMetadata:
         with self._translated():
             spec = pb.ModelSpec(name=model)
-            answer = await self._get_status(pb.GetModelStatusRequest(model_spec=spec), timeout=METADATA_SECONDS)
+            answer = await self._get_status(pb.GetModelStatusRequest(model_spec=spec))
         versions: dict[int, VersionMetadata] = {}
         for status in sorted(answer.model_version_status, key=lambda status: status.version):
             ready = status.state == pb.ModelVersionStatus.AVAILABLE
@@ -98,7 +97,7 @@ class TFServing:
         spec = pb.ModelSpec(name=model, version=pb.Int64Value(value=version))
         request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
         with self._translated():
-            answer = await self._get_metadata(request, timeout=METADATA_SECONDS)
+            answer = await self._get_metadata(request)
         definitions = pb.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
         if SIGNATURE not in definitions:
             return None

@@ -67,6 +67,8 @@ def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) 
         )
     if found.size == 0:
         return np.empty(shape, dtype)
+    if datatype == "UINT64" and found.dtype.kind in "fO":
+        found = _large_integers(data, found, len(shape))
     if found.dtype.kind not in _ACCEPTED_KINDS[dtype.kind]:
         raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]} in its range, nothing else")
     if dtype.kind in "iu":
@@ -79,6 +81,14 @@ def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) 
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidArgument(f"tensor {name!r}: a number is outside the range of {datatype}")
     return array
+
+
+def _large_integers(data: list[Any], found: Array, depth: int) -> Array:
+    """Without a word, numpy makes doubles of integers of which some are above INT64's range and some are not."""
+    flat = list(_flatten(data, depth))
+    if set(map(type, flat)) != {int} or min(flat) < 0 or max(flat) >= 1 << 64:
+        return found
+    return np.array(flat, np.uint64).reshape(found.shape)
 
 
 def _strings(name: str, shape: tuple[int, ...], data: list[Any]) -> Array:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from gateway import __version__, pins
 from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
-from gateway.errors import DuetError, Internal, InvalidArgument, NotFound
+from gateway.errors import DuetError, Internal, InvalidArgument, NotFound, Unavailable, Unimplemented
 from gateway.metrics import Metrics
 from gateway.rest import asgi, errors
 from gateway.rest.middleware import RECORD, Record
@@ -50,6 +50,9 @@ class Infer:
             record.code = gone.code.name
         except DuetError as error:
             await _refuse(error, send, record)
+        except asyncio.CancelledError:
+            await _refuse(Unavailable("the gateway was told to stop at once", retry_after_seconds=1), send, record)
+            raise
         except Exception:
             log.exception("request %s failed", record.id)
             text = f"the gateway failed on this request; its log tells more under request id {record.id}"
@@ -58,6 +61,8 @@ class Infer:
             self._in_flight.dec()
 
     async def _answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, record: Record) -> None:
+        if asgi.header(scope, b"content-encoding") not in (None, b"identity"):
+            raise Unimplemented("no Content-Encoding is taken here; send the body as it is")
         body = await asgi.read_body(scope, receive, max_bytes=self._max_body_bytes)
         start = perf_counter()
         decoded = codec.decode_request(body, _header_length(scope))

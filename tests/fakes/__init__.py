@@ -1,0 +1,1 @@
+"""Servers that fail on purpose. They speak the real wire on a real socket."""

@@ -1,0 +1,143 @@
+"""A TorchServe with Duet's handler that doubles: y = 2x, for every model that it was given, with scripted faults.
+
+Inference and management share one port here. Its answers are those that were seen on TorchServe 0.12.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+SIGNATURE = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+}
+
+#: A prediction's answer in place of the right one: status, headers, body.
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class FakeTorchServe:
+    """Serves ``models`` (name -> version texts) on a port of its own. Its faults are read at each call."""
+
+    def __init__(self, models: dict[str, list[str]], *, port: int = 0) -> None:
+        self.models = models
+        self.delay_seconds = 0.0
+        self.key: str | None = None
+        self.workers_ready = True
+        self.answer: Callable[[], Answer] | None = None
+        self.close_idle_connections = False
+        self.break_off_after: int | None = None
+        self.predicted: list[dict[str, Any]] = []
+        self._server = _Server(("127.0.0.1", port), _handler(self))
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """As a killed process does: nobody listens, and the connections that were open are reset."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        for connection in self._server.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connections: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+
+def failure(status: int, kind: str, message: str) -> Answer:
+    body = json.dumps({"code": status, "type": kind, "message": message}).encode()
+    return status, {"content-type": "application/json", "connection": "close"}, body
+
+
+def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self._send(_refused(fake, self) or _describe(fake, self.path))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self._send(_refused(fake, self) or self._predict(body))
+
+        def _predict(self, body: bytes) -> Answer:
+            length = int(self.headers["inference-header-content-length"])
+            message = json.loads(body[:length])
+            fake.predicted.append({"path": self.path, "headers": dict(self.headers), "message": message})
+            time.sleep(fake.delay_seconds)
+            if fake.answer is not None:
+                return fake.answer()
+            blob = body[length:]
+            count = len(blob) // 4
+            doubled = struct.pack(f"<{count}f", *(2 * value for value in struct.unpack(f"<{count}f", blob)))
+            parameters = {"binary_data_size": len(doubled)}
+            output = {"name": "y", "datatype": "FP32", "shape": message["inputs"][0]["shape"], "parameters": parameters}
+            document = json.dumps({"outputs": [output]}).encode()
+            return 200, {"inference-header-content-length": str(len(document))}, document + doubled
+
+        def _send(self, answer: Answer) -> None:
+            status, headers, body = answer
+            self.send_response_only(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: fake.break_off_after])
+            self.close_connection = fake.close_idle_connections or fake.break_off_after is not None or status >= 400
+
+    return Handler
+
+
+def _refused(fake: FakeTorchServe, request: BaseHTTPRequestHandler) -> Answer | None:
+    if fake.key is None or request.headers["authorization"] == f"Bearer {fake.key}":
+        return None
+    return failure(
+        400, "InvalidKeyException", "Token Authorization failed. Token either incorrect, expired, or not provided"
+    )
+
+
+def _describe(fake: FakeTorchServe, path: str) -> Answer:
+    path, _, query = path.partition("?")
+    _, _, name, *rest = path.split("/")
+    versions = fake.models.get(name)
+    if versions is None:
+        return failure(404, "ModelNotFoundException", f"Model not found: {name}")
+    wanted = versions if rest == ["all"] else rest or versions[:1]
+    status = "READY" if fake.workers_ready else "UNLOADING"
+    entries: list[dict[str, Any]] = [
+        {"modelName": name, "modelVersion": version, "workers": [{"id": "9000", "status": status}]}
+        for version in wanted
+    ]
+    if "customized=true" in query:
+        for entry in entries:
+            entry["customizedMetadata"] = SIGNATURE
+    return 200, {"content-type": "application/json"}, json.dumps(entries).encode()

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.backends.http import HttpPool
+from gateway.errors import DataLoss, Unavailable
+
+pytestmark = pytest.mark.anyio
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nok"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def pool_to(serve: Serve, **options: float) -> AsyncIterator[HttpPool]:
+    """A pool of connections to a server that handles each connection with ``serve``."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    pool = HttpPool(f"http://{host}:{port}", name="the server", **options)  # type: ignore[arg-type]
+    try:
+        yield pool
+    finally:
+        await pool.aclose()
+        server.close()
+
+
+async def test_a_connection_is_used_again() -> None:
+    connections: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        while True:
+            request = await reader.readuntil(b"abc")
+            assert request.startswith(b"POST /p HTTP/1.1\r\nHost: 127.0.0.1:")
+            writer.write(OK)
+
+    async with pool_to(serve) as pool:
+        for _ in range(3):
+            response = await pool.request("POST", "/p", body=[b"a", memoryview(b"bc")], size=3)
+            assert (response.status, response.headers[b"x-a"], response.body) == (200, b"b", b"ok")
+    assert len(connections) == 1
+
+
+async def test_an_answer_in_chunks_and_pieces_is_put_together() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in (b"HTTP/1.1 200 OK\r\nTransfer-", b"Encoding: chunked\r\n\r\n2\r\nab", b"\r\n1\r\nc\r\n0\r\n\r\n"):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with pool_to(serve) as pool:
+        assert (await pool.request("GET", "/")).body == b"abc"
+
+
+async def test_a_request_into_a_connection_that_was_just_closed_is_sent_once_more() -> None:
+    """The stale keep-alive race: not one byte of an answer has come, so that nothing can be done twice."""
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        await reader.readuntil(b"\r\n\r\n")
+        served += 1
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")  # the second request is read, and the connection closed on it
+
+    async with pool_to(serve) as pool:
+        assert (await pool.request("GET", "/")).body == b"ok"
+        assert (await pool.request("GET", "/")).body == b"ok"
+    assert served == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (b"", Unavailable, "closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", DataLoss, "broke off in the middle"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", DataLoss, "no valid HTTP answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"x" * 99, DataLoss, "more than 64 bytes"),
+    ],
+    ids=["nothing", "half an answer", "no HTTP", "too long"],
+)
+async def test_bad_answers_have_their_own_errors(answer: bytes, error: type[Exception], says: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    async with pool_to(serve, max_response_bytes=64) as pool:
+        with pytest.raises(error, match=says):
+            await pool.request("GET", "/")
+
+
+async def test_nobody_listening_is_unavailable_and_names_no_address() -> None:
+    pool = HttpPool("http://127.0.0.1:1", name="the server")
+    with pytest.raises(Unavailable, match=r"^the server cannot be reached$"):
+        await pool.request("GET", "/")
+
+
+async def test_a_call_that_is_given_up_never_hands_its_answer_to_the_next() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            path = request.split()[1]
+            await asyncio.sleep(0.05 if path == b"/slow" else 0)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+
+    async with pool_to(serve) as pool:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.request("GET", "/slow"), 0.01)
+        for _ in range(5):
+            assert (await pool.request("GET", "/fast")).body == b"/fast"
+            await asyncio.sleep(0.02)
+
+
+async def test_calls_above_the_limit_of_connections_wait_their_turn() -> None:
+    open_now = most = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(0.005)
+                writer.write(OK)
+        finally:
+            open_now -= 1
+
+    async with pool_to(serve, max_connections=3) as pool:
+        answers = await asyncio.gather(*(pool.request("GET", "/") for _ in range(20)))
+    assert len(answers) == 20
+    assert most == 3
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "https://host", "http://host/path", "http://"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="no address of the form"):
+        HttpPool(url, name="the server")

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import ConfigError, load
+
+GOOD = """
+servers:
+  tensorflow: {kind: tfserving, endpoint: "127.0.0.1:8500"}
+  pytorch: {kind: torchserve, endpoint: "http://127.0.0.1:8080", management: "http://127.0.0.1:8081"}
+models:
+  convnet: {}
+  only_torch: {variants: [pytorch]}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "duet.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_loopback_and_every_server(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GOOD), {})
+    assert (settings.http.host, settings.http.port, settings.admin.host) == ("127.0.0.1", 8000, "127.0.0.1")
+    assert settings.variants("convnet") == ("tensorflow", "pytorch")
+    assert settings.default_variant("convnet") == "tensorflow"
+    assert settings.default_variant("only_torch") == "pytorch"
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + "http: {port: 9000}\n")
+    settings = load(path, {"DUET__HTTP__PORT": "9001", "DUET__LOG__LEVEL": "warning", "PATH": "/bin"})
+    assert settings.http.port == 9001
+    assert settings.log.level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + "htpp: {port: 1}\n", "htpp: Extra inputs are not permitted"),
+        (GOOD + "http: {port: 70000}\n", "http.port: Input should be less than or equal to 65535"),
+        (GOOD + "default_deadline_seconds: 0\n", "default_deadline_seconds: Input should be greater than 0"),
+        (GOOD + "  wrong: {default: jax}\n", "models.wrong: 'jax' is no server; the servers are tensorflow, pytorch"),
+        (GOOD + "  wrong: {variants: [pytorch], default: tensorflow}\n", "'tensorflow' is not among its variants"),
+        (GOOD + '  "a@b": {}\n', "must not be empty or hold any of"),
+        (GOOD.replace("http://127.0.0.1:8081", "127.0.0.1:8081"), "management: must be an address of the form"),
+        (GOOD.replace("kind: tfserving", "kind: triton"), "servers.tensorflow: Input tag 'triton'"),
+        ("servers: {}\nmodels: {}\n", "servers: name at least one"),
+        ("models: {}\n", "servers: Field required"),
+        ("- a\n", "must hold a mapping"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_a_bad_value_is_one_clear_line(tmp_path: Path, text: str, says: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nope\.yaml: No such file"):
+        load(tmp_path / "nope.yaml", {})
+
+
+def test_an_environment_variable_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="DUET__REFRESH_SECONDS__X does not fit"):
+        load(write(tmp_path, GOOD + "refresh_seconds: 1\n"), {"DUET__REFRESH_SECONDS__X": "1"})

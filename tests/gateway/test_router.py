@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from gateway.errors import DuetError, InvalidArgument, NotFound, Unavailable
+from gateway.registry import Registry
+from gateway.router import Router, Rule
+from gateway.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Signature,
+    Tensor,
+    TensorSpec,
+    VersionMetadata,
+)
+
+pytestmark = pytest.mark.anyio
+
+SPEC = TensorSpec("x", "FP32", (-1,))
+X = Tensor("x", "FP32", np.ones(1, np.float32))
+
+
+class Doubler:
+    """A member of the family: a Backend with versions 1 and 2 of each model, of which 2 is still loading."""
+
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
+        self.fails_with: DuetError | None = None
+        self.asked = 0
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        if self.fails_with:
+            raise self.fails_with
+        assert request.version is not None
+        return InferResponse(request.model, self.variant, request.version, request.inputs)
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        self.asked += 1
+        if model == "gone":
+            raise Unavailable("it is gone")
+        versions = {
+            1: VersionMetadata(1, ready=True, signature=Signature((SPEC,), (SPEC,))),
+            2: VersionMetadata(2, ready=False, reason="LOADING"),
+        }
+        return ModelMetadata(model, self.variant, "test", versions, 1)
+
+    async def aclose(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def routing() -> AsyncIterator[tuple[Router, dict[str, Doubler]]]:
+    servers = {name: Doubler(name) for name in ("tensorflow", "pytorch")}
+    variants = {"m": ("tensorflow", "pytorch"), "half": ("pytorch",), "gone": ("pytorch",)}
+    registry = Registry(servers=servers, variants=variants, refresh_seconds=60)
+    rules = {"m": Rule("tensorflow"), "half": Rule("pytorch"), "gone": Rule("pytorch")}
+    registry.start()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    yield Router(registry=registry, backends=servers, rules=rules), servers
+    await registry.aclose()
+
+
+async def test_a_model_goes_to_its_default_and_a_pin_elsewhere() -> None:
+    async with routing() as (router, _):
+        assert (await router.infer(InferRequest("m", (X,)))).variant == "tensorflow"
+        assert (await router.infer(InferRequest("m", (X,), variant="pytorch"))).variant == "pytorch"
+
+
+async def test_the_version_is_resolved_before_the_server_is_called() -> None:
+    async with routing() as (router, _):
+        assert (await router.infer(InferRequest("m", (X,)))).version == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "says"),
+    [
+        (InferRequest("nope", (X,)), NotFound, "unknown model 'nope'; the models are gone, half, m"),
+        (InferRequest("half", (X,), variant="tensorflow"), NotFound, "no variant 'tensorflow'; it has pytorch"),
+        (InferRequest("m", (X,), variant="jax"), NotFound, "no variant 'jax'; it has pytorch, tensorflow"),
+        (InferRequest("m", (X,), version=9), NotFound, "m@tensorflow has no version 9; its versions are 1, 2"),
+        (InferRequest("m", (X,), version=2), Unavailable, "m@tensorflow is not ready: LOADING"),
+        (InferRequest("gone", (X,)), Unavailable, "gone@pytorch is not ready: it is gone"),
+        (InferRequest("m", ()), InvalidArgument, "missing: 'x'"),
+    ],
+)
+async def test_what_cannot_be_served_never_reaches_a_server(
+    request_: InferRequest, error: type[DuetError], says: str
+) -> None:
+    async with routing() as (router, servers):
+        for server in servers.values():
+            server.fails_with = DuetError("called")
+        with pytest.raises(error, match=says):
+            await router.infer(request_)
+
+
+async def test_a_failure_says_who_it_was_meant_for() -> None:
+    async with routing() as (router, servers):
+        servers["pytorch"].fails_with = Unavailable("dead")
+        with pytest.raises(Unavailable) as caught:
+            await router.infer(InferRequest("m", (X,), variant="pytorch"))
+        assert caught.value.target is not None
+        assert (caught.value.target.variant, caught.value.target.version) == ("pytorch", 1)
+
+
+async def test_a_server_that_failed_is_asked_again_at_once() -> None:
+    async with routing() as (router, servers):
+        servers["pytorch"].fails_with = Unavailable("dead")
+        before = servers["pytorch"].asked
+        with pytest.raises(Unavailable):
+            await router.infer(InferRequest("half", (X,)))
+        await asyncio.sleep(0.3)
+        assert servers["pytorch"].asked > before
+
+
+async def test_metadata_follows_the_pin() -> None:
+    async with routing() as (router, _):
+        assert (await router.metadata("m")).variant == "tensorflow"
+        assert (await router.metadata("m@pytorch")).variant == "pytorch"
+        with pytest.raises(Unavailable, match="gone@pytorch"):
+            await router.metadata("gone")

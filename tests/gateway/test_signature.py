@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.errors import InvalidArgument
+from gateway.signature import check
+from gateway.types import InferRequest, Signature, Tensor, TensorSpec
+
+SIGNATURE = Signature(
+    (TensorSpec("a", "FP32", (-1, 2)), TensorSpec("b", "INT64", (-1,))), (TensorSpec("y", "FP32", (-1, 1)),)
+)
+A = Tensor("a", "FP32", np.zeros((3, 2), np.float32))
+B = Tensor("b", "INT64", np.zeros(3, np.int64))
+
+
+def test_inputs_are_put_in_the_signatures_order() -> None:
+    assert [tensor.name for tensor in check(InferRequest("m", (B, A)), SIGNATURE).inputs] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ((A,), r"wrong inputs \(missing: 'b'\); the model's inputs are 'a', 'b'"),
+        ((A, B, Tensor("c", "FP32", A.data)), r"unknown: 'c'"),
+        ((A, A, B), r"given twice"),
+        ((Tensor("a", "FP64", A.data.astype(float)), B), r"'a': datatype FP64; the model takes FP32"),
+        ((Tensor("a", "FP32", np.zeros((3, 3), np.float32)), B), r"'a': shape \[3, 3\]; the model takes \[-1, 2\]"),
+        ((Tensor("a", "FP32", np.zeros(2, np.float32)), B), r"'a': shape \[2\]"),
+        ((A, Tensor("b", "INT64", np.zeros(4, np.int64))), r"first dimensions differ: \{'a': 3, 'b': 4\}"),
+        ((Tensor("a", "FP32", np.full((3, 2), np.nan, np.float32)), B), r"'a' holds NaN or infinity"),
+        ((Tensor("a", "FP32", np.full((3, 2), -np.inf, np.float32)), B), r"'a' holds NaN or infinity"),
+    ],
+)
+def test_what_the_model_does_not_take_is_refused(inputs: tuple[Tensor, ...], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        check(InferRequest("m", inputs), SIGNATURE)
+
+
+def test_nan_is_let_in_where_the_models_setting_says_so() -> None:
+    inputs = (Tensor("a", "FP32", np.full((3, 2), np.nan, np.float32)), B)
+    assert check(InferRequest("m", inputs), SIGNATURE, allow_non_finite=True).inputs == inputs
+
+
+def test_an_empty_batch_is_a_batch() -> None:
+    inputs = (Tensor("a", "FP32", np.zeros((0, 2), np.float32)), Tensor("b", "INT64", np.zeros(0, np.int64)))
+    assert check(InferRequest("m", inputs), SIGNATURE).rows == 0
+
+
+def test_outputs_must_exist() -> None:
+    with pytest.raises(InvalidArgument, match="unknown output 'z'; the model's outputs are 'y'"):
+        check(InferRequest("m", (A, B), ("z",)), SIGNATURE)

@@ -1,0 +1,85 @@
+"""Who may import whom. The picture is in ARCHITECTURE.md; this keeps it true."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = {"tensorflow", "torch", "keras", "tensorflow_serving", "ts"}
+WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "aiohttp", "grpc"}
+ROOMS = {"gateway", "models", "serving", "loadtest"}
+
+#: Part of the gateway -> the parts of the gateway that it may import.
+ALLOWED = {
+    "types": set(),
+    "errors": set(),
+    "pins": {"errors"},
+    "signature": {"types", "errors"},
+    "codecs": {"types", "errors", "protos", "codecs"},
+    "backends": {"types", "errors", "protos", "codecs", "backends"},
+    "layers": {"types", "errors", "backends.base", "metrics", "layers"},
+    "registry": {"types", "errors", "backends.base"},
+    "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
+    "rest": {"types", "errors", "pins", "codecs", "backends.base", "metrics", "logging", "rest", "__version__"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that the file imports, wherever in the file; ``from a import b`` counts as ``a.b``."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def python_files(folder: str) -> list[Path]:
+    return [path for path in sorted((ROOT / folder).rglob("*.py")) if not path.name.endswith("_pb2.py")]
+
+
+@pytest.mark.parametrize("path", python_files("gateway"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_gateway_imports_no_framework_and_no_other_room(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imports(path)}
+    assert not tops & FRAMEWORKS
+    assert not tops & (ROOMS - {"gateway"})
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_inside_the_gateway_go_one_way(part: str) -> None:
+    single = ROOT / "gateway" / f"{part}.py"
+    for path in [single] if single.exists() else python_files(f"gateway/{part}"):
+        for name in imports(path):
+            inner = name.removeprefix("gateway.")
+            if inner != name:
+                allowed = ALLOWED[part]
+                assert inner.split(".")[0] in allowed or ".".join(inner.split(".")[:2]) in allowed, f"{path}: {name}"
+
+
+def test_only_the_entry_point_imports_the_composition_root() -> None:
+    users = {path.name for path in python_files("gateway") if any(n.startswith("gateway.app") for n in imports(path))}
+    assert users == {"__main__.py"}
+
+
+@pytest.mark.parametrize("part", ["types", "errors", "pins", "signature", "codecs", "layers", "router", "registry"])
+def test_the_middle_knows_no_wire_library(part: str) -> None:
+    single = ROOT / "gateway" / f"{part}.py"
+    for path in [single] if single.exists() else python_files(f"gateway/{part}"):
+        assert not {name.split(".")[0] for name in imports(path)} & WEB
+
+
+def test_each_room_imports_its_own_framework_only() -> None:
+    """Training needs both; the embedded server TensorFlow; the TorchServe handler torch; nothing else a framework."""
+    for path in [*python_files("serving"), *python_files("loadtest")]:
+        found = {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
+        relative = path.relative_to(ROOT).as_posix()
+        if relative.startswith("serving/embedded/"):
+            assert found <= {"tensorflow", "tensorflow_serving"}, relative
+        elif relative == "serving/handler.py":
+            assert found <= {"torch", "ts"}, relative
+        else:
+            assert not found, relative
