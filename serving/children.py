@@ -116,9 +116,10 @@ def kill_session(leader: int) -> list[int]:
 
 
 def start_time(pid: int) -> float:
-    """In seconds since the epoch, 0.0 if there is no such process."""
+    """In seconds since the epoch, 0.0 if no such process lives. One that is dead and not yet reaped does not live."""
     try:
-        return float(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
     except psutil.Error:
         return 0.0
 

@@ -43,7 +43,7 @@ class Options:
         hosts = {"--http-port": self.host, "--admin-port": self.admin_host}
         return [
             Listener(
-                server=f"{server} ({use})", host=hosts.get(option, LOOPBACK), port=self.ports[option], option=option
+                server=f"{server}, {use}", host=hosts.get(option, LOOPBACK), port=self.ports[option], option=option
             )
             for option, _, server, use in PORTS
         ]

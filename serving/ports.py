@@ -32,7 +32,7 @@ def check_free(listeners: Sequence[Listener]) -> None:
     """Raise PortsTaken unless every port is free and no two are the same."""
     uses = Counter(listener.port for listener in listeners)
     problems = [
-        f"port {listener.port} of the {listener.server} {problem}; choose another with {listener.option} PORT"
+        f"port {listener.port} ({listener.server}) {problem}; choose another with {listener.option} PORT"
         for listener in listeners
         if (problem := "is also another server's" if uses[listener.port] > 1 else _problem(listener))
     ]

@@ -63,3 +63,14 @@ def test_a_record_that_says_nothing_ends_nothing(tmp_path: Path, text: str) -> N
     """A torn file is possible where a disk was full."""
     (tmp_path / "run.json").write_text(text)
     assert RunRecord(tmp_path / "run.json").claim() == []
+
+
+def test_a_dead_supervisor_that_nobody_has_reaped_is_dead(tmp_path: Path) -> None:
+    """Killed inside a container it may stay a zombie for ever: it must not bar the folder."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as supervisor:
+        started = start_time(supervisor.pid)
+        record = {"supervisor": {"name": "serving up", "pid": supervisor.pid, "started": started}, "children": []}
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        supervisor.kill()
+        wait_until(lambda: not alive(supervisor.pid))
+        assert RunRecord(tmp_path / "run.json").claim() == []
