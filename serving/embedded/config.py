@@ -1,0 +1,71 @@
+"""The model configuration: a text-format ``ModelServerConfig``, or one model given by flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.sources.storage_path import file_system_storage_path_source_pb2 as source_pb2
+
+from serving.embedded.flags import Flags
+from serving.embedded.versions import All, Latest, ModelConfig, Policy, Specific
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is for standard error."""
+
+
+def load(flags: Flags) -> list[ModelConfig]:
+    """The models to serve. Raises ConfigError."""
+    if not flags.model_config_file:
+        if not flags.model_base_path:
+            raise ConfigError("Both server_options.model_base_path and server_options.model_config_file are empty!")
+        return [ModelConfig(flags.model_name, Path(flags.model_base_path))]
+    try:
+        text = Path(flags.model_config_file).read_text()
+    except OSError as error:
+        raise ConfigError(f"{flags.model_config_file}: {error.strerror}") from error
+    return parse(text)
+
+
+def parse(text: str) -> list[ModelConfig]:
+    """
+    >>> parse('model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" } }')
+    [ModelConfig(name='m', base_path=PosixPath('/m'), policy=Latest(count=1), labels={})]
+    """
+    message = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise ConfigError(f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}") from error
+    models = [_model(entry) for entry in message.model_config_list.config]
+    names = [model.name for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"Illegal to list model {name} multiple times in config list")
+    return models
+
+
+def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:
+    if not entry.name or not entry.base_path:
+        raise ConfigError(
+            f"a model in the config list has no name or no base_path: {text_format.MessageToString(entry)}"
+        )
+    if entry.model_platform and entry.model_platform != "tensorflow":
+        raise ConfigError(f"model {entry.name}: model_platform {entry.model_platform!r} is not tensorflow")
+    return ModelConfig(
+        entry.name, Path(entry.base_path), _policy(entry.model_version_policy), dict(entry.version_labels)
+    )
+
+
+def _policy(
+    message: source_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy,
+) -> Policy:
+    match message.WhichOneof("policy_choice"):
+        case "all":
+            return All()
+        case "specific":
+            return Specific(frozenset(message.specific.versions))
+        case _:
+            return Latest(message.latest.num_versions or 1)
