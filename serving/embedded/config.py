@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
-from tensorflow_serving.sources.storage_path import file_system_storage_path_source_pb2 as source_pb2
 
 from serving.embedded.flags import Flags
 from serving.embedded.versions import All, Latest, ModelConfig, Policy, Specific
@@ -59,9 +59,8 @@ def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:
     )
 
 
-def _policy(
-    message: source_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy,
-) -> Policy:
+def _policy(message: Any) -> Policy:
+    """Of a FileSystemStoragePathSourceConfig.ServableVersionPolicy."""
     match message.WhichOneof("policy_choice"):
         case "all":
             return All()
