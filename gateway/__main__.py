@@ -57,16 +57,19 @@ def main() -> int:
 
 async def serve(settings: Settings, http: socket.socket, admin: socket.socket) -> None:
     gateway = Gateway(settings)
-    drain_seconds = int(settings.drain_seconds) or 1
+    address = f"{settings.grpc.host}:{settings.grpc.port}"
+    grpc_port = gateway.grpc_server.add_insecure_port(address)
+    drain_seconds = max(1, round(settings.drain_seconds))
     servers = [_server(gateway.http_app, drain_seconds), _server(gateway.admin_app, 1)]
     tasks = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, (http, admin), strict=True)]
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal(name: str) -> None:
         log.info("%s: draining" if not stop.is_set() else "%s again: stopping at once", name)
         if stop.is_set():
             for server in servers:
                 server.force_exit = True
+            hurry.set()
         gateway.draining = True
         stop.set()
 
@@ -74,16 +77,29 @@ async def serve(settings: Settings, http: socket.socket, admin: socket.socket) -
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
     await gateway.start()
-    log.info("serving on http://%s:%s", *http.getsockname()[:2])
+    await gateway.grpc_server.start()
+    log.info("serving on http://%s:%s and gRPC %s:%s", *http.getsockname()[:2], settings.grpc.host, grpc_port)
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     # Readiness says no from the signal on; clients that have not noticed yet are still served for a while.
     await asyncio.sleep(settings.linger_seconds)
-    for server, task in zip(servers, tasks, strict=True):
-        server.should_exit = True
-        await task
+    servers[0].should_exit = True
+    await asyncio.gather(tasks[0], _stop_grpc(gateway, drain_seconds, hurry))
+    servers[1].should_exit = True
+    await tasks[1]
     stopped.cancel()
     await gateway.aclose()
+
+
+async def _stop_grpc(gateway: Gateway, drain_seconds: float, hurry: asyncio.Event) -> None:
+    """Lets calls in flight end, for ``drain_seconds`` at most or until ``hurry`` is set."""
+    stopping = asyncio.create_task(gateway.grpc_server.stop(drain_seconds))
+    hurried = asyncio.create_task(hurry.wait())
+    await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await gateway.grpc_server.stop(None)
+    hurried.cancel()
+    await stopping
 
 
 def _server(app: object, drain_seconds: int) -> _Server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, cast
 
+import grpc.aio
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -16,12 +17,18 @@ from gateway.backends.tfserving import TFServing
 from gateway.backends.torchserve import TorchServe
 from gateway.config import Settings, TorchServeServer
 from gateway.errors import DuetError
+from gateway.grpc import server as grpc_server
+from gateway.grpc import tfserving as grpc_tfserving
+from gateway.grpc import torchserve as grpc_torchserve
+from gateway.grpc import v2 as grpc_v2
+from gateway.grpc.calls import Calls
 from gateway.layers.deadline import Deadline
 from gateway.layers.metrics import Timed
 from gateway.logging import AccessLog, BufferedAccessLog, NoAccessLog
 from gateway.metrics import Metrics
+from gateway.observation import Observer
 from gateway.registry import Registry
-from gateway.rest import admin, errors, openapi, v2
+from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
 
@@ -33,6 +40,7 @@ class Gateway:
         self.draining = False
         self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
         metrics = Metrics(_process_registry())
+        observer = Observer(metrics=metrics, access_log=self._access_log)
         servers = {name: _server(name, server) for name, server in settings.servers.items()}
         self._registry = Registry(
             servers=servers,
@@ -40,7 +48,8 @@ class Gateway:
             refresh_seconds=settings.refresh_seconds,
         )
         self._backend = _stack(settings, self._registry, servers, metrics)
-        self.http_app = _http_app(settings, self._backend, metrics, self._access_log, self)
+        self.http_app = _http_app(settings, self._backend, observer, self)
+        self.grpc_server = _grpc_server(settings, self._backend, observer, self)
         self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=self.http_app.openapi)
 
     def ready(self) -> bool:
@@ -78,18 +87,20 @@ def _server(name: str, server: Any) -> Backend:
     return TFServing(server.endpoint, variant=name)
 
 
-def _http_app(
-    settings: Settings, backend: Backend, metrics: Metrics, access_log: AccessLog, gateway: Gateway
-) -> FastAPI:
+def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title="Duet", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    infer = v2.Infer(backend, metrics=metrics, max_body_bytes=settings.http.max_body_bytes)
-    infer_routes = infer.routes()
+    metrics, max_body_bytes = observer.metrics, settings.http.max_body_bytes
+    infer_routes = v2.Infer(backend, metrics=metrics, max_body_bytes=max_body_bytes).routes()
     # The hot routes first: Starlette tries them in order.
     app.router.routes.extend(infer_routes)
+    app.router.routes.extend(tfserving.routes(backend, metrics=metrics, max_body_bytes=max_body_bytes))
+    app.router.routes.extend(
+        torchserve.routes(backend, ready=gateway.ready, metrics=metrics, max_body_bytes=max_body_bytes)
+    )
     app.include_router(v2.information(backend, ready=gateway.ready))
-    app.add_middleware(Observed, metrics=metrics, access_log=access_log)
+    app.add_middleware(Observed, observer=observer)
     app.add_exception_handler(DuetError, _render_error)
     app.add_exception_handler(HTTPException, _render_http_exception)
     host = "localhost" if settings.http.host in ("127.0.0.1", "0.0.0.0") else settings.http.host  # noqa: S104 - compared
@@ -106,6 +117,16 @@ def _http_app(
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
+
+
+def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> grpc.aio.Server:
+    calls = Calls(observer)
+    services = {
+        **grpc_v2.services(backend, calls, ready=gateway.ready),
+        **grpc_tfserving.services(backend, calls),
+        **grpc_torchserve.services(backend, calls, ready=gateway.ready),
+    }
+    return grpc_server.build(services, max_message_bytes=settings.grpc.max_message_bytes)
 
 
 async def _render_error(_: Request, error: Exception) -> Response:

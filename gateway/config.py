@@ -37,6 +37,13 @@ class Http(_Settings):
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 << 20
 
 
+class Grpc(_Settings):
+    host: str = "127.0.0.1"
+    port: Port = 8001
+    #: Refused before memory is taken for it. Python's clients take 4 MB unless told otherwise.
+    max_message_bytes: Annotated[int, Field(gt=0)] = 16 << 20
+
+
 class TFServingServer(_Settings):
     kind: Literal["tfserving"]
     endpoint: str
@@ -74,6 +81,7 @@ class Log(_Settings):
 
 class Settings(_Settings):
     http: Http = Http()
+    grpc: Grpc = Grpc()
     admin: Address = Address(port=8002)
     servers: dict[str, Server]
     models: dict[str, Model]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gateway.backends.base import Backend
 from gateway.errors import DuetError, NotFound, Unavailable
 from gateway.types import ModelMetadata, VersionMetadata
+from gateway.versions import choose
 
 log = logging.getLogger("duet.registry")
 
@@ -85,19 +86,9 @@ class Registry:
     def resolve(self, model: str, variant: str, version: int | None) -> VersionMetadata:
         """The ready version that serves the request. Raises NotFound, or Unavailable where none is ready now."""
         state = self.variant(model, variant)
-        metadata = state.metadata
-        if metadata is None:
+        if state.metadata is None:
             raise Unavailable(f"{model}@{variant} is not ready: {state.reason}", retry_after_seconds=1)
-        chosen = metadata.default if version is None else version
-        found = metadata.versions.get(chosen) if chosen is not None else None
-        if found is None and version is not None:
-            known = ", ".join(map(str, metadata.versions)) or "none"
-            raise NotFound(f"{model}@{variant} has no version {version}; its versions are {known}")
-        if found is None or not found.ready:
-            reasons = {entry.reason for entry in metadata.versions.values() if entry.reason}
-            reason = found.reason if found else "; ".join(sorted(reasons)) or "no version is ready"
-            raise Unavailable(f"{model}@{variant} is not ready: {reason}", retry_after_seconds=1)
-        return found
+        return choose(state.metadata, version)
 
     def suspect(self, variant: str) -> None:
         """A call to this variant's server failed: look at it now, not at the next turn."""

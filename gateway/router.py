@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway import signature
 from gateway.backends.base import Backend
-from gateway.errors import DuetError, Target, Unavailable
+from gateway.errors import DuetError, InvalidArgument, Target, Unavailable
 from gateway.pins import split_pin
 from gateway.registry import Registry
 from gateway.types import InferRequest, InferResponse, ModelMetadata
@@ -41,11 +41,13 @@ class Router:
         try:
             version = self._registry.resolve(request.model, variant, request.version)
             target = Target(request.model, variant, version.version)
-            if version.signature is None:
-                raise Unavailable(f"{request.model}@{variant} has not told its signature yet", retry_after_seconds=1)
+            declared = version.signatures.get(request.signature_name)
+            if declared is None:
+                known = ", ".join(sorted(version.signatures)) or "none"
+                raise InvalidArgument(f"no signature {request.signature_name!r}; the model's signatures are {known}")
             routed = replace(request, variant=variant, version=version.version)
             allow = self._rules[request.model].allow_non_finite
-            checked = signature.check(routed, version.signature, allow_non_finite=allow)
+            checked = signature.check(routed, declared, allow_non_finite=allow)
             return await self._backends[variant].infer(checked)
         except DuetError as error:
             error.target = target

@@ -56,20 +56,31 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
+#: The signature that serves a request which names none; PyTorch models have no other.
+DEFAULT_SIGNATURE = "serving_default"
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
+    """One way to call a model. ``method`` is TensorFlow's name of what it is for."""
+
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    method: str = "tensorflow/serving/predict"
 
 
 @dataclass(frozen=True, slots=True)
 class VersionMetadata:
-    """One version of one variant, as its server describes it. ``signature`` is known once the version is ready."""
+    """One version of one variant, as its server describes it. ``signatures`` are known once the version is ready."""
 
     version: int
     ready: bool
-    signature: Signature | None = None
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
     reason: str = ""
+
+    @property
+    def signature(self) -> Signature | None:
+        return self.signatures.get(DEFAULT_SIGNATURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,8 @@ class InferRequest:
     """A request as the fronts hand it on.
 
     ``variant`` and ``version`` are None until the client pins them or the router resolves them; empty ``outputs`` asks
-    for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds.
+    for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds. ``signature_name`` is the default
+    unless the dialect lets a client choose.
     """
 
     model: str
@@ -99,6 +111,7 @@ class InferRequest:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     id: str = ""
     deadline: float | None = None
+    signature_name: str = DEFAULT_SIGNATURE
 
     @property
     def rows(self) -> int:

@@ -19,6 +19,7 @@ def render_gateway_config(options: Options, variants: Mapping[str, Sequence[str]
     ports = options.ports
     settings: dict[str, Any] = {
         "http": {"host": options.host, "port": ports["--http-port"]},
+        "grpc": {"host": options.host, "port": ports["--grpc-port"]},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
         "servers": {
             TENSORFLOW: {"kind": "tfserving", "endpoint": f"{LOOPBACK}:{ports['--tf-port']}"},

@@ -15,6 +15,7 @@ LOOPBACK = "127.0.0.1"
 # option, default, whose, what for
 PORTS = (
     ("--http-port", 8000, "gateway", "clients over HTTP"),
+    ("--grpc-port", 8001, "gateway", "clients over gRPC"),
     ("--admin-port", 8002, "gateway", "metrics, health and administration"),
     ("--tf-port", 8500, "TensorFlow server", "gRPC"),
     ("--torchserve-port", 8080, "TorchServe", "inference"),
@@ -40,7 +41,7 @@ class Options:
     timeout_seconds: float
 
     def listeners(self) -> list[Listener]:
-        hosts = {"--http-port": self.host, "--admin-port": self.admin_host}
+        hosts = {"--http-port": self.host, "--grpc-port": self.host, "--admin-port": self.admin_host}
         return [
             Listener(
                 server=f"{server}, {use}", host=hosts.get(option, LOOPBACK), port=self.ports[option], option=option

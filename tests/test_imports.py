@@ -13,6 +13,8 @@ FRAMEWORKS = {"tensorflow", "torch", "keras", "tensorflow_serving", "ts"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "aiohttp", "grpc"}
 ROOMS = {"gateway", "models", "serving", "loadtest"}
 
+_FRONT = {"types", "errors", "pins", "versions", "codecs", "backends.base", "metrics", "observation", "__version__"}
+
 #: Part of the gateway -> the parts of the gateway that it may import.
 ALLOWED = {
     "types": set(),
@@ -22,9 +24,12 @@ ALLOWED = {
     "codecs": {"types", "errors", "protos", "codecs"},
     "backends": {"types", "errors", "protos", "codecs", "backends"},
     "layers": {"types", "errors", "backends.base", "metrics", "layers"},
-    "registry": {"types", "errors", "backends.base"},
+    "versions": {"types", "errors"},
+    "observation": {"types", "errors", "metrics", "logging"},
+    "registry": {"types", "errors", "versions", "backends.base"},
     "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
-    "rest": {"types", "errors", "pins", "codecs", "backends.base", "metrics", "logging", "rest", "__version__"},
+    "rest": _FRONT | {"rest"},
+    "grpc": _FRONT | {"grpc", "protos"},
 }
 
 

@@ -18,7 +18,6 @@ from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature,
 log = logging.getLogger("duet.backends.tfserving")
 
 PLATFORM = "tensorflow_savedmodel"
-SIGNATURE = "serving_default"
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -65,7 +64,7 @@ class TFServing:
             response_deserializer=pb.GetModelStatusResponse.FromString,
         )
         # A version's signature never changes while it is served.
-        self._signatures: dict[tuple[str, int], Signature] = {}
+        self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         with self._translated():
@@ -80,9 +79,9 @@ class TFServing:
         versions: dict[int, VersionMetadata] = {}
         for status in sorted(answer.model_version_status, key=lambda status: status.version):
             ready = status.state == pb.ModelVersionStatus.AVAILABLE
-            signature = await self._signature(model, status.version) if ready else None
+            signatures = await self._described(model, status.version) if ready else {}
             reason = status.status.error_message or pb.ModelVersionStatus.State.Name(status.state)
-            versions[status.version] = VersionMetadata(status.version, ready, signature, "" if ready else reason)
+            versions[status.version] = VersionMetadata(status.version, ready, signatures, "" if ready else reason)
         self._forget_all_but(model, versions)
         default = max((version.version for version in versions.values() if version.ready), default=None)
         return ModelMetadata(model, self._variant, PLATFORM, versions, default)
@@ -90,7 +89,7 @@ class TFServing:
     async def aclose(self) -> None:
         await self._channel.close()
 
-    async def _signature(self, model: str, version: int) -> Signature | None:
+    async def _described(self, model: str, version: int) -> dict[str, Signature]:
         known = self._signatures.get((model, version))
         if known is not None:
             return known
@@ -99,11 +98,9 @@ class TFServing:
         with self._translated():
             answer = await self._get_metadata(request)
         definitions = pb.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
-        if SIGNATURE not in definitions:
-            return None
-        signature = codec.decode_signature(definitions[SIGNATURE])
-        self._signatures[model, version] = signature
-        return signature
+        signatures = {name: codec.decode_signature(definitions[name]) for name in sorted(definitions)}
+        self._signatures[model, version] = signatures
+        return signatures
 
     def _forget_all_but(self, model: str, versions: dict[int, VersionMetadata]) -> None:
         gone = [key for key in self._signatures if key[0] == model and not versions.get(key[1], _GONE).ready]

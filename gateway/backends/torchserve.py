@@ -16,7 +16,15 @@ from gateway import errors
 from gateway.backends.http import HttpPool, Response
 from gateway.backends.torchserve_keys import Keys
 from gateway.codecs import v2
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, TensorSpec, VersionMetadata
+from gateway.types import (
+    DEFAULT_SIGNATURE,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Signature,
+    TensorSpec,
+    VersionMetadata,
+)
 
 PLATFORM = "pytorch_torchscript"
 
@@ -71,10 +79,11 @@ class TorchServe:
             self._version_texts[model, version] = text
             ready = any(worker.get("status") == "READY" for worker in entry.get("workers", []))
             signature = await self._signature(model, version) if ready else None
+            signatures = {DEFAULT_SIGNATURE: signature} if signature else {}
             reason = "" if ready else "no worker is ready"
             if ready and signature is None:
                 reason = "its handler does not describe its signature"
-            versions[version] = VersionMetadata(version, ready and signature is not None, signature, reason)
+            versions[version] = VersionMetadata(version, bool(signatures), signatures, reason)
         return ModelMetadata(
             model, self._variant, PLATFORM, dict(sorted(versions.items())), _default(versions, str(default))
         )

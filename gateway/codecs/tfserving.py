@@ -79,11 +79,11 @@ def decode_tensor(name: str, proto: pb.TensorProto) -> Tensor:
     return Tensor(name, datatype, _filled(name, datatype, shape, values))
 
 
-def encode_predict(request: InferRequest, *, signature_name: str = "") -> pb.PredictRequest:
+def encode_predict(request: InferRequest) -> pb.PredictRequest:
     message = pb.PredictRequest(output_filter=request.outputs)
     spec = message.model_spec
     spec.name = request.model
-    spec.signature_name = signature_name
+    spec.signature_name = request.signature_name
     if request.version is not None:
         spec.version.value = request.version
     for tensor in request.inputs:
@@ -100,7 +100,7 @@ def decode_predict_response(message: pb.PredictResponse) -> tuple[Tensor, ...]:
 
 
 def decode_signature(definition: pb.SignatureDef) -> Signature:
-    return Signature(inputs=_specs(definition.inputs), outputs=_specs(definition.outputs))
+    return Signature(_specs(definition.inputs), _specs(definition.outputs), definition.method_name)
 
 
 def _specs(infos: Any) -> tuple[TensorSpec, ...]:

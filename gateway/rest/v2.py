@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -14,25 +13,20 @@ from starlette.routing import Route
 from gateway import __version__, pins
 from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
-from gateway.errors import DuetError, Internal, InvalidArgument, NotFound, Unavailable, Unimplemented
-from gateway.metrics import Metrics
+from gateway.errors import DuetError, InvalidArgument, NotFound, Unimplemented
+from gateway.observation import Observation
 from gateway.rest import asgi, errors
-from gateway.rest.middleware import RECORD, Record
+from gateway.rest.endpoint import InferEndpoint
 from gateway.types import InferRequest, ModelMetadata, Parameter, VersionMetadata
 
 FRONT = "v2_rest"
 EXTENSIONS = ["binary_tensor_data"]
 
-log = logging.getLogger("duet.rest")
 
-
-class Infer:
+class Infer(InferEndpoint):
     """``POST /v2/models/{model}[/versions/{version}]/infer``: decode, call, encode."""
 
-    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
-        self._backend = backend
-        self._in_flight = metrics.in_flight(FRONT)
-        self._max_body_bytes = max_body_bytes
+    front = FRONT
 
     def routes(self) -> list[Route]:
         return [
@@ -40,30 +34,13 @@ class Infer:
             Route("/v2/models/{model}/versions/{version}/infer", self, methods=["POST"]),
         ]
 
-    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        record: Record = scope[RECORD]
-        record.front = FRONT
-        self._in_flight.inc()
-        try:
-            await self._answer(scope, receive, send, record)
-        except asgi.ClientGone as gone:
-            record.code = gone.code.name
-        except DuetError as error:
-            await _refuse(error, send, record)
-        except asyncio.CancelledError:
-            await _refuse(Unavailable("the gateway was told to stop at once", retry_after_seconds=1), send, record)
-            raise
-        except Exception:
-            log.exception("request %s failed", record.id)
-            text = f"the gateway failed on this request; its log tells more under request id {record.id}"
-            await _refuse(Internal(text), send, record)
-        finally:
-            self._in_flight.dec()
+    def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
+        return errors.status(error), [asgi.JSON, *errors.headers(error)], errors.body(error.message)
 
-    async def _answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, record: Record) -> None:
+    async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
         if asgi.header(scope, b"content-encoding") not in (None, b"identity"):
             raise Unimplemented("no Content-Encoding is taken here; send the body as it is")
-        body = await asgi.read_body(scope, receive, max_bytes=self._max_body_bytes)
+        body = await asgi.read_body(scope, receive, max_bytes=self.max_body_bytes)
         start = perf_counter()
         decoded = codec.decode_request(body, _header_length(scope))
         model, variant = _pinned(scope, decoded.parameters.get("variant"))
@@ -77,18 +54,16 @@ class Infer:
             decoded.id,
             _deadline(decoded.parameters),
         )
-        record.timings["decode"] = perf_counter() - start
-        response = await self._backend.infer(request)
-        record.timings.update(response.timings)
+        seen.timings["decode"] = perf_counter() - start
+        response = await self.backend.infer(request)
+        seen.answered(request, response)
         start = perf_counter()
         pieces, header_length = codec.encode_response(response, form=decoded.form, request_id=decoded.id)
-        record.timings["encode"] = perf_counter() - start
-        record.model, record.variant, record.version = response.model, response.variant, str(response.version)
-        record.rows = request.rows
+        seen.timings["encode"] = perf_counter() - start
         headers: asgi.Headers = [
             asgi.JSON if header_length is None else asgi.OCTETS,
-            (b"x-duet-variant", response.variant.encode()),
-            (b"x-duet-version", record.version.encode()),
+            (b"x-duet-variant", seen.variant.encode()),
+            (b"x-duet-version", seen.version.encode()),
         ]
         if header_length is not None:
             headers.append((codec.HEADER_LENGTH.encode(), str(header_length).encode()))
@@ -148,15 +123,6 @@ def _served_by(metadata: ModelMetadata, chosen: VersionMetadata) -> dict[str, st
 
 def _json(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers=headers, media_type="application/json")
-
-
-async def _refuse(error: DuetError, send: asgi.Send, record: Record) -> None:
-    record.code = error.code.name
-    if error.target is not None:
-        record.model, record.variant = error.target.model, error.target.variant
-        record.version = "" if error.target.version is None else str(error.target.version)
-    headers: asgi.Headers = [asgi.JSON, *errors.headers(error)]
-    await asgi.respond(send, errors.status(error), headers, [errors.body(error.message)])
 
 
 def _pinned(scope: asgi.Scope, parameter: Parameter | None) -> tuple[str, str | None]:

@@ -29,6 +29,7 @@ class RunningGateway:
     client: httpx.Client
     admin: httpx.Client
     log: Path
+    grpc_port: int
 
     @property
     def url(self) -> str:
@@ -72,6 +73,7 @@ def start_gateway(settings: dict[str, Any], folder: Path) -> RunningGateway:
     """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports."""
     settings = {"refresh_seconds": 0.2, **settings}
     settings["http"] = {"port": free_port(), **settings.get("http", {})}
+    settings["grpc"] = {"port": free_port(), **settings.get("grpc", {})}
     settings["admin"] = {"port": free_port()}
     path, log = folder / "duet.yaml", folder / "gateway.log"
     path.write_text(json.dumps(settings))  # JSON is YAML
@@ -84,6 +86,7 @@ def start_gateway(settings: dict[str, Any], folder: Path) -> RunningGateway:
         httpx.Client(base_url=f"http://127.0.0.1:{settings['http']['port']}", timeout=20),
         httpx.Client(base_url=f"http://127.0.0.1:{settings['admin']['port']}", timeout=20),
         log,
+        settings["grpc"]["port"],
     )
 
     def answers() -> bool:

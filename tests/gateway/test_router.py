@@ -45,7 +45,7 @@ class Doubler:
         if model == "gone":
             raise Unavailable("it is gone")
         versions = {
-            1: VersionMetadata(1, ready=True, signature=Signature((SPEC,), (SPEC,))),
+            1: VersionMetadata(1, ready=True, signatures={"serving_default": Signature((SPEC,), (SPEC,))}),
             2: VersionMetadata(2, ready=False, reason="LOADING"),
         }
         return ModelMetadata(model, self.variant, "test", versions, 1)

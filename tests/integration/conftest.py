@@ -27,6 +27,7 @@ READY = "Ctrl-C stops everything."
 class Stack:
     process: subprocess.Popen[bytes]
     http_port: int
+    grpc_port: int
     admin_port: int
     ports: list[int]
     output: Path
@@ -65,8 +66,8 @@ class Stack:
 
 def start_stack(folder: Path, *options: str) -> Stack:
     """Starts everything on free ports, with ``folder`` for logs and configuration. Does not wait."""
-    ports = free_ports(8)
-    names = ["http", "admin", "tf", "torchserve", "torchserve-management", "torchserve-metrics"]
+    ports = free_ports(9)
+    names = ["http", "grpc", "admin", "tf", "torchserve", "torchserve-management", "torchserve-metrics"]
     names += ["torchserve-grpc", "torchserve-grpc-management"]
     arguments = [part for name, port in zip(names, ports, strict=True) for part in (f"--{name}-port", str(port))]
     output = folder / "output"
@@ -78,7 +79,7 @@ def start_stack(folder: Path, *options: str) -> Stack:
             stderr=stream,
             env={**os.environ, "COLUMNS": "200"},
         )
-    return Stack(process, ports[0], ports[1], ports, output, folder / "run")
+    return Stack(process, ports[0], ports[1], ports[2], ports, output, folder / "run")
 
 
 def free_ports(count: int) -> list[int]:

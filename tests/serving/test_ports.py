@@ -68,9 +68,10 @@ def test_every_port_has_its_option_and_the_offset_moves_what_is_not_given() -> N
 
 
 def test_all_but_the_gateways_fronts_stay_on_loopback() -> None:
-    """--host opens the clients' port, --admin-host the administration, and nothing opens a server."""
+    """--host opens the clients' ports, --admin-host the administration, and nothing opens a server."""
     options = parse(["up", "--host", "0.0.0.0"])
-    assert {entry.host for entry in options.listeners() if entry.option != "--http-port"} == {"127.0.0.1"}
+    others = [entry for entry in options.listeners() if entry.option not in ("--http-port", "--grpc-port")]
+    assert {entry.host for entry in others} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])

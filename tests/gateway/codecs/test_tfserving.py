@@ -53,7 +53,8 @@ def test_the_last_value_fills_the_rest() -> None:
 def test_a_request_names_model_version_and_outputs() -> None:
     x = Tensor("x", "FP32", np.ones((1, 1), np.float32))
     message = tfserving.encode_predict(InferRequest("m", (x,), ("y",), version=2))
-    assert message.model_spec == pb.ModelSpec(name="m", version=pb.Int64Value(value=2))
+    expected = pb.ModelSpec(name="m", version=pb.Int64Value(value=2), signature_name="serving_default")
+    assert message.model_spec == expected
     assert list(message.output_filter) == ["y"]
     assert message.inputs["x"].tensor_content == x.data.tobytes()
 

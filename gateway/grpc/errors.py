@@ -1,0 +1,25 @@
+"""Errors as gRPC shows them: the code, the text, and in the trailing metadata who would have served the request."""
+
+from __future__ import annotations
+
+import grpc
+
+from gateway import pins
+from gateway.errors import Code, DuetError
+
+STATUS: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def metadata(error: DuetError) -> Metadata:
+    found: list[tuple[str, str]] = []
+    if error.retry_after_seconds is not None:
+        # gRPC's retry pushback (gRFC A6): milliseconds.
+        found.append(("grpc-retry-pushback-ms", str(round(error.retry_after_seconds * 1e3))))
+        found.append(("retry-after", str(max(1, round(error.retry_after_seconds)))))
+    if error.target is not None:
+        found.append((pins.VARIANT, error.target.variant))
+        if error.target.version is not None:
+            found.append((pins.VERSION, str(error.target.version)))
+    return tuple(found)

@@ -1,0 +1,65 @@
+"""What every inference endpoint over REST does around its own decoding and encoding."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+
+from gateway.backends.base import Backend
+from gateway.errors import DuetError, Internal, Unavailable
+from gateway.metrics import Metrics
+from gateway.observation import Observation
+from gateway.rest import asgi
+
+OBSERVATION = "duet.observation"
+
+log = logging.getLogger("duet.rest")
+
+
+class InferEndpoint(ABC):
+    """A plain ASGI application. A dialect says how it answers (`answer`) and how its errors look (`render`)."""
+
+    #: The name of the front in metrics and logs, e.g. ``v2_rest``.
+    front: str
+
+    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
+        self.backend = backend
+        self.max_body_bytes = max_body_bytes
+        self._in_flight = metrics.in_flight(self.front)
+
+    @abstractmethod
+    async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
+        """Reads, decodes, calls ``self.backend``, encodes, sends. Raises DuetError before anything is sent."""
+
+    @abstractmethod
+    def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
+        """Status, headers and body of an error in the dialect's own shape."""
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        seen: Observation = scope[OBSERVATION]
+        seen.front = self.front
+        self._in_flight.inc()
+        try:
+            await self.answer(scope, receive, send, seen)
+        except asgi.ClientGone as gone:
+            seen.code = gone.code.name
+        except DuetError as error:
+            await self._refuse(error, scope, send, seen)
+        except asyncio.CancelledError:
+            await self._refuse(Unavailable(STOPPING, retry_after_seconds=1), scope, send, seen)
+            raise
+        except Exception:
+            log.exception("request %s failed", seen.id)
+            text = f"the gateway failed on this request; its log tells more under request id {seen.id}"
+            await self._refuse(Internal(text), scope, send, seen)
+        finally:
+            self._in_flight.dec()
+
+    async def _refuse(self, error: DuetError, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:
+        seen.failed(error)
+        status, headers, body = self.render(error, scope)
+        await asgi.respond(send, status, headers, [body])
+
+
+STOPPING = "the gateway was told to stop at once"
