@@ -28,7 +28,7 @@ class VariantState:
 
     @property
     def ready(self) -> bool:
-        return self.metadata is not None and self.metadata.default is not None
+        return self.metadata is not None and self.metadata.ready
 
 
 _UNHEARD = VariantState(None, "its server has not answered yet")

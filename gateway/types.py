@@ -85,13 +85,17 @@ class VersionMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """One variant of a model. ``default`` is the version for a request that names none; None where none is ready."""
+    """One variant of a model. ``default`` is the version for a request that names none, whether ready or not."""
 
     model: str
     variant: str
     platform: str
     versions: Mapping[int, VersionMetadata]
     default: int | None
+
+    @property
+    def ready(self) -> bool:
+        return self.default is not None and self.versions[self.default].ready
 
 
 @dataclass(frozen=True, slots=True)

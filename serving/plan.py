@@ -65,7 +65,7 @@ def make_plan(options: Options, specs: Sequence[ModelSpec], *, java: Path, binar
     )
     return Plan(
         stages=[servers, [gateway]],
-        goals=_goals(options, names),
+        goals=_goals(options, specs),
         client_host=reachable(options.host),
         http_port=options.ports["--http-port"],
     )
@@ -76,12 +76,12 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
 
 
-def _goals(options: Options, names: Sequence[str]) -> dict[str, list[Goal]]:
+def _goals(options: Options, specs: Sequence[ModelSpec]) -> dict[str, list[Goal]]:
     host, http_port = reachable(options.host), options.ports["--http-port"]
     admin_host, admin_port = reachable(options.admin_host), options.ports["--admin-port"]
     return {
-        "tensorflow": [_port(LOOPBACK, options.ports["--tf-port"]), *_models(host, http_port, names, TENSORFLOW)],
-        "torchserve": [_port(LOOPBACK, options.ports["--torchserve-port"]), *_models(host, http_port, names, PYTORCH)],
+        "tensorflow": [_port(LOOPBACK, options.ports["--tf-port"]), *_models(host, http_port, specs, TENSORFLOW)],
+        "torchserve": [_port(LOOPBACK, options.ports["--torchserve-port"]), *_models(host, http_port, specs, PYTORCH)],
         "gateway": [
             _port(host, http_port),
             Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz")),
@@ -93,11 +93,14 @@ def _port(host: str, port: int) -> Goal:
     return Goal(f"port {port}", lambda: port_answers(host, port))
 
 
-def _models(host: str, port: int, names: Sequence[str], variant: str) -> list[Goal]:
-    def goal(name: str) -> Goal:
-        return Goal(name, lambda: page_is_ok(host, port, f"/v2/models/{name}@{variant}/ready"))
+def _models(host: str, port: int, specs: Sequence[ModelSpec], variant: str) -> list[Goal]:
+    """One goal a model: every version of it is ready, not just the one that serves by default."""
 
-    return [goal(name) for name in names]
+    def goal(spec: ModelSpec) -> Goal:
+        paths = [f"/v2/models/{spec.name}@{variant}/versions/{version}/ready" for version in spec.versions]
+        return Goal(spec.name, lambda: all(page_is_ok(host, port, path) for path in paths))
+
+    return [goal(spec) for spec in specs]
 
 
 def _fresh_log(folder: Path, name: str) -> Path:

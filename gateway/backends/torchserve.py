@@ -181,11 +181,9 @@ def _version(text: str) -> int | None:
 
 
 def _default(versions: dict[int, VersionMetadata], text: str) -> int | None:
-    """TorchServe's default version where it is ready, else the newest that is."""
+    """TorchServe's own default, which it would serve too: not another one while this one's workers start."""
     default = _version(text)
-    if default in versions and versions[default].ready:
-        return default
-    return max((version.version for version in versions.values() if version.ready), default=None)
+    return default if default in versions else None
 
 
 def _decode_signature(described: Any) -> Signature | None:

@@ -70,7 +70,8 @@ async def test_without_a_ready_worker_no_version_is_ready(server: FakeTorchServe
     server.workers_ready = False
     backend = client(server)
     metadata = await backend.metadata("m")
-    assert metadata.default is None
+    assert metadata.default == 1
+    assert not metadata.ready
     assert metadata.versions[1].reason == "no worker is ready"
     await backend.aclose()
 
