@@ -51,7 +51,7 @@ def finish(store: Store, artifact: Artifact, saved: Path, signature: Mapping[str
     text = as_json(signature)
     if artifact.framework == "tensorflow":
         extra = saved / SIGNATURE_IN_SAVED_MODEL
-        extra.parent.mkdir()
+        extra.parent.mkdir(exist_ok=True)
         extra.write_bytes(text)
         return saved
     archive = saved.with_suffix(".mar")

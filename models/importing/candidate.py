@@ -1,0 +1,122 @@
+"""A model that may be imported: saved as its server would load it, and tried before anything is published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from models.importing import examples
+from models.importing.request import ImportRefusedError
+from models.spec import Array, TensorSpec
+
+
+class Answer(NamedTuple):
+    """One output of one call."""
+
+    datatype: str
+    values: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """`saved` is a SavedModel folder or a TorchScript file in the staging folder, and `predict` calls it from there.
+
+    `outputs` are names where the model has them. `predict` raises whatever the framework raises.
+    """
+
+    framework: str
+    saved: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    predict: Callable[[tuple[Array, ...]], Sequence[Answer]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What calling the model has shown. `milliseconds` of one call after the first."""
+
+    outputs: tuple[TensorSpec, ...]
+    milliseconds: float
+    notes: tuple[str, ...]
+
+
+ROWS_TRIED = (1, 2, 3)
+
+
+def attempt(candidate: Candidate, one: tuple[Array, ...], *, is_blank: bool) -> Trial:
+    """Call it with one, two and three rows. Raises ImportRefusedError where it does not answer."""
+    batched = any(spec.shape[:1] == (-1,) for spec in candidate.inputs)
+    asked = ROWS_TRIED if batched else ROWS_TRIED[:1]
+    answers = [answer(candidate, examples.repeated(candidate.inputs, one, rows), rows, is_blank) for rows in asked]
+    began = time.perf_counter()
+    candidate.predict(one)
+    milliseconds = (time.perf_counter() - began) * 1e3
+    outputs = tuple(
+        infer(name, column) for name, column in zip(candidate.outputs, zip(*answers, strict=True), strict=True)
+    )
+    return Trial(outputs, milliseconds, (*candidate.notes, *doubts(outputs, answers, batched)))
+
+
+def answer(candidate: Candidate, inputs: tuple[Array, ...], rows: int, is_blank: bool) -> Sequence[Answer]:
+    try:
+        outputs = candidate.predict(inputs)
+    except ImportRefusedError:
+        raise
+    except Exception as error:  # the model's own code, or the framework's
+        what = "zeros" if is_blank else "the example"
+        remedy = (
+            "; if zeros are no valid input, give --example FILE with rows that are"
+            if is_blank
+            else "; are --input and --example what it takes?"
+        )
+        if rows > 1:
+            remedy = "; if its first dimension is no batch, give --input with a fixed first dimension"
+        raise ImportRefusedError(f"it does not answer {rows} row(s) of {what}: {last_line(error)}{remedy}") from error
+    if len(outputs) != len(candidate.outputs):
+        names = ", ".join(candidate.outputs)
+        raise ImportRefusedError(
+            f"it gives {len(outputs)} outputs, and {len(candidate.outputs)} are named ({names}): "
+            f"give --output NAME {len(outputs)} times"
+        )
+    return outputs
+
+
+def infer(name: str, column: Sequence[Answer]) -> TensorSpec:
+    """What varied with the number of rows is free."""
+    shapes = [one.values.shape for one in column]
+    if len({len(shape) for shape in shapes}) > 1:
+        raise ImportRefusedError(f"output {name} has {sorted(map(len, shapes))} dimensions, by the number of rows")
+    free = [len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True)]
+    return TensorSpec(name, column[0].datatype, tuple(-1 if f else s for f, s in zip(free, shapes[0], strict=True)))
+
+
+def doubts(outputs: Sequence[TensorSpec], answers: Sequence[Sequence[Answer]], batched: bool) -> list[str]:
+    """What is allowed and probably not meant."""
+    if not batched:
+        return ["no input has a free first dimension: requests are answered one at a time"]
+    notes = []
+    for place, spec in enumerate(outputs):
+        first, last = answers[0][place].values, answers[-1][place].values
+        if spec.shape[:1] != (-1,):
+            notes.append(f"output {spec.name} has no row per row of input: requests are answered one at a time")
+        elif len(first) and last.dtype.kind == "f" and not close(first[0], last[0]):
+            notes.append(
+                f"output {spec.name} of a row depends on the rows beside it, or on chance: is it in evaluation mode?"
+            )
+    return notes
+
+
+def close(one: Array, other: Array) -> bool:
+    return one.shape != other.shape or bool(np.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True))
+
+
+def last_line(error: BaseException) -> str:
+    """TorchScript's and TensorFlow's errors are a page; what happened stands in the last line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ~<-.^\t")]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,159 @@
+"""An import from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from models import export
+from models.artifacts import Artifact, Store, size_bytes
+from models.catalog import CATALOG
+from models.frameworks import load
+from models.importing import candidate, examples
+from models.importing.candidate import Candidate, Trial
+from models.importing.request import ImportRefusedError, Request, is_import_path, name_and_version
+from models.served import MARK, record_path, tensors
+from models.spec import Array, TensorSpec
+
+Maker = Callable[[Request, Mapping[str, Array], Path], Candidate]
+LARGEST_EXAMPLE_VALUES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What was published, and what calling it has shown."""
+
+    artifact: Artifact
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    trial: Trial
+
+
+def deliver(store: Store, request: Request) -> Delivery:
+    """Raises ImportRefusedError, NotInstalledError, OSError; nothing has changed then."""
+    name, version = name_and_version(request)
+    framework, make = kind_of(request)
+    artifact = Artifact(name, version, framework)
+    check_free(store, artifact, force=request.force)
+    given = examples.read(request.example) if request.example else {}
+    with export.staging(store.root) as folder:
+        found = make(request, given, folder)
+        one = examples.rows(found.inputs, given, str(request.example))
+        trial = candidate.attempt(found, one, is_blank=not given)
+        check_twin(store, artifact, found.inputs, trial.outputs)
+        signature = describe(request, artifact, found, trial)
+        staged = export.finish(store, artifact, found.saved, signature)
+        beside = folder / "record.json"
+        beside.write_bytes(export.as_json(record(signature, artifact, staged, one)))
+        export.replace(beside, record_path(store, artifact))
+        export.replace(staged, store.path(artifact))
+    return Delivery(artifact, store.path(artifact), found.inputs, trial)
+
+
+def kind_of(request: Request) -> tuple[str, Maker]:
+    """Raises ImportRefusedError, NotInstalledError."""
+    if is_import_path(request.source):
+        return "pytorch", pytorch("from_module")
+    if not request.path.exists():
+        raise ImportRefusedError(f"there is no {request.source}; give a file, a folder, or PACKAGE.MODULE:FACTORY")
+    if request.path.is_dir():
+        return "tensorflow", tensorflow("from_folder")
+    if request.path.suffix in (".keras", ".h5"):
+        return "tensorflow", tensorflow("from_keras")
+    if request.path.suffix in (".pt", ".pth", ".ts", ".jit", ".torchscript"):
+        return "pytorch", pytorch("from_file")
+    raise ImportRefusedError(
+        f"{request.source} is neither a SavedModel's folder, nor a .keras, nor a TorchScript file (.pt), nor a "
+        "PACKAGE.MODULE:FACTORY"
+    )
+
+
+def pytorch(maker: str) -> Maker:
+    load("pytorch")  # says how to install it where it is not there
+    from models.importing import torchscript
+
+    made: Maker = getattr(torchscript, maker)
+    return made
+
+
+def tensorflow(maker: str) -> Maker:
+    load("tensorflow")
+    from models.importing import savedmodel
+
+    made: Maker = getattr(savedmodel, maker)
+    return made
+
+
+def check_free(store: Store, artifact: Artifact, *, force: bool) -> None:
+    if artifact.name in CATALOG:
+        raise ImportRefusedError(f"{artifact.name} is a documented model; give yours another name with --name NAME")
+    if store.path(artifact).exists() and not force:
+        raise ImportRefusedError(
+            f"{store.path(artifact)} is there already; give --force to replace it, or --version N to add one"
+        )
+
+
+def check_twin(store: Store, artifact: Artifact, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Both variants of a version answer the same requests, or a client could not be moved between them."""
+    other = Artifact(artifact.name, artifact.version, "pytorch" if artifact.framework == "tensorflow" else "tensorflow")
+    signature = store.signature(other)
+    if signature is None:
+        return
+    for side, mine in (("inputs", inputs), ("outputs", outputs)):
+        theirs = sorted(f"{one['name']}:{one['datatype']}:{len(one['shape'])}" for one in signature[side])
+        if sorted(f"{one.name}:{one.datatype}:{len(one.shape)}" for one in mine) != theirs:
+            shown = " ".join(
+                f"{one['name']}:{one['datatype']}:{','.join(map(str, one['shape']))}" for one in signature[side]
+            )
+            raise ImportRefusedError(
+                f"{other.name} {other.version} is there in {other.framework} with the {side} {shown}; both must be "
+                "alike: give --input and --output to match, or another --name"
+            )
+
+
+def describe(request: Request, artifact: Artifact, found: Candidate, trial: Trial) -> dict[str, Any]:
+    """signature.json, with the mark that makes an artifact an imported one."""
+    return {
+        "name": artifact.name,
+        "version": artifact.version,
+        "description": request.description or f"imported from {shown_source(request)}",
+        "inputs": [spec.as_json() for spec in found.inputs],
+        "outputs": [spec.as_json() for spec in trial.outputs],
+        "fingerprint": fingerprint(found.saved),
+        MARK: {"source": shown_source(request)},
+    }
+
+
+def shown_source(request: Request) -> str:
+    """Not the whole path, which says more about the machine than about the model."""
+    return request.source if is_import_path(request.source) else request.path.name
+
+
+def fingerprint(saved: Path) -> str:
+    """sha256 over what the framework loads: each file's path in the SavedModel and its bytes, or the file's bytes."""
+    digest = sha256()
+    files = sorted(path for path in saved.rglob("*") if path.is_file()) if saved.is_dir() else [saved]
+    for file in files:
+        content = file.read_bytes()
+        if saved.is_dir():
+            digest.update(f"{file.relative_to(saved).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def record(signature: Mapping[str, Any], artifact: Artifact, staged: Path, one: tuple[Array, ...]) -> dict[str, Any]:
+    small = sum(array.size for array in one) <= LARGEST_EXAMPLE_VALUES
+    return {
+        "name": artifact.name,
+        "version": artifact.version,
+        "framework": artifact.framework,
+        "origin": "imported",
+        **signature[MARK],
+        "fingerprint": signature["fingerprint"],
+        "artifact_bytes": size_bytes(staged),
+        "example": examples.as_lists(tensors(signature["inputs"]), one) if small else None,
+        "libraries": load(artifact.framework).libraries(),
+    }
