@@ -8,11 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from models import convnet, dense_classifier, linear_regression
+from models import (
+    convnet,
+    dense_classifier,
+    image_classifier,
+    linear_regression,
+    logistic_regression,
+    mlp,
+    rnn,
+)
 from models.spec import FRAMEWORKS, ModelSpec, UnknownNameError
 
 CATALOG: dict[str, ModelSpec] = {
-    module.SPEC.name: module.SPEC for module in (linear_regression, dense_classifier, convnet)
+    module.SPEC.name: module.SPEC
+    for module in (
+        linear_regression,
+        logistic_regression,
+        dense_classifier,
+        mlp,
+        convnet,
+        image_classifier,
+        rnn,
+    )
 }
 
 

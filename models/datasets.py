@@ -40,6 +40,20 @@ def digits_as_images() -> Dataset:
 
 
 @cache
+def breast_cancer() -> Dataset:
+    """569 tumours (Wisconsin, carried by scikit-learn): float32 [n, 30] as measured, float32 [n, 1], 1 for benign."""
+    from sklearn.datasets import load_breast_cancer
+
+    features, benign = load_breast_cancer(return_X_y=True)
+    split = stratified_split("breast_cancer", features.astype(np.float32), benign)
+    return Dataset(split.name, as_column(split.train), as_column(split.held_out))
+
+
+def as_column(split: Split) -> Split:
+    return Split(split.inputs, split.targets.astype(np.float32)[:, np.newaxis])
+
+
+@cache
 def mnist() -> Dataset:
     """MNIST as Keras's loader fetches and keeps it, for both frameworks: float32 [n, 28, 28, 1] in 0..1.
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from models.artifacts import Artifact, State, Store
 from models.plan import Step
+from models.served import Served
 from models.spec import FRAMEWORKS, ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from models.importing.deliver import Delivery
+    from models.parity import Difference, Parity
 
 STYLES = {State.READY: "green", State.MISSING: "red", State.OUTDATED: "yellow", State.OLD_HANDLER: "yellow"}
 
@@ -77,12 +82,14 @@ def outcome(record: dict[str, Any] | None) -> str:
 def measured(record: dict[str, Any]) -> str:
     if "accuracy" in record:
         return f"accuracy {record['accuracy']:.2%}"
-    return f"error {record['greatest_error']:.2g}"
+    if "greatest_error" in record:
+        return f"error {record['greatest_error']:.2g}"
+    return f"{record['measure']} {record[record['measure']]:.3g}"
 
 
 def results(store: Store, specs: Sequence[ModelSpec], frameworks: Sequence[str]) -> Table:
     """What is there now, from the records."""
-    table = Table("model", "", *frameworks)
+    table = Table(Column("model", no_wrap=True), "", *frameworks)
     for spec in specs:
         for version in spec.versions:
             records = [store.record(Artifact(spec.name, version, framework)) for framework in frameworks]
@@ -98,7 +105,9 @@ def summary(record: dict[str, Any] | None) -> str:
 
 
 def listing(store: Store, specs: Sequence[ModelSpec]) -> Table:
-    table = Table("model", "inputs and outputs", "data", *FRAMEWORKS, caption=f"artifacts in {store.root}")
+    table = Table(
+        Column("model", no_wrap=True), "inputs and outputs", "data", *FRAMEWORKS, caption=f"artifacts in {store.root}"
+    )
     for spec in specs:
         states = [
             "\n".join(
@@ -114,3 +123,53 @@ def listing(store: Store, specs: Sequence[ModelSpec]) -> Table:
 
 def tensors(specs: Sequence[TensorSpec]) -> str:
     return "\n".join(f"{spec.name} {spec.datatype} {escape(str(list(spec.shape)))}" for spec in specs)
+
+
+def parities(found: Sequence[Parity]) -> Table:
+    table = Table(
+        "model",
+        "",
+        *(Column(title, justify="right") for title in ("rows", "absolute", "relative", "of tolerance", "same class")),
+        "",
+        caption="greatest differences between the frameworks' artifacts as they lie on disk",
+    )
+    for one in found:
+        table.add_row(one.model, str(one.version), str(one.rows), *figures(one.difference), verdict(one))
+    return table
+
+
+def figures(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["-"] * 4
+    numbers = (difference.absolute, difference.relative, difference.of_tolerance)
+    return [*(f"{number:.2g}" for number in numbers), "-" if difference.top1 is None else f"{difference.top1:.1%}"]
+
+
+def verdict(one: Parity) -> str:
+    if one.problems:
+        return "[red]fails[/]"
+    if one.difference is not None and one.difference.within:
+        return "[green]equal[/]"
+    return "[dim]trained apart[/]"
+
+
+def imports(models: Sequence[Served]) -> Table:
+    table = Table("imported", "inputs and outputs", *FRAMEWORKS)
+    for model in models:
+        versions = [", ".join(map(str, model.versions.get(framework, ()))) or "-" for framework in FRAMEWORKS]
+        table.add_row(model.name, tensors((*model.inputs, *model.outputs)), *versions)
+    return table
+
+
+def show_delivery(console: Console, delivery: Delivery) -> None:
+    artifact, trial = delivery.artifact, delivery.trial
+    lines = [
+        f"{artifact.name} version {artifact.version} ({artifact.framework}), in {delivery.path}",
+        *(f"  takes  {tensor}" for tensor in tensors(delivery.inputs).splitlines()),
+        *(f"  gives  {tensor}" for tensor in tensors(trial.outputs).splitlines()),
+        f"  answered in {trial.milliseconds:.2g} ms",
+        *(f"  note: {escape(note)}" for note in trial.notes),
+        f"Served from the next start of the servers as {artifact.name}, or {artifact.name}@{artifact.framework}.",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

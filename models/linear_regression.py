@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models import datasets
+from models.measures import GREATEST_ERROR
 from models.spec import Hyperparameters, ModelSpec, TensorSpec, layer
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ SPEC = ModelSpec(
         loss="mean_squared_error", optimizer="sgd", learning_rate=0.05, batch_size=4, epochs=800
     ),
     bar=0.01,
+    measure=GREATEST_ERROR,
     pytorch=pytorch,
     tensorflow=tensorflow,
 )

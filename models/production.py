@@ -42,7 +42,7 @@ def train(store: Store, artifact: Artifact, chosen: Settings, on_epoch: OnEpoch)
     spec = CATALOG[artifact.name]
     framework = frameworks.load(artifact.framework)
     data = spec.datasets[chosen.dataset]()
-    initial = weights.initial(spec, chosen.seed)
+    initial = weights.initial(spec, chosen.seed, data.train)
     twin = framework.twin(spec, initial)
     course = training.fit(twin, spec, data.train, chosen, on_epoch)
     origin = {"origin": "trained", "initial_fingerprint": weights.fingerprint(initial), **history(course, chosen)}
@@ -101,7 +101,8 @@ def held_out(spec: ModelSpec, data: Dataset, measured: float) -> Record:
         "parameters": weights.count(spec),
         "hyperparameters": asdict(spec.hyperparameters),
         "rows": {"train": len(data.train), "held_out": len(data.held_out)},
-        "accuracy" if spec.classifies else "greatest_error": measured,
+        "measure": spec.measure.name,
+        spec.measure.name: measured,
         "bar": spec.bar,
-        "meets_bar": training.meets_bar(spec, measured),
+        "meets_bar": spec.measure.meets(measured, spec.bar),
     }

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.measures import ACCURACY, Measure
+
 if TYPE_CHECKING:
     import keras
     from torch import nn
 
 Array = NDArray[Any]
-Loss = Literal["mean_squared_error", "cross_entropy_of_logits", "cross_entropy_of_probabilities"]
+Loss = Literal[
+    "mean_squared_error", "binary_cross_entropy", "cross_entropy_of_logits", "cross_entropy_of_probabilities"
+]
 
 FRAMEWORKS = ("tensorflow", "pytorch")
 NATIVE, TRANSPLANTED = 1, 2
@@ -43,12 +47,19 @@ class Weight:
 
     name: str
     shape: tuple[int, ...]
-    initial: Literal["glorot_uniform", "zeros"]
+    initial: Literal["glorot_uniform", "zeros", "ones"]
 
 
 def layer(name: str, *shape: int) -> tuple[Weight, Weight]:
     """Kernel and bias of a dense ([out, in]) or convolution ([out, in, h, w]) layer."""
     return Weight(f"{name}.weight", shape, "glorot_uniform"), Weight(f"{name}.bias", shape[:1], "zeros")
+
+
+def normalisation(name: str, channels: int) -> tuple[Weight, ...]:
+    """Batch normalisation: scale and shift are trained; the running mean and variance are weights like any other."""
+    ones = (Weight(f"{name}.{part}", (channels,), "ones") for part in ("weight", "running_var"))
+    zeros = (Weight(f"{name}.{part}", (channels,), "zeros") for part in ("bias", "running_mean"))
+    return (*ones, *zeros)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +110,9 @@ class ModelSpec:
     """One model with both twins.
 
     `datasets` maps a name to its loader, the default first. `pytorch` and `tensorflow` import their framework when
-    called and build the twin with weights yet to be set. `bar` is the held-out accuracy that each native training must
-    reach, for a regression the greatest absolute error allowed on the held-out rows.
+    called and build the twin with weights yet to be set. `bar` is what each native training must reach of `measure` on
+    the held-out rows. `from_data` gives the weights that come from the rows to train on and not from chance. `labels`
+    are what the places of the last axis of the first output stand for, where that is not their number.
     """
 
     name: str
@@ -113,11 +125,15 @@ class ModelSpec:
     bar: float
     pytorch: Callable[[], nn.Module] = field(repr=False)
     tensorflow: Callable[[], keras.Model] = field(repr=False)
+    measure: Measure = ACCURACY
+    from_data: Callable[[Split], dict[str, Array]] | None = field(default=None, repr=False)
+    labels: tuple[str, ...] = field(default=(), repr=False)
     versions: tuple[int, ...] = (NATIVE, TRANSPLANTED)
 
     @property
     def classifies(self) -> bool:
-        return self.hyperparameters.loss != "mean_squared_error"
+        """Whether the answer is the place of the greatest number of the first output."""
+        return self.measure is ACCURACY
 
     @property
     def default_dataset(self) -> str:

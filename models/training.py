@@ -53,17 +53,10 @@ def batches(data: Split, size: int, seed: tuple[int, int]) -> Iterator[Split]:
 
 
 def measure(predict: Callable[[tuple[Array, ...]], tuple[Array, ...]], spec: ModelSpec, data: Dataset) -> float:
-    """On the held-out rows: the share answered right, for a regression the greatest absolute error."""
+    """The model's own measure on the held-out rows."""
     held_out = data.held_out
     parts = [
         predict(held_out.rows(slice(start, start + ROWS_PER_PREDICTION)).inputs)[0]
         for start in range(0, len(held_out), ROWS_PER_PREDICTION)
     ]
-    outputs = np.concatenate(parts)
-    if spec.classifies:
-        return float(np.mean(outputs.argmax(axis=1) == held_out.targets))
-    return float(np.abs(outputs - held_out.targets).max())
-
-
-def meets_bar(spec: ModelSpec, measured: float) -> bool:
-    return measured >= spec.bar if spec.classifies else measured <= spec.bar
+    return spec.measure.of(np.concatenate(parts), held_out.targets)

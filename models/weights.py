@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from models.spec import Array, ModelSpec, Weight
+from models.spec import Array, ModelSpec, Split, Weight
 
 Weights = dict[str, Array]
 
@@ -16,15 +16,25 @@ class WeightsMismatchError(ValueError):
     """Weights that are not those of the model's spec."""
 
 
-def initial(spec: ModelSpec, seed: int) -> Weights:
-    """The weights that both frameworks start from: Glorot's uniform for kernels (Glorot and Bengio 2010, eq. 16)."""
+def initial(spec: ModelSpec, seed: int, data: Split | None = None) -> Weights:
+    """The weights that both frameworks start from: Glorot's uniform for kernels (Glorot and Bengio 2010, eq. 16).
+
+    With `data`, the rows to train on, also what the spec takes from these.
+    """
+    drawn = draw_all(spec.weights, seed)
+    return drawn if data is None or spec.from_data is None else drawn | spec.from_data(data)
+
+
+def draw_all(weights: Iterable[Weight], seed: int) -> Weights:
     random = np.random.default_rng(seed)
-    return {weight.name: draw(weight, random) for weight in spec.weights}
+    return {weight.name: draw(weight, random) for weight in weights}
 
 
 def draw(weight: Weight, random: np.random.Generator) -> Array:
     if weight.initial == "zeros":
         return np.zeros(weight.shape, np.float32)
+    if weight.initial == "ones":
+        return np.ones(weight.shape, np.float32)
     outputs, inputs, *window = weight.shape
     limit = np.sqrt(6 / ((inputs + outputs) * np.prod(window)))
     return random.uniform(-limit, limit, weight.shape).astype(np.float32)

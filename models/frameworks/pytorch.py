@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from models.spec import Array, Hyperparameters, Loss, ModelSpec, Split
 from models.weights import Weights, check
 
 torch.use_deterministic_algorithms(True)
+# These models are too small to share out: a second thread gains nothing on idle cores, and on busy ones the two wait
+# for each other so long that an epoch takes 5 to 40 times as many seconds. Results do not depend on the cores either.
+torch.set_num_threads(int(os.environ.get("DUET_TORCH_THREADS", "1")))
 
 SMALLEST_PROBABILITY = 1e-7
 
@@ -46,8 +50,8 @@ class PyTorchTwin:
     def step(self, batch: Split) -> float:
         self._module.train()
         self._optimizer.zero_grad()
-        outputs = self._module(*(torch.from_numpy(array) for array in batch.inputs))
-        loss = self._loss(outputs, torch.from_numpy(batch.targets))
+        outputs = call(self._module, batch.inputs)
+        loss = self._loss(outputs[0], torch.from_numpy(batch.targets))
         loss.backward()  # type: ignore[no-untyped-call]
         self._steps += 1
         for group in self._optimizer.param_groups:
@@ -80,12 +84,28 @@ def load_predictor(path: Path, spec: ModelSpec) -> Callable[[tuple[Array, ...]],
 
 def run(module: nn.Module, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     with torch.inference_mode():
-        outputs = module(*(torch.from_numpy(array) for array in inputs))
-    return tuple(output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
+        return tuple(output.numpy() for output in call(module, inputs))
+
+
+def call(module: nn.Module, inputs: tuple[Array, ...]) -> tuple[Tensor, ...]:
+    outputs = module(*map(as_argument, inputs))
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def as_argument(array: Array) -> Tensor | list[str]:
+    """Texts, an array of `str` or of UTF-8 `bytes`, become the flat list that TorchScript takes for them."""
+    if array.dtype.kind not in "OSU":
+        return torch.from_numpy(array)
+    return [text.decode() if isinstance(text, bytes) else text for text in array.reshape(-1).tolist()]
 
 
 def canonical(module: nn.Module) -> Weights:
-    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+    # PyTorch's batch normalisation also counts its batches, which nothing reads once the momentum is given.
+    return {
+        name: tensor.detach().numpy().copy()
+        for name, tensor in module.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 def optimizer(module: nn.Module, settings: Hyperparameters) -> torch.optim.Optimizer:
@@ -109,9 +129,19 @@ def cross_entropy_of_probabilities(probabilities: Tensor, targets: Tensor) -> Te
     return functional.nll_loss(torch.log(probabilities.clamp_min(SMALLEST_PROBABILITY)), targets)
 
 
+def cross_entropy_of_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+def binary_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    kept = probabilities.clamp(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return -torch.mean(targets * torch.log(kept) + (1 - targets) * torch.log(1 - kept))
+
+
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "mean_squared_error": functional.mse_loss,
-    "cross_entropy_of_logits": functional.cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "cross_entropy_of_logits": cross_entropy_of_logits,
     "cross_entropy_of_probabilities": cross_entropy_of_probabilities,
 }
 

@@ -54,12 +54,13 @@ tf.config.set_visible_devices([], "GPU")
 tf.config.experimental.enable_op_determinism()
 
 DTYPES = {"FP32": tf.float32, "FP64": tf.float64, "INT32": tf.int32, "INT64": tf.int64, "BYTES": tf.string}
-# Keras names a layer's variables by their part in it; the canonical names are PyTorch's.
+# Keras names a layer's variables by their part in it; the canonical names are PyTorch's. Others are alike in both.
 PARTS = {
     "kernel": "weight",
     "bias": "bias",
     "gamma": "weight",
     "beta": "bias",
+    "embeddings": "weight",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
@@ -83,8 +84,8 @@ class TensorFlowTwin:
         check(spec, weights)
         check(spec, canonical(self._model.weights))
         for variable in self._model.weights:
-            array = weights[canonical_name(variable.path)]
-            variable.assign(array.transpose(np.argsort(TO_CANONICAL[array.ndim])))
+            name = canonical_name(variable.path)
+            variable.assign(weights[name].transpose(np.argsort(order(name, weights[name].ndim))))
         self._loss = LOSSES[spec.hyperparameters.loss]
         self._optimizer = optimizer(spec.hyperparameters)
         self._optimizer.build(self._model.trainable_variables)
@@ -117,7 +118,9 @@ class TensorFlowTwin:
         with tf.GradientTape() as tape:
             loss = self._loss(self._call(*inputs, training=True)[0], targets)
         variables = self._model.trainable_variables
-        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        # Dense also for embeddings: Keras would leave the moments of the rows that a batch lacks alone, PyTorch not.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
+        self._optimizer.apply(gradients, variables)
         return loss
 
     def _call(self, *inputs: Tensor, training: bool) -> tuple[Tensor, ...]:
@@ -134,7 +137,7 @@ class TensorFlowTwin:
 def load_weights(path: Path) -> Weights:
     with quiet_stderr():
         saved = tf.saved_model.load(str(path))
-    return {name: to_canonical(variable) for name, variable in saved.canonical.items()}
+    return {name: to_canonical(name, variable) for name, variable in saved.canonical.items()}
 
 
 def load_predictor(path: Path, spec: ModelSpec) -> Callable[[tuple[Array, ...]], tuple[Array, ...]]:
@@ -152,18 +155,24 @@ def load_predictor(path: Path, spec: ModelSpec) -> Callable[[tuple[Array, ...]],
 
 
 def canonical(variables: list[Variable]) -> Weights:
-    return {canonical_name(variable.path): to_canonical(variable) for variable in variables}
+    names = {canonical_name(variable.path): variable for variable in variables}
+    return {name: to_canonical(name, variable) for name, variable in names.items()}
 
 
 def canonical_name(path: str) -> str:
     """`sequential/hidden/kernel` is PyTorch's `hidden.weight`."""
     *_, layer, part = path.split("/")
-    return f"{layer}.{PARTS[part]}"
+    return f"{layer}.{PARTS.get(part, part)}"
 
 
-def to_canonical(variable: Variable) -> Array:
+def to_canonical(name: str, variable: Variable) -> Array:
     array: Array = variable.numpy()
-    return np.ascontiguousarray(array.transpose(TO_CANONICAL[array.ndim]))
+    return np.ascontiguousarray(array.transpose(order(name, array.ndim)))
+
+
+def order(name: str, rank: int) -> tuple[int, ...]:
+    """Of axes, from Keras's to PyTorch's: an embedding is a row for each entry in both."""
+    return (0, 1) if name.startswith("embedding.") else TO_CANONICAL[rank]
 
 
 def input_signature(spec: ModelSpec) -> list[Any]:
@@ -185,6 +194,11 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return tf.reduce_mean(tf.square(outputs - targets))
 
 
+def binary_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    kept = tf.clip_by_value(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return -tf.reduce_mean(targets * tf.math.log(kept) + (1 - targets) * tf.math.log(1 - kept))
+
+
 def cross_entropy_of_logits(logits: Tensor, targets: Tensor) -> Tensor:
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
 
@@ -196,6 +210,7 @@ def cross_entropy_of_probabilities(probabilities: Tensor, targets: Tensor) -> Te
 
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "mean_squared_error": mean_squared_error,
+    "binary_cross_entropy": binary_cross_entropy,
     "cross_entropy_of_logits": cross_entropy_of_logits,
     "cross_entropy_of_probabilities": cross_entropy_of_probabilities,
 }

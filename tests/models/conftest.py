@@ -8,12 +8,27 @@ import pytest
 
 from models.__main__ import main
 from models.artifacts import Store
+from models.catalog import CATALOG
+from tests.models.lengths import SHORTENED
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """All models, both frameworks, as `python -m models train` makes them. Not to be changed: see `copied`."""
+    """All models, both frameworks, as `python -m models train` makes them, some in fewer epochs than it takes them.
+
+    Not to be changed: see `copied`.
+    """
     root = tmp_path_factory.mktemp("artifacts")
+    assert main(["train", *(set(CATALOG) - set(SHORTENED)), "--out", str(root)]) == 0
+    for name, epochs in SHORTENED.items():
+        assert main(["train", name, "--epochs", str(epochs), "--out", str(root)]) == 0
+    return Store(root)
+
+
+@pytest.fixture(scope="session")
+def trained_fully(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """All models as `python -m models train` makes them: minutes. For tests marked `full`."""
+    root = tmp_path_factory.mktemp("artifacts-in-full")
     assert main(["train", "--out", str(root)]) == 0
     return Store(root)
 

@@ -51,7 +51,7 @@ def test_a_selection_keeps_the_catalogs_order_and_nothing_named_is_everything() 
 
 
 def test_an_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match="no model named resnet; there are linear_regression, dense_classifier"):
+    with pytest.raises(UnknownNameError, match="no model named resnet; there are linear_regression, log"):
         select(["convnet", "resnet"])
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from models.__main__ import main
 from models.artifacts import Artifact, Store
+from models.catalog import CATALOG
 
 COMMAND = [sys.executable, "-m", "models"]
 
@@ -35,7 +36,7 @@ def test_list_shows_models_and_what_is_there(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["resnet"], "no model named resnet; there are linear_regression, dense_classifier, convnet"),
+        (["resnet"], f"no model named resnet; there are {', '.join(CATALOG)}"),
         (["--framework", "jax"], "no framework named jax; there are tensorflow, pytorch"),
         (["convnet", "--dataset", "cifar"], "no dataset cifar for this; there are convnet: digits, mnist"),
     ],

@@ -56,8 +56,9 @@ def test_a_new_handler_is_packed_without_training(copied: Callable[[str], Store]
 
 
 def test_a_dataset_chooses_its_models_unless_models_are_named() -> None:
-    assert [spec.name for spec in with_dataset(select(), "mnist", named=False)] == ["convnet"]
+    able = [spec.name for spec in with_dataset(select(), "mnist", named=False)]
+    assert able == ["mlp", "convnet", "image_classifier", "rnn"]
     with pytest.raises(UnknownNameError, match="no dataset mnist for this; there are linear_regression: line"):
         with_dataset(select(["convnet", "linear_regression"]), "mnist", named=True)
-    with pytest.raises(UnknownNameError, match="dense_classifier: digits; convnet: digits, mnist"):
+    with pytest.raises(UnknownNameError, match="dense_classifier: digits; mlp: digits, mnist"):
         with_dataset(select(), "cifar", named=False)
