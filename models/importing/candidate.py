@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 class Candidate:
     """`saved` is a SavedModel folder or a TorchScript file in the staging folder, and `predict` calls it from there.
 
-    `outputs` are names where the model has them. `predict` raises whatever the framework raises.
+    `predict` raises whatever the framework raises. `settle` writes into `saved` what only the trial has shown.
     """
 
     framework: str
@@ -35,6 +35,7 @@ class Candidate:
     outputs: tuple[str, ...]
     predict: Callable[[tuple[Array, ...]], Sequence[Answer]]
     notes: tuple[str, ...] = ()
+    settle: Callable[[Sequence[TensorSpec]], None] = lambda outputs: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +120,5 @@ def close(one: Array, other: Array) -> bool:
 def last_line(error: BaseException) -> str:
     """TorchScript's and TensorFlow's errors are a page; what happened stands in the last line that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" ~<-.^\t")]
+    lines = [line for line in lines if not line.startswith("[[")]  # the node in the graph
     return (lines[-1] if lines else type(error).__name__)[:300]

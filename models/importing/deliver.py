@@ -44,6 +44,7 @@ def deliver(store: Store, request: Request) -> Delivery:
         one = examples.rows(found.inputs, given, str(request.example))
         trial = candidate.attempt(found, one, is_blank=not given)
         check_twin(store, artifact, found.inputs, trial.outputs)
+        found.settle(trial.outputs)
         signature = describe(request, artifact, found, trial)
         staged = export.finish(store, artifact, found.saved, signature)
         beside = folder / "record.json"

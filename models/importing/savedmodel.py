@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from models.frameworks.tensorflow import keras, quiet_stderr, tf
 from models.importing.candidate import Answer, Candidate, last_line
@@ -70,44 +72,92 @@ def nearby(path: Path) -> str:
 
 def choose_signature(saved: Path, name: str) -> None:
     """Make `name` the signature that is served. Raises ImportRefusedError."""
+    with edited(saved) as signatures:
+        known = sorted(key for key in signatures if not key.startswith("__"))
+        if name not in known:
+            flag = "" if not known else "; give one with --signature NAME"
+            raise ImportRefusedError(
+                f"the SavedModel has no signature {name!r}: there are {', '.join(known) or 'none'}{flag}"
+            )
+        if name != SERVED_SIGNATURE:
+            signatures[SERVED_SIGNATURE].CopyFrom(signatures[name])
+
+
+def write_unknown_shapes(saved: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Clients are told the shapes that stand in the signature; what is no rank there cannot be checked."""
+    with edited(saved) as signatures:
+        served = signatures[SERVED_SIGNATURE]
+        for infos, specs in ((served.inputs, inputs), (served.outputs, outputs)):
+            for spec in specs:
+                if infos[spec.name].tensor_shape.unknown_rank:
+                    infos[spec.name].tensor_shape.CopyFrom(static_shape(spec).as_proto())
+
+
+@contextmanager
+def edited(saved: Path) -> Iterator[Any]:
+    """The signatures of the graph that is served; written back where they were changed. Raises ImportRefusedError."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = saved / "saved_model.pb"
-    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    before = file.read_bytes()
+    try:
+        proto = saved_model_pb2.SavedModel.FromString(before)
+    except DecodeError as error:
+        raise ImportRefusedError(f"its saved_model.pb is none: {error}") from error
     graphs = [graph for graph in proto.meta_graphs if SERVED_TAG in graph.meta_info_def.tags]
     if not graphs:
         raise ImportRefusedError(f"the SavedModel has no graph with the tag {SERVED_TAG!r}, which the server loads")
-    signatures = graphs[0].signature_def
-    known = sorted(key for key in signatures if not key.startswith("__"))
-    if name not in known:
-        flag = "" if not known else "; give one with --signature NAME"
-        raise ImportRefusedError(
-            f"the SavedModel has no signature {name!r}: there are {', '.join(known) or 'none'}{flag}"
-        )
-    if name != SERVED_SIGNATURE:
-        signatures[SERVED_SIGNATURE].CopyFrom(signatures[name])
+    unchanged = saved_model_pb2.SavedModel.FromString(before)
+    yield graphs[0].signature_def
+    if proto != unchanged:
         file.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def candidate(request: Request, saved: Path) -> Candidate:
+    """Loaded as TensorFlow Serving does, by tag and signature: `tf.saved_model.load` reads neither."""
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=tf.compat.v1.ConfigProto(device_count={"GPU": 0}))
     try:
-        with quiet_stderr():
-            loaded = tf.saved_model.load(str(saved))
-            serve = loaded.signatures[SERVED_SIGNATURE]
+        with quiet_stderr(), session.graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.load(session, [SERVED_TAG], str(saved))
     except Exception as error:  # OSError, OpError and others, for damaged files and for ops that are not there
         raise ImportRefusedError(f"TensorFlow cannot load {request.source}: {first_line(error)}") from error
-    inputs = input_specs(request, serve.structured_input_signature[1])
-    outputs = tuple(sorted(serve.structured_outputs))
+    signature = meta_graph.signature_def[SERVED_SIGNATURE]
+    inputs = input_specs(request, {name: dense_tensor(name, info) for name, info in signature.inputs.items()})
+    fetches = {name: dense_tensor(name, info).name for name, info in sorted(signature.outputs.items())}
+    outputs = tuple(fetches)
 
     def predict(arrays: tuple[Array, ...]) -> list[Answer]:
-        named = {spec.name: as_tensor(spec, array) for spec, array in zip(inputs, arrays, strict=True)}
-        answers = serve(**named)
-        return [decoded(answers[name]) for name in outputs]
+        named = {
+            signature.inputs[spec.name].name: array.astype(DTYPES[spec.datatype].as_numpy_dtype)
+            for spec, array in zip(inputs, arrays, strict=True)
+        }
+        return [decoded(answer) for answer in session.run(list(fetches.values()), named)]
 
-    predict.loaded = loaded  # type: ignore[attr-defined]  # the signature alone does not keep its variables alive
     if request.outputs and tuple(sorted(request.outputs)) != outputs:
         raise ImportRefusedError(f"the SavedModel's outputs are {', '.join(outputs)}, which cannot be renamed")
-    return Candidate(framework="tensorflow", saved=saved, inputs=inputs, outputs=outputs, predict=predict)
+    return Candidate(
+        framework="tensorflow",
+        saved=saved,
+        inputs=inputs,
+        outputs=outputs,
+        predict=predict,
+        settle=lambda shapes: write_unknown_shapes(saved, inputs, shapes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """What a signature says of a tensor; `name` is the one in the graph."""
+
+    name: str
+    dtype: Any
+    shape: Any
+
+
+def dense_tensor(name: str, info: Any) -> GraphTensor:
+    if not info.name:
+        raise ImportRefusedError(f"{name} is a sparse or composite tensor, which the wire does not know")
+    return GraphTensor(info.name, tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape))
 
 
 def input_specs(request: Request, wanted: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
@@ -133,7 +183,7 @@ def known(name: str, datatype: str, shape: Any) -> TensorSpec:
 
 
 def refined(asked: TensorSpec, datatype: str, shape: Any) -> TensorSpec:
-    if asked.datatype != datatype or not shape.is_compatible_with([None if s == -1 else s for s in asked.shape]):
+    if asked.datatype != datatype or not shape.is_compatible_with(static_shape(asked)):
         raise ImportRefusedError(f"--input {asked.name}: the SavedModel says {datatype} {shape}")
     return asked
 
@@ -167,35 +217,31 @@ def export(model: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str]
             raise ImportRefusedError(f"the model has {len(answers)} outputs: give --output NAME that many times")
         return dict(zip(output_names or default, answers, strict=True))
 
-    specs = [
-        tf.TensorSpec([None if size == -1 else size for size in spec.shape], DTYPES[spec.datatype], spec.name)
-        for spec in inputs
-    ]
-    module = tf.Module()
-    module.model = model  # so that its variables and tables are saved with it
-    module.serve = tf.function(serve, input_signature=specs)
+    specs = [tf.TensorSpec(static_shape(spec), DTYPES[spec.datatype], spec.name) for spec in inputs]
+    # Keras's own archive tracks what a TF1 session restores: variables and lookup tables, where a tf.Module that holds
+    # the model leaves them uninitialised.
+    archive = keras.export.ExportArchive()
+    archive.track(model)
     try:
         with quiet_stderr():
-            signatures = {SERVED_SIGNATURE: module.serve.get_concrete_function()}
-            tf.saved_model.save(module, str(saved), signatures=signatures)
-    except ImportRefusedError:
-        raise
-    except OSError:
+            archive.add_endpoint(SERVED_SIGNATURE, serve, input_signature=specs)
+            archive.write_out(str(saved), verbose=False)
+    except (ImportRefusedError, OSError):
         raise
     except Exception as error:  # the model's own code, traced
         raise ImportRefusedError(f"it cannot be exported: {last_line(error)}; are --input's shapes right?") from error
 
 
-def as_tensor(spec: TensorSpec, array: Array) -> Any:
-    return tf.cast(array, tf.bfloat16) if spec.datatype == "BF16" else tf.constant(array, DTYPES[spec.datatype])
+def static_shape(spec: TensorSpec) -> Any:
+    return tf.TensorShape([None if size == -1 else size for size in spec.shape])
 
 
-def decoded(tensor: Any) -> Answer:
-    datatype = DATATYPES.get(tensor.dtype)
-    if datatype is None:
-        raise ImportRefusedError(f"an output is of type {tensor.dtype.name}, which the wire does not know")
-    values = tf.cast(tensor, tf.float32) if datatype == "BF16" else tensor
-    return Answer(datatype, np.asarray(values.numpy()))
+def decoded(values: Any) -> Answer:
+    array = np.asarray(values)
+    dtype = tf.as_dtype(array.dtype)
+    if dtype not in DATATYPES:
+        raise ImportRefusedError(f"an output is of type {dtype.name}, which the wire does not know")
+    return Answer(DATATYPES[dtype], array.astype(np.float32) if dtype == tf.bfloat16 else array)
 
 
 def first_line(error: BaseException) -> str:

@@ -85,8 +85,8 @@ def load(path: Path) -> nn.Module:
             module: nn.Module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise ImportRefusedError(
-            f"{path} is not a TorchScript file ({last_line(error)}); if it holds weights alone, name their module too: "
-            f"python -m models import PACKAGE.MODULE:FACTORY --weights {path}"
+            f"{path} is not a TorchScript file ({first_sentence(error)}); if it holds weights alone, name their module "
+            f"too: python -m models import PACKAGE.MODULE:FACTORY --weights {path}"
         ) from error
     return module
 
@@ -163,7 +163,7 @@ def signature_of(module: nn.Module) -> list[tuple[str, str]]:
 def parameters(module: nn.Module) -> list[tuple[str, str]]:
     """Name and type of what `forward` must be given. Raises ImportRefusedError for what no tensor can be."""
     schema = module.forward.schema  # type: ignore[union-attr]
-    wanted = [one for one in schema.arguments if one.name != "self" and not one.has_default_value()]
+    wanted = [one for one in schema.arguments[1:] if not one.has_default_value()]  # the first is the module
     found = [(one.name.replace(".", "_"), str(one.type)) for one in wanted]
     for name, kind in found:
         if kind not in ("Tensor", TEXTS):
@@ -247,6 +247,10 @@ def decoded(result: Any) -> Answer:
         )
     values = result.float() if result.dtype == torch.bfloat16 else result
     return Answer(DATATYPES[result.dtype], values.numpy())
+
+
+def first_sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].split(". ")[0]
 
 
 def equal(one: Any, other: Any) -> bool:
