@@ -1,9 +1,10 @@
-"""`python -m models list` and `python -m models train`."""
+"""The documented models: train them, prove their twins equal, report on them, serve your own beside them."""
 
 from __future__ import annotations
 
 import argparse
 import errno
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ from models.artifacts import Store
 from models.catalog import CATALOG, select, select_frameworks
 from models.datasets import DatasetUnavailableError
 from models.frameworks import NotInstalledError
+from models.importing.request import ImportRefusedError, Request, model_name, tensor_name, tensor_spec
 from models.plan import Options, Step, decide, settings, with_dataset
-from models.spec import FRAMEWORKS, UnknownNameError
+from models.served import imported
+from models.spec import FRAMEWORKS, TRANSPLANTED, UnknownNameError
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -32,17 +35,67 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="the models, and which artifacts are there")
     train = commands.add_parser("train", help="train and export what is missing")
-    train.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CATALOG)}; all by default")
-    train.add_argument(
-        "--framework", action="append", default=[], metavar="FRAMEWORK", help=f"{' or '.join(FRAMEWORKS)}; both"
-    )
-    train.add_argument("--dataset", help="train on this data; without NAME, the models that can be")
-    train.add_argument("--epochs", type=partial(whole_number, smallest=1), metavar="N", help="the model's own number")
-    train.add_argument("--seed", type=partial(whole_number, smallest=0), metavar="N", help="of weights and batches; 0")
-    train.add_argument("--force", action="store_true", help="train again what is there")
-    for command in (listing, train):
+    parity = commands.add_parser("parity", help="prove that both frameworks' artifacts compute the same")
+    report = commands.add_parser("report", help="write what is known of the models as a page and as JSON")
+    bring = commands.add_parser("import", help="serve a model of your own", description=importing_help())
+    for command in (train, parity, report):
+        command.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CATALOG)}; all by default")
+    add_training(train)
+    version = partial(whole_number, smallest=1)
+    parity.add_argument("--version", type=version, default=TRANSPLANTED, metavar="N", help=f"{TRANSPLANTED} by default")
+    parity.add_argument("--json", action="store_true", help="the figures as JSON")
+    add_importing(bring)
+    for command in (listing, train, parity, report, bring):
         command.add_argument("--out", type=Path, default=Store().root, metavar="DIR", help="artifacts' folder")
     return parser.parse_args(arguments)
+
+
+def add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--framework", action="append", default=[], metavar="FRAMEWORK", help=f"{' or '.join(FRAMEWORKS)}; both"
+    )
+    command.add_argument("--dataset", help="train on this data; without NAME, the models that can be")
+    command.add_argument("--epochs", type=partial(whole_number, smallest=1), metavar="N", help="the model's own number")
+    command.add_argument(
+        "--seed", type=partial(whole_number, smallest=0), metavar="N", help="of weights and batches; 0"
+    )
+    command.add_argument("--force", action="store_true", help="train again what is there")
+
+
+def importing_help() -> str:
+    return (
+        "SOURCE is a SavedModel's folder, a .keras file, a TorchScript file (.pt), or PACKAGE.MODULE:FACTORY of a "
+        "torch.nn.Module. The model is loaded and asked before anything is published."
+    )
+
+
+def add_importing(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="folder, file or PACKAGE.MODULE:FACTORY")
+    command.add_argument("--name", type=model_name, help="what clients call it; by default after SOURCE")
+    command.add_argument("--version", type=partial(whole_number, smallest=1), metavar="N", help="1 by default")
+    command.add_argument("--description", default="", metavar="TEXT", help="for `python -m models list` and clients")
+    command.add_argument(
+        "--input",
+        dest="inputs",
+        action="append",
+        type=tensor_spec,
+        default=[],
+        metavar="NAME:DATATYPE:SHAPE",
+        help="one of the inputs, in their order, as in image:FP32:-1,3,224,224",
+    )
+    command.add_argument(
+        "--output",
+        dest="outputs",
+        action="append",
+        type=tensor_name,
+        default=[],
+        metavar="NAME",
+        help="name of one of the outputs, in their order",
+    )
+    command.add_argument("--signature", metavar="NAME", help="of a SavedModel; serving_default by default")
+    command.add_argument("--example", type=Path, metavar="FILE", help="rows to try it with: .npy, .npz or .json")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="a state_dict for PACKAGE.MODULE:FACTORY")
+    command.add_argument("--force", action="store_true", help="replace the version that is there")
 
 
 def train(arguments: argparse.Namespace, console: Console) -> None:
@@ -77,6 +130,47 @@ def carry_out(store: Store, steps: list[Step], options: Options, console: Consol
             bars.end(step, record)
 
 
+def parity(arguments: argparse.Namespace, console: Console) -> int:
+    """1 where an artifact is not what it says, or version 2 is not the same function in both frameworks."""
+    from models import parity
+
+    found = []
+    for spec in select(arguments.names):
+        with console.status(f"comparing {spec.name}"):
+            found.append(parity.compare(Store(arguments.out), spec, arguments.version))
+    if arguments.json:
+        print(json.dumps([parity.as_json(one) for one in found], indent=1))
+    else:
+        console.print(display.parities(found))
+    for problem in (problem for one in found for problem in one.problems):
+        print(f"models: {problem}", file=sys.stderr)
+    return FAILED if any(one.problems for one in found) else 0
+
+
+def bring(arguments: argparse.Namespace, console: Console) -> None:
+    from models.importing.deliver import deliver
+
+    chosen = {key: value for key, value in vars(arguments).items() if key in Request.__dataclass_fields__}
+    request = Request(**{**chosen, "inputs": tuple(arguments.inputs), "outputs": tuple(arguments.outputs)})
+    with console.status(f"loading and asking {request.source}"):
+        delivery = deliver(Store(arguments.out), request)
+    display.show_delivery(console, delivery)
+
+
+def report(arguments: argparse.Namespace, console: Console) -> None:
+    from models.report import write
+
+    with console.status("comparing and drawing"):
+        page = write(Store(arguments.out), select(arguments.names))
+    console.print(f"{page} and {page.with_suffix('.json').name} beside it", highlight=False, soft_wrap=True)
+
+
+def show_list(arguments: argparse.Namespace, console: Console) -> None:
+    console.print(display.listing(Store(arguments.out), select()))
+    if own := imported(arguments.out):
+        console.print(display.imports(own))
+
+
 def explain(error: OSError, out: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left in {out}; free some or give another folder with --out"
@@ -85,15 +179,15 @@ def explain(error: OSError, out: Path) -> str:
     return f"could not write to {out}: {error}; free space, or give another folder with --out"
 
 
+COMMANDS = {"list": show_list, "train": train, "parity": parity, "report": report, "import": bring}
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     console = Console()
     try:
-        if options.command == "list":
-            console.print(display.listing(Store(options.out), select()))
-        else:
-            train(options, console)
-    except (UnknownNameError, DatasetUnavailableError, NotInstalledError) as error:
+        return COMMANDS[options.command](options, console) or 0
+    except (UnknownNameError, DatasetUnavailableError, NotInstalledError, ImportRefusedError) as error:
         print(f"models: {error}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, UnknownNameError) else FAILED
     except OSError as error:
@@ -102,7 +196,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("models: interrupted. What was finished is kept; run it again to continue.", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 if __name__ == "__main__":

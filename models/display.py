@@ -126,12 +126,13 @@ def tensors(specs: Sequence[TensorSpec]) -> str:
 
 
 def parities(found: Sequence[Parity]) -> Table:
+    """`of tol.` is the difference as a share of what is allowed: 1e-05 and a ten-thousandth of the value."""
     table = Table(
-        "model",
+        Column("model", no_wrap=True),
         "",
-        *(Column(title, justify="right") for title in ("rows", "absolute", "relative", "of tolerance", "same class")),
+        *(Column(title, justify="right") for title in ("rows", "absolute", "relative", "of tol.", "top-1")),
         "",
-        caption="greatest differences between the frameworks' artifacts as they lie on disk",
+        caption="greatest differences between the frameworks' artifacts on disk",
     )
     for one in found:
         table.add_row(one.model, str(one.version), str(one.rows), *figures(one.difference), verdict(one))
@@ -149,8 +150,8 @@ def verdict(one: Parity) -> str:
     if one.problems:
         return "[red]fails[/]"
     if one.difference is not None and one.difference.within:
-        return "[green]equal[/]"
-    return "[dim]trained apart[/]"
+        return "[green]equal[/]"  # so can version 1 be, which is trained in each framework on its own
+    return "[dim]apart[/]"
 
 
 def imports(models: Sequence[Served]) -> Table:

@@ -25,6 +25,7 @@ from models.spec import FRAMEWORKS, TRANSPLANTED, Array, ModelSpec
 
 ROWS, SEED = 256, 0
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
+NAMES_A_CLASS = ("accuracy", "perplexity")
 BATCH_SIZES = (1, 2, 61, 192)
 """Other batch sizes may take other kernels, so the rows are asked for in such parts."""
 
@@ -149,7 +150,7 @@ def measure(spec: ModelSpec, one: Predictor, other: Predictor, inputs: tuple[Arr
     """Of all outputs; `one` is measured against `other`."""
     pairs = list(zip(ask(one, inputs), ask(other, inputs), strict=True))
     absolute, relative, of_tolerance = map(max, zip(*(between(a, b) for a, b in pairs), strict=True))
-    top1 = agreement(*pairs[0]) if spec.classifies else None
+    top1 = agreement(*pairs[0]) if spec.measure.name in NAMES_A_CLASS else None
     return Difference(absolute, relative, of_tolerance, top1)
 
 

@@ -130,7 +130,10 @@ def describe(request: Request, artifact: Artifact, found: Candidate, trial: Tria
 
 def shown_source(request: Request) -> str:
     """Not the whole path, which says more about the machine than about the model."""
-    return request.source if is_import_path(request.source) else request.path.name
+    if is_import_path(request.source):
+        return request.source
+    path = request.path.absolute()
+    return f"{path.parent.name}/{path.name}" if path.name.isdecimal() else path.name
 
 
 def fingerprint(saved: Path) -> str:
