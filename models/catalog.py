@@ -16,6 +16,7 @@ from models import (
     logistic_regression,
     mlp,
     rnn,
+    text_classifier,
 )
 from models.spec import FRAMEWORKS, ModelSpec, UnknownNameError
 
@@ -29,6 +30,7 @@ CATALOG: dict[str, ModelSpec] = {
         convnet,
         image_classifier,
         rnn,
+        text_classifier,
     )
 }
 

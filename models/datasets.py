@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ SPLIT_SEED = 20
 
 
 class DatasetUnavailableError(RuntimeError):
-    """The data could not be fetched; the text says which dataset needs no network."""
+    """The data could not be fetched, or a file of it not read; the text says what to do."""
 
 
 def line() -> Dataset:
@@ -59,20 +61,24 @@ def mnist() -> Dataset:
 
     Its own split: 60,000 rows to train on, 10,000 held out. Raises DatasetUnavailableError without a network.
     """
+    (train_images, train_labels), (test_images, test_labels) = fetch("mnist", "MNIST", "digits")
+    return Dataset("mnist", as_images(train_images, train_labels), as_images(test_images, test_labels))
+
+
+def fetch(module: str, title: str, offline: str, function: str = "load_data") -> Any:
+    """What a loader in `keras.datasets` gives. Raises DatasetUnavailableError, which names the `offline` data."""
     from models import frameworks
 
     frameworks.load("tensorflow")  # Keras, told to keep quiet and to run on TensorFlow
-    from keras.datasets import mnist as loader
-
+    loader = import_module(f"keras.datasets.{module}")
     try:
-        (train_images, train_labels), (test_images, test_labels) = loader.load_data()
+        return getattr(loader, function)()
     except Exception as error:
         # Keras raises a bare Exception for a failed download, OSError for a full disk, ValueError for a bad checksum.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetUnavailableError(
-            f"MNIST could not be fetched ({reason}). Train on the digits that need no network: --dataset digits"
+            f"{title} could not be fetched ({reason}). Train on the {offline} that need no network: --dataset {offline}"
         ) from error
-    return Dataset("mnist", as_images(train_images, train_labels), as_images(test_images, test_labels))
 
 
 def as_images(images: Array, labels: Array) -> Split:

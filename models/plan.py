@@ -84,7 +84,7 @@ def settings(spec: ModelSpec, options: Options) -> Settings:
 
 def with_dataset(specs: Sequence[ModelSpec], dataset: str | None, *, named: bool) -> list[ModelSpec]:
     """The models that can be trained on `dataset`. If the user `named` them, all must be. Raises UnknownNameError."""
-    able = [spec for spec in specs if dataset is None or dataset in spec.datasets]
+    able = [spec for spec in specs if dataset is None or dataset in spec.datasets or spec.reads_file(dataset)]
     unable = [spec for spec in specs if spec not in able]
     if not able or (named and unable):
         offers = "; ".join(f"{spec.name}: {', '.join(spec.datasets)}" for spec in unable)

@@ -41,7 +41,7 @@ def run(store: Store, step: Step, options: Options, on_epoch: OnEpoch) -> Record
 def train(store: Store, artifact: Artifact, chosen: Settings, on_epoch: OnEpoch) -> Record:
     spec = CATALOG[artifact.name]
     framework = frameworks.load(artifact.framework)
-    data = spec.datasets[chosen.dataset]()
+    data = spec.data(chosen.dataset)
     initial = weights.initial(spec, chosen.seed, data.train)
     twin = framework.twin(spec, initial)
     course = training.fit(twin, spec, data.train, chosen, on_epoch)
@@ -55,7 +55,7 @@ def transplant(store: Store, artifact: Artifact) -> Record:
     source = Artifact(spec.name, NATIVE, "pytorch")
     chosen = {key: (store.record(source) or {})[key] for key in ("dataset", "epochs", "seed")}
     twin = frameworks.load(artifact.framework).twin(spec, read_weights(store, source))
-    data = spec.datasets[chosen["dataset"]]()
+    data = spec.data(chosen["dataset"])
     return deliver(store, artifact, twin, data, {"origin": "pytorch version 1", **chosen})
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +23,8 @@ Loss = Literal[
 ]
 
 FRAMEWORKS = ("tensorflow", "pytorch")
+FILE = "file:"
+"""Begins the name of a dataset that is a file of the user's own."""
 NATIVE, TRANSPLANTED = 1, 2
 """Version 1 is trained natively in each framework; version 2 is PyTorch's version 1 in both: the same function."""
 
@@ -99,7 +103,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A request with a batch of 1, `inputs` as name -> nested lists (JSON-able), and the true answer."""
+    """A request with a batch of 1, `inputs` as name -> nested lists (JSON-able), and the true answer.
+
+    Of a classifier the answer is the place of the right class in the first output. NaN where there is no true answer.
+    """
 
     inputs: dict[str, list[Any]]
     answer: float
@@ -111,8 +118,10 @@ class ModelSpec:
 
     `datasets` maps a name to its loader, the default first. `pytorch` and `tensorflow` import their framework when
     called and build the twin with weights yet to be set. `bar` is what each native training must reach of `measure` on
-    the held-out rows. `from_data` gives the weights that come from the rows to train on and not from chance. `labels`
-    are what the places of the last axis of the first output stand for, where that is not their number.
+    the held-out rows. `file_reader` reads a file of the user's own as data. `from_data` gives the weights that come
+    from the rows to train on and not from chance. `labels` are what the places of the last axis of the first output
+    stand for, where that is not their number. `show` puts one row of the first output into words where neither its
+    first number nor the place of its greatest is the answer.
     """
 
     name: str
@@ -126,6 +135,8 @@ class ModelSpec:
     pytorch: Callable[[], nn.Module] = field(repr=False)
     tensorflow: Callable[[], keras.Model] = field(repr=False)
     measure: Measure = ACCURACY
+    show: Callable[[Sequence[float]], str] | None = field(default=None, repr=False)
+    file_reader: Callable[[Path], Dataset] | None = field(default=None, repr=False)
     from_data: Callable[[Split], dict[str, Array]] | None = field(default=None, repr=False)
     labels: tuple[str, ...] = field(default=(), repr=False)
     versions: tuple[int, ...] = (NATIVE, TRANSPLANTED)
@@ -138,6 +149,39 @@ class ModelSpec:
     @property
     def default_dataset(self) -> str:
         return next(iter(self.datasets))
+
+    def data(self, dataset: str) -> Dataset:
+        """`dataset` is a name in `datasets`, or `file:PATH` where the model reads files.
+
+        Raises DatasetUnavailableError.
+        """
+        if self.file_reader and self.reads_file(dataset):
+            return self.file_reader(Path(dataset.removeprefix(FILE)))
+        return self.datasets[dataset]()
+
+    def reads_file(self, dataset: str) -> bool:
+        return self.file_reader is not None and dataset.startswith(FILE)
+
+    def shown(self, output: Sequence[float]) -> str:
+        """For people: what the numbers of the first output for one row say.
+
+        >>> from models.catalog import CATALOG
+        >>> CATALOG["text_classifier"].shown([0.02, 0.98])
+        'positive'
+        """
+        if self.show:
+            return self.show(output)
+        return self.label(max(range(len(output)), key=output.__getitem__)) if self.classifies else f"{output[0]:.4g}"
+
+    def shown_answer(self) -> str:
+        """The true answer to `example()`, in the form of `shown`; a dash where there is none."""
+        answer = self.example().answer
+        if math.isnan(answer):
+            return "-"
+        return self.label(int(answer)) if self.classifies else f"{answer:.4g}"
+
+    def label(self, place: int) -> str:
+        return self.labels[place] if self.labels else str(place)
 
     def example(self) -> Example:
         """The first held-out row of the default data, which no training has seen.
