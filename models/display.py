@@ -126,11 +126,11 @@ def tensors(specs: Sequence[TensorSpec]) -> str:
 
 
 def parities(found: Sequence[Parity]) -> Table:
-    """`of tol.` is the difference as a share of what is allowed: 1e-05 and a ten-thousandth of the value."""
+    """`of tol` is the difference as a share of what is allowed: 1e-05 and a ten-thousandth of the value."""
     table = Table(
         Column("model", no_wrap=True),
         "",
-        *(Column(title, justify="right") for title in ("rows", "absolute", "relative", "of tol.", "top-1")),
+        *(Column(title, justify="right") for title in ("rows", "max abs", "max rel", "of tol", "top-1")),
         "",
         caption="greatest differences between the frameworks' artifacts on disk",
     )
