@@ -51,7 +51,9 @@ def rows_of(text: bytes) -> list[int]:
     small = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in text)
     is_letter = [chr(byte) in "abcdefghijklmnopqrstuvwxyz0123456789'" or byte >= 128 for byte in small]
     words = bytes(byte if letter else 32 for byte, letter in zip(small, is_letter, strict=True)).split(b" ")
-    hashes = [sum(byte * PRIME**place for place, byte in enumerate(word, start=1)) for word in words if word]
+    hashes = [
+        sum(byte * pow(PRIME, place, 2**64) for place, byte in enumerate(word, start=1)) for word in words if word
+    ]
     hashes += [first * PAIR + second for first, second in pairwise(hashes)]
     return [(number * SPREAD % 2**64 >> 32) % ROWS for number in hashes]
 
