@@ -7,6 +7,7 @@ import errno
 import json
 import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from models.artifacts import Store
 from models.catalog import CATALOG, select, select_frameworks
 from models.datasets import DatasetUnavailableError
 from models.frameworks import NotInstalledError
+from models.generate import LENGTH, MODEL, PROMPT, SEED, TEMPERATURE, GenerationError
 from models.importing.request import ImportRefusedError, Request, model_name, tensor_name, tensor_spec
 from models.plan import Options, Step, decide, settings, with_dataset
 from models.served import imported
@@ -30,6 +32,16 @@ def whole_number(text: str, smallest: int) -> int:
     return int(text)
 
 
+def positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return number
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -38,6 +50,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parity = commands.add_parser("parity", help="prove that both frameworks' artifacts compute the same")
     report = commands.add_parser("report", help="write what is known of the models as a page and as JSON")
     bring = commands.add_parser("import", help="serve a model of your own", description=importing_help())
+    add_generating(commands.add_parser("generate", help=f"text from {MODEL}, through the gateway"))
     for command in (train, parity, report):
         command.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CATALOG)}; all by default")
     add_training(train)
@@ -96,6 +109,15 @@ def add_importing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--example", type=Path, metavar="FILE", help="rows to try it with: .npy, .npz or .json")
     command.add_argument("--weights", type=Path, metavar="FILE", help="a state_dict for PACKAGE.MODULE:FACTORY")
     command.add_argument("--force", action="store_true", help="replace the version that is there")
+
+
+def add_generating(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", default="http://localhost:8000", help="the gateway's; http://localhost:8000")
+    command.add_argument("--variant", choices=FRAMEWORKS, help="one framework; both by default")
+    command.add_argument("--prompt", default=PROMPT, metavar="TEXT", help=f"what to continue; {PROMPT!r}")
+    command.add_argument("--length", type=partial(whole_number, smallest=1), default=LENGTH, metavar="N")
+    command.add_argument("--temperature", type=positive_number, default=TEMPERATURE, metavar="X", help="0.5")
+    command.add_argument("--seed", type=partial(whole_number, smallest=0), default=SEED, metavar="N", help="0")
 
 
 def train(arguments: argparse.Namespace, console: Console) -> None:
@@ -165,6 +187,21 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
     console.print(f"{page} and {page.with_suffix('.json').name} beside it", highlight=False, soft_wrap=True)
 
 
+def generate(arguments: argparse.Namespace, console: Console) -> None:
+    from models.generate import Gateway, continued
+
+    chances = {"temperature": arguments.temperature, "seed": arguments.seed}
+    for variant in [arguments.variant] if arguments.variant else FRAMEWORKS:
+        step = Gateway(arguments.url, variant)
+        letters = continued(step, arguments.prompt, arguments.length, **chances)
+        first = next(letters)  # the failures are nearly all before it
+        console.print(f"{variant}:", style="bold", highlight=False)
+        for letter in chain((arguments.prompt, first), letters):
+            print(letter, end="", flush=True)
+        print("\n")
+        step.close()
+
+
 def show_list(arguments: argparse.Namespace, console: Console) -> None:
     console.print(display.listing(Store(arguments.out), select()))
     if own := imported(arguments.out):
@@ -179,7 +216,14 @@ def explain(error: OSError, out: Path) -> str:
     return f"could not write to {out}: {error}; free space, or give another folder with --out"
 
 
-COMMANDS = {"list": show_list, "train": train, "parity": parity, "report": report, "import": bring}
+COMMANDS = {
+    "list": show_list,
+    "train": train,
+    "parity": parity,
+    "report": report,
+    "import": bring,
+    "generate": generate,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -187,7 +231,7 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         return COMMANDS[options.command](options, console) or 0
-    except (UnknownNameError, DatasetUnavailableError, NotInstalledError, ImportRefusedError) as error:
+    except (UnknownNameError, DatasetUnavailableError, NotInstalledError, ImportRefusedError, GenerationError) as error:
         print(f"models: {error}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, UnknownNameError) else FAILED
     except OSError as error:

@@ -25,6 +25,7 @@ from models.spec import FRAMEWORKS, TRANSPLANTED, Array, ModelSpec
 
 ROWS, SEED = 256, 0
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
+NOTABLE_SHARE = 1e-3
 NAMES_A_CLASS = ("accuracy", "perplexity")
 BATCH_SIZES = (1, 2, 61, 192)
 """Other batch sizes may take other kernels, so the rows are asked for in such parts."""
@@ -38,7 +39,7 @@ class ParityError(RuntimeError):
 class Difference:
     """Between the twins' outputs, all of them together.
 
-    `relative` is over values greater than the absolute tolerance. `of_tolerance` is the greatest
+    `relative` is over values of at least a thousandth of the output's greatest. `of_tolerance` is the greatest
     |a - b| / (atol + rtol |b|), at most 1 for twins. `top1` is the share of rows with the same most likely class, None
     for a model that names no class.
     """
@@ -184,7 +185,7 @@ def between(one: Array, other: Array) -> tuple[float, float, float]:
         apart = np.where(same, 0.0, np.abs(a - b))
     apart = np.where(np.isnan(apart), np.inf, apart)
     size = np.where(np.isfinite(b), np.abs(b), 0.0)
-    notable = size > ABSOLUTE_TOLERANCE
+    notable = (size > 0) & (size >= NOTABLE_SHARE * size.max())
     relative = np.divide(apart, size, out=np.zeros_like(apart), where=notable)
     of_tolerance = apart / (ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * size)
     return (float(apart.max()), float(relative.max()), float(of_tolerance.max()))

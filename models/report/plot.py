@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 420, 230
+WIDTH, HEIGHT = 420, 300
 BARS_WIDTH, BARS_HEIGHT = 84, 30
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34
 MOST_POINTS = 200

@@ -1,0 +1,126 @@
+"""Text from `lstm_text_generator`, a character a call: the client keeps the state and hands it back with each request.
+
+The model takes one character's number and the state, and gives a logit for each character that may follow and the new
+state. Any client can do this: it is plain Open Inference Protocol over HTTP, and needs no framework.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from models.catalog import select
+from models.spec import ModelSpec
+
+MODEL = "lstm_text_generator"
+PROMPT = "The "
+LENGTH, REPORT_LENGTH = 300, 300
+TEMPERATURE = 0.5
+"""Below 1 likely characters become likelier: fewer invented words."""
+SEED = 0
+CALL_SECONDS = 30.0
+
+Step = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""One request: nested lists by input name in, nested lists by output name out."""
+
+
+class GenerationError(RuntimeError):
+    """The gateway was not reached or did not answer, or the prompt cannot be written in the model's characters."""
+
+
+def write(step: Step, prompt: str = PROMPT, length: int = LENGTH, **chances: Any) -> str:
+    """The prompt and `length` characters after it. Raises GenerationError."""
+    return prompt + "".join(continued(step, prompt, length, **chances))
+
+
+def continued(
+    step: Step, prompt: str, length: int, *, temperature: float = TEMPERATURE, seed: int = SEED
+) -> Iterator[str]:
+    """The characters after the prompt, the same for the same seed. Raises GenerationError."""
+    (spec,) = select([MODEL])
+    random = np.random.default_rng(seed)
+    state = at_rest(spec)
+    if not prompt:
+        raise GenerationError("give a prompt of one character at least, as the model continues it")
+    first, *others = [number_of(spec, character) for character in prompt]
+    logits, state = advance(spec, step, first, state)
+    for number in others:
+        logits, state = advance(spec, step, number, state)
+    for _ in range(length):
+        choice = draw(logits, temperature, random)
+        yield spec.labels[choice]
+        logits, state = advance(spec, step, choice, state)
+
+
+def at_rest(spec: ModelSpec) -> dict[str, Any]:
+    """The state before the first character: zeros, by input name."""
+    return {tensor.name: np.zeros([max(1, size) for size in tensor.shape]).tolist() for tensor in spec.inputs[1:]}
+
+
+def advance(spec: ModelSpec, step: Step, number: int, state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Logits of the next character, and the new state: outputs after the first, in the order of the state's inputs."""
+    token = spec.inputs[0]
+    answer = step({token.name: np.full([max(1, size) for size in token.shape], number).tolist(), **state})
+    logits, *new_state = (answer[output.name] for output in spec.outputs)
+    names = (tensor.name for tensor in spec.inputs[1:])
+    return np.ravel(logits)[-len(spec.labels) :], dict(zip(names, new_state, strict=True))
+
+
+def number_of(spec: ModelSpec, character: str) -> int:
+    if character not in spec.labels:
+        known = "".join(spec.labels).replace("\n", "")
+        raise GenerationError(f"the model does not know the character {character!r}; it knows {known}")
+    return spec.labels.index(character)
+
+
+def draw(logits: Any, temperature: float, random: np.random.Generator) -> int:
+    grown = np.exp((logits - np.max(logits)) / temperature)
+    return int(random.choice(len(grown), p=grown / grown.sum()))
+
+
+class Gateway:
+    """One connection to the gateway's v2 REST front, kept for all steps."""
+
+    def __init__(self, url: str, variant: str) -> None:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        if not parts.hostname:
+            raise GenerationError(f"--url {url}: give an address such as http://localhost:8000")
+        self._url = url
+        self._connection = kind(parts.hostname, parts.port, timeout=CALL_SECONDS)
+        self._path = f"{parts.path.rstrip('/')}/v2/models/{MODEL}@{variant}/infer"
+        (self._spec,) = select([MODEL])
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises GenerationError, with the gateway's own words where it has answered."""
+        try:
+            self._connection.request("POST", self._path, self._body(inputs), {"Content-Type": "application/json"})
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise GenerationError(
+                f"no answer from the gateway at {self._url} ({error or type(error).__name__}); start it with `make up`"
+            ) from error
+        if response.status != http.client.OK:
+            raise GenerationError(f"{self._path}: {response.status} {content[:300].decode(errors='replace')}")
+        return {one["name"]: one["data"] for one in json.loads(content)["outputs"]}
+
+    def _body(self, inputs: Mapping[str, Any]) -> bytes:
+        tensors = [
+            {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": [max(1, size) for size in tensor.shape],
+                "data": np.ravel(inputs[tensor.name]).tolist(),
+            }
+            for tensor in self._spec.inputs
+        ]
+        return json.dumps({"inputs": tensors}).encode()
+
+    def close(self) -> None:
+        self._connection.close()
