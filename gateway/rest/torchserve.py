@@ -1,14 +1,211 @@
-"""TorchServe's REST."""
+"""TorchServe's inference API over REST.
+
+Source: serve ``docs/inference_api.md`` and ``frontend/server/.../http``. Any verb predicts (the documented ``curl -T``
+is a PUT), except OPTIONS, which describes. Checked in TorchServe's order: size, route, model, version, body.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
 
-from starlette.routing import BaseRoute
+import orjson
+from starlette.routing import BaseRoute, Route
 
+from gateway import pins
 from gateway.backends.base import Backend
+from gateway.codecs import torchserve as codec
+from gateway.codecs import v2
+from gateway.errors import Code, DuetError, InvalidArgument, NotFound, Target, Unimplemented
 from gateway.metrics import Metrics
+from gateway.observation import Observation
+from gateway.rest import asgi, errors, torchserve_openapi
+from gateway.rest.endpoint import OBSERVATION, InferEndpoint
+from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
+from gateway.versions import choose
+
+FRONT = "torchserve_rest"
+
+#: TorchServe's exceptions by our codes. Overload is told from a server that is away by its status, 429 and 503.
+TYPES: dict[Code, str] = {
+    Code.OK: "",
+    Code.CANCELLED: "InternalServerException",
+    Code.INVALID_ARGUMENT: "BadRequestException",
+    Code.DEADLINE_EXCEEDED: "RequestTimeoutException",
+    Code.NOT_FOUND: "ModelNotFoundException",
+    Code.PERMISSION_DENIED: "InvalidKeyException",
+    Code.RESOURCE_EXHAUSTED: "ServiceUnavailableException",
+    Code.FAILED_PRECONDITION: "BadRequestException",
+    Code.UNIMPLEMENTED: "BadRequestException",
+    Code.INTERNAL: "InternalServerException",
+    Code.UNAVAILABLE: "ServiceUnavailableException",
+    Code.DATA_LOSS: "InternalServerException",
+    Code.UNAUTHENTICATED: "InvalidKeyException",
+}
+
+#: Calls of TorchServe that are not offered here: explanations, SageMaker's, workflows, management.
+_ABSENT = ("predictions", "explanations", "invocations", "models", "workflows", "wfpredict")
+
+
+class VersionNotFound(NotFound):
+    pass
+
+
+class ResourceNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Requested resource is not found, please refer to API document.")
+
+
+def render(error: DuetError) -> tuple[int, asgi.Headers, bytes]:
+    """An error as TorchServe shows it: ``{"code", "type", "message"}``."""
+    status = errors.status(error)
+    kinds = {VersionNotFound: "ModelVersionNotFoundException", ResourceNotFound: "ResourceNotFoundException"}
+    kind = "BadRequestException" if status == 413 else kinds.get(type(error), TYPES[error.code])
+    body = orjson.dumps({"code": status, "type": kind, "message": error.message})
+    return status, [asgi.JSON, *errors.headers(error)], body
+
+
+class Predictions(InferEndpoint):
+    """``/predictions/{model}[/{version}]``: decode by the model's signature, call, encode as asked."""
+
+    front = FRONT
+
+    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
+        super().__init__(backend, metrics=metrics, max_body_bytes=max_body_bytes)
+        self._description = Told(self._describe)
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        if scope["method"] == "OPTIONS":
+            await self._description(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
+        return render(error)
+
+    async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
+        body = await asgi.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        start = perf_counter()
+        pin, metadata, chosen = await self._find(scope)
+        target = Target(metadata.model, metadata.variant, chosen.version)
+        try:
+            decoded = _decode(scope, body, _signature(chosen))
+            request = _request(metadata.model, pin, chosen.version if _path(scope)[1] else None, decoded)
+        except DuetError as error:
+            error.target = target
+            raise
+        seen.timings["decode"] = perf_counter() - start
+        response = await self.backend.infer(request)
+        seen.answered(request, response)
+        start = perf_counter()
+        answer = codec.encode(response, decoded, codec.accepted(_text(scope, b"accept")))
+        seen.timings["encode"] = perf_counter() - start
+        headers: asgi.Headers = [
+            (b"content-type", answer.content_type.encode()),
+            (pins.VARIANT.encode(), seen.variant.encode()),
+            (pins.VERSION.encode(), seen.version.encode()),
+        ]
+        if answer.header_length is not None:
+            headers.append((v2.HEADER_LENGTH.encode(), str(answer.header_length).encode()))
+        await asgi.respond(send, 200, headers, answer.pieces)
+
+    async def _find(self, scope: asgi.Scope) -> tuple[str | None, ModelMetadata, VersionMetadata]:
+        """The variant that the client pinned, if any, and the model and version that the path names."""
+        name, text = _path(scope)
+        model, pin = pins.split_pin(name)
+        variant = pins.agree(pin, _text(scope, pins.VARIANT.encode()))
+        try:
+            metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
+        except NotFound as error:
+            raise NotFound(error.message if variant else f"Model not found: {model}") from None
+        version = codec.version(text) if text else None
+        try:
+            if text and version not in metadata.versions:
+                raise VersionNotFound(f"Model version: {text} does not exist for model: {model}")
+            return variant, metadata, choose(metadata, version)
+        except DuetError as error:
+            error.target = Target(model, metadata.variant, None)
+            raise
+
+    async def _describe(self, scope: asgi.Scope) -> tuple[int, dict[str, Any]]:
+        _, metadata, chosen = await self._find(scope)
+        return 200, torchserve_openapi.model(scope["path"], metadata.model, _signature(chosen))
+
+
+class Told:
+    """A plain ASGI application that answers any verb with what ``produce`` gives: a status and a JSON document."""
+
+    def __init__(self, produce: Callable[[asgi.Scope], Awaitable[tuple[int, dict[str, Any]]]]) -> None:
+        self._produce = produce
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        try:
+            status, document = await self._produce(scope)
+        except DuetError as error:
+            seen: Observation = scope[OBSERVATION]
+            seen.failed(error)
+            status, headers, body = render(error)
+        else:
+            headers, body = [asgi.JSON], orjson.dumps(document)
+        await asgi.respond(send, status, headers, [body])
 
 
 def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max_body_bytes: int) -> list[BaseRoute]:
-    return []
+    async def ping(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
+        return (200, {"status": "Healthy"}) if ready() else (500, {"status": "Unhealthy"})
+
+    async def describe(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
+        return 200, torchserve_openapi.server()
+
+    async def absent(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
+        raise ResourceNotFound
+
+    return [
+        Route("/predictions/{path:path}", Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes)),
+        Route("/ping", Told(ping)),
+        Route("/api-description", Told(describe)),
+        Route("/", Told(describe), methods=["OPTIONS"]),
+        *(Route(f"/{name}{rest}", Told(absent)) for name in _ABSENT for rest in ("", "/{rest:path}")),
+    ]
+
+
+def _decode(scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
+    if asgi.header(scope, b"content-encoding") not in (None, b"identity"):
+        raise Unimplemented("no Content-Encoding is taken here; send the body as it is")
+    return codec.decode(body, signature, _text(scope, b"content-type"), _header_length(scope))
+
+
+def _request(model: str, pin: str | None, version: int | None, body: codec.Body) -> InferRequest:
+    parameter = body.parameters.get("variant")
+    if parameter is not None and not isinstance(parameter, str):
+        raise InvalidArgument("parameter 'variant' must be a string")
+    variant = pins.agree(pin, parameter)
+    return InferRequest(model, body.inputs, body.outputs, version, variant, body.parameters, body.id)
+
+
+def _signature(chosen: VersionMetadata) -> Signature:
+    if chosen.signature is None:
+        known = ", ".join(sorted(chosen.signatures)) or "none"
+        raise InvalidArgument(f"the model has no signature 'serving_default', which this call needs; it has {known}")
+    return chosen.signature
+
+
+def _path(scope: asgi.Scope) -> tuple[str, str]:
+    """The model's name and the version's text, which may be empty. What follows is for handlers of TorchServe."""
+    name, _, rest = scope["path_params"]["path"].partition("/")
+    if not name:
+        raise ResourceNotFound
+    return name, rest.partition("/")[0]
+
+
+def _text(scope: asgi.Scope, name: bytes) -> str | None:
+    value = asgi.header(scope, name)
+    return value.decode("latin-1") if value is not None else None
+
+
+def _header_length(scope: asgi.Scope) -> int | None:
+    text = _text(scope, v2.HEADER_LENGTH.encode())
+    if text is not None and (not text.isascii() or not text.isdigit() or len(text) > 18):
+        raise InvalidArgument("Inference-Header-Content-Length must be a whole number")
+    return int(text) if text is not None else None

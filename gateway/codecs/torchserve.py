@@ -1,0 +1,363 @@
+"""What TorchServe's clients send and read, in both directions.
+
+TorchServe itself leaves a body to the model's handler. Here the model's signature makes tensors of it, in every form
+that documented clients use: JSON (bare, by name, or in an envelope), raw bytes, ``.npy``, multipart, a form, and text
+for BYTES. An envelope is answered in kind: ``instances`` by ``predictions`` (as TorchServe's JSON envelope does),
+``inputs`` by ``outputs``, the Open Inference Protocol's by its own. A bare body gets a bare answer: the nested list of
+the one output, or an object of several by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+import orjson
+
+from gateway.codecs import fitting, json, multipart, npy, raw, v2
+from gateway.codecs.raw import Buffer
+from gateway.errors import InvalidArgument, NotAcceptable
+from gateway.types import DATATYPES, InferResponse, Parameter, Signature, Tensor, TensorSpec
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+NPY = "application/x-npy"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+
+#: The names under which TorchServe's own examples send the body of a model with one input.
+_BODY_NAMES = frozenset({"data", "body"})
+_VERSION = re.compile(r"([0-9]{1,18})(\.0+)?")
+_JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in b"\t\n\r")
+
+
+class Envelope(Enum):
+    """What the tensors of a JSON body are wrapped in; the value is the answer's member."""
+
+    BARE = ""
+    INSTANCES = "predictions"
+    INPUTS = "outputs"
+    V2 = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A decoded request body, and how it wants to be answered."""
+
+    inputs: tuple[Tensor, ...]
+    envelope: Envelope = Envelope.BARE
+    added: fitting.Added = fitting.NOTHING
+    outputs: tuple[str, ...] = ()
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    id: str = ""
+    form: v2.OutputForm = v2.OutputForm()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An encoded answer; ``header_length`` is set for the Open Inference Protocol's binary form."""
+
+    pieces: list[bytes | memoryview]
+    content_type: str
+    header_length: int | None = None
+
+
+def version(text: str) -> int | None:
+    """TorchServe's "2" and "2.0" are version 2; None for what is no whole number."""
+    match = _VERSION.fullmatch(text)
+    return int(match[1]) if match else None
+
+
+def accepted(header: str | None) -> str | None:
+    """The answer's type that an Accept header asks for first, of those that there are; None where it asks for none."""
+    best, best_weight = None, 0.0
+    for entry in (header or "").lower().split(","):
+        media, *parameters = (piece.strip() for piece in entry.split(";"))
+        weight = next((_weight(piece[2:]) for piece in parameters if piece.startswith("q=")), 1.0)
+        if media in (JSON, OCTETS, NPY) and weight > best_weight:
+            best, best_weight = media, weight
+    return best
+
+
+def decode(
+    body: bytes, signature: Signature, content_type: str | None = None, header_length: int | None = None
+) -> Body:
+    """A request body. Raises InvalidArgument, which names the input or member at fault.
+
+    ``header_length`` is the value of the header Inference-Header-Content-Length: with it, the body is the Open
+    Inference Protocol's binary form. Otherwise ``content_type`` decides, and where it says nothing the body itself:
+    ``curl -T`` sends none, ``curl -d`` that of a form.
+    """
+    specs = signature.inputs
+    if header_length == 0:
+        inputs = _fitted([(_raw(_only(specs, "a raw request"), body), specs[0])]).inputs
+        return Body(inputs, Envelope.V2, form=v2.OutputForm(all_binary=True))
+    if header_length is not None:
+        return _of_v2(body, header_length)
+    media = _media(content_type)
+    if media == MULTIPART:
+        parts = multipart.decode(body, content_type or "")
+        return _named({name: (part.data, _media(part.content_type)) for name, part in parts.items()}, specs)
+    if media == FORM:
+        return _form(body, specs)
+    if media == OCTETS and not body.startswith(npy.MAGIC):
+        spec = _only(specs, "raw bytes")
+        return _fitted([(_raw(spec, body), spec)])
+    return _whole(body, media, specs)
+
+
+def decode_named(parts: Mapping[str, bytes], signature: Signature) -> Body:
+    """The inputs of a gRPC call: each value is JSON, ``.npy``, raw bytes, or text for BYTES. Raises InvalidArgument."""
+    return _named({name: (data, "") for name, data in parts.items()}, signature.inputs)
+
+
+def encode(response: InferResponse, body: Body, accept: str | None = None) -> Answer:
+    """The answer to ``body`` in the type that `accepted` found. Raises NotAcceptable and what `json.encode` raises.
+
+    Raw bytes of several outputs, or to a binary request, are the Open Inference Protocol's binary form.
+    """
+    outputs = response.outputs
+    if accept == OCTETS and len(outputs) == 1 and body.envelope is not Envelope.V2:
+        return Answer([raw.encode(outputs[0])], OCTETS)
+    if accept == NPY:
+        if len(outputs) != 1:
+            raise NotAcceptable(f"an .npy file holds one output, the model has {len(outputs)}; ask for {JSON}")
+        return Answer([npy.encode(fitting.undo(outputs[0], body.added))], NPY)
+    if accept == OCTETS or body.envelope is Envelope.V2:
+        form = {OCTETS: v2.OutputForm(all_binary=True), JSON: v2.OutputForm()}.get(accept or "", body.form)
+        pieces, length = v2.encode_response(response, form=form, request_id=body.id)
+        return Answer(pieces, JSON if length is None else OCTETS, length)
+    return Answer([orjson.dumps(_document(outputs, body), option=_JSON_OPTIONS)], JSON)
+
+
+def _document(outputs: Sequence[Tensor], body: Body) -> Any:
+    values = {tensor.name: _nested(fitting.undo(tensor, body.added)) for tensor in outputs}
+    if body.envelope is Envelope.INSTANCES and len(values) != 1:
+        return {Envelope.INSTANCES.value: _rows(values)}
+    value: Any = next(iter(values.values())) if len(values) == 1 else values
+    return value if body.envelope is Envelope.BARE else {body.envelope.value: value}
+
+
+def _nested(tensor: Tensor) -> Any:
+    """What orjson writes as a nested list: an array of numbers, or lists of strings; or the one value of a scalar."""
+    flat = json.encode(tensor)
+    if isinstance(flat, list):
+        items = np.empty(len(flat), np.object_)
+        items[:] = flat
+        return items.reshape(tensor.shape).tolist()
+    return flat.reshape(tensor.shape)[()]
+
+
+def _rows(values: dict[str, Any]) -> list[dict[str, Any]]:
+    lengths = {len(value) if isinstance(value, list | np.ndarray) else -1 for value in values.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise NotAcceptable("the outputs have no rows in common; send 'inputs' in place of 'instances'")
+    return [{name: value[row] for name, value in values.items()} for row in range(lengths.pop())]
+
+
+def _of_v2(body: bytes, header_length: int | None) -> Body:
+    decoded = v2.decode_request(body, header_length)
+    form = decoded.form
+    if header_length is not None and not form.by_name:
+        # The handler that Duet packs into archives answers so, and its clients speak to it through this path.
+        form = v2.OutputForm(all_binary=True)
+    return Body(decoded.inputs, Envelope.V2, fitting.NOTHING, decoded.outputs, decoded.parameters, decoded.id, form)
+
+
+def _form(body: bytes, specs: Sequence[TensorSpec]) -> Body:
+    """``curl -d`` names the form type for whatever it sends: JSON where it parses, else the fields of a form."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=multipart.MAX_PARTS)
+        except ValueError:
+            raise InvalidArgument(f"the form has more than {multipart.MAX_PARTS} fields") from None
+        fields = {name.decode("utf-8", "replace"): (value, "") for name, value in pairs}
+        if fields.keys() & (_BODY_NAMES | {spec.name for spec in specs}):
+            return _named(fields, specs)
+    return _whole(body, "", specs)
+
+
+def _named(parts: Mapping[str, tuple[Buffer, str]], specs: Sequence[TensorSpec]) -> Body:
+    known = {spec.name: spec for spec in specs}
+    if len(parts) == 1:
+        (name, (data, media)), *_ = parts.items()
+        if name in _BODY_NAMES and name not in known:
+            return _whole(data, media, specs)
+    _check_names(parts, known)
+    return _fitted([(_value(known[name], data, media), known[name]) for name, (data, media) in parts.items()])
+
+
+def _whole(data: Buffer, media: str, specs: Sequence[TensorSpec]) -> Body:
+    """A body that is a document, or the value of the only input."""
+    if not len(data) and not media.startswith("text/"):
+        raise InvalidArgument("the body is empty; send the inputs as JSON, raw bytes, .npy or multipart/form-data")
+    takes_text = len(specs) == 1 and specs[0].datatype == "BYTES"
+    if media == NPY or (bytes(data[:6]) == npy.MAGIC and not takes_text):
+        spec = _only(specs, "an .npy file")
+        return _fitted([(npy.decode(spec.name, spec.datatype, data), spec)])
+    if not _is_json(media):
+        if takes_text and (media or not isinstance(_parsed_text(data), dict)):
+            return _fitted([(_value(specs[0], data, media), specs[0])])
+        if len(specs) == 1 and not _looks_like_text(data):
+            return _fitted([(_raw(specs[0], data), specs[0])])
+    return _of_document(_parse(data, "the body"), bytes(data), specs)
+
+
+def _of_document(message: Any, data: bytes, specs: Sequence[TensorSpec]) -> Body:
+    names = {spec.name for spec in specs}
+    booleans = b"true" in data or b"false" in data
+    if not isinstance(message, dict):
+        return _of_values({_only(specs, "a bare value").name: message}, specs, booleans)
+    if _is_v2(message):
+        return _of_v2(data, None)
+    if message.keys() <= names:
+        return _of_values(message, specs, booleans)
+    if "instances" in message:
+        return _of_values(_columns(message["instances"], specs), specs, booleans, Envelope.INSTANCES)
+    if "inputs" in message:
+        value = message["inputs"]
+        values = value if isinstance(value, dict) else {_only(specs, "the value of 'inputs'").name: value}
+        return _of_values(values, specs, booleans, Envelope.INPUTS)
+    return _of_values(message, specs, booleans)
+
+
+def _is_v2(message: dict[str, Any]) -> bool:
+    entries = message.get("inputs")
+    return isinstance(entries, list) and bool(entries) and isinstance(entries[0], dict) and "name" in entries[0]
+
+
+def _columns(rows: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    if not isinstance(rows, list):
+        raise InvalidArgument("'instances' must be a list with an element for each row")
+    if not any(isinstance(row, dict) for row in rows):
+        if not rows:
+            return {spec.name: [] for spec in specs}
+        return {_only(specs, "a row that is no object").name: rows}
+    names = {spec.name for spec in specs}
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict) or row.keys() != names:
+            raise InvalidArgument(f"element {index} of 'instances' must be an object of {_listed(names)}")
+    return {spec.name: [row[spec.name] for row in rows] for spec in specs}
+
+
+def _of_values(
+    values: Mapping[str, Any], specs: Sequence[TensorSpec], booleans: bool, envelope: Envelope = Envelope.BARE
+) -> Body:
+    known = {spec.name: spec for spec in specs}
+    _check_names(values, known)
+    tensors = [
+        (fitting.of_json(known[name], value, may_hold_booleans=booleans), known[name]) for name, value in values.items()
+    ]
+    return _fitted(tensors, envelope)
+
+
+def _fitted(pairs: Sequence[tuple[Tensor, TensorSpec]], envelope: Envelope = Envelope.BARE) -> Body:
+    fits = [fitting.fit(tensor, spec, has_batch=envelope is Envelope.INSTANCES) for tensor, spec in pairs]
+    return Body(tuple(tensor for tensor, _ in fits), envelope, fitting.agreed([added for _, added in fits]))
+
+
+def _value(spec: TensorSpec, data: Buffer, media: str) -> Tensor:
+    """One input's value. curl calls a file octet-stream whatever is in it, so that numbers are looked at."""
+    if media == NPY or (spec.datatype != "BYTES" and bytes(data[:6]) == npy.MAGIC):
+        return npy.decode(spec.name, spec.datatype, data)
+    if spec.datatype == "BYTES" and not _is_json(media):
+        found = _parsed_text(data) if not media else None
+        if isinstance(found, str | list):
+            return fitting.of_json(spec, found, may_hold_booleans=True)
+        return _raw(spec, data)
+    if _is_json(media) or media.startswith("text/") or _looks_like_text(data):
+        booleans = b"true" in bytes(data) or b"false" in bytes(data)
+        return fitting.of_json(spec, _parse(data, f"input {spec.name!r}"), may_hold_booleans=booleans)
+    return _raw(spec, data)
+
+
+def _raw(spec: TensorSpec, data: Buffer) -> Tensor:
+    """A tensor of bytes alone: its one free dimension follows from their number. BYTES are one element, as it is."""
+    if spec.datatype == "BYTES":
+        element = np.empty((), np.object_)
+        element[()] = bytes(data)
+        return Tensor(spec.name, spec.datatype, element)
+    if spec.datatype not in DATATYPES:
+        raise InvalidArgument(f"input {spec.name!r} has the datatype {spec.datatype}, which is not served")
+    if spec.shape.count(-1) > 1:
+        raise InvalidArgument(
+            f"input {spec.name!r} has several free dimensions in {list(spec.shape)}: raw bytes do not tell its shape; "
+            "send JSON or .npy"
+        )
+    step = prod(size for size in spec.shape if size != -1) * DATATYPES[spec.datatype].itemsize
+    if -1 in spec.shape and (not step or len(data) % step):
+        raise InvalidArgument(
+            f"input {spec.name!r}: {len(data)} raw bytes are no whole number of {step} bytes, which one step of "
+            f"{list(spec.shape)} of {spec.datatype} takes; JSON is sent as {JSON}"
+        )
+    count = len(data) // step if step else 0
+    return raw.decode(spec.name, spec.datatype, tuple(count if size == -1 else size for size in spec.shape), data)
+
+
+def _parse(data: Buffer, what: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        text = bytes(data)
+        hint = "; NaN and Infinity are not JSON: send raw bytes" if b"NaN" in text or b"Infinity" in text else ""
+        raise InvalidArgument(f"{what} is not valid JSON: {error}{hint}") from None
+
+
+def _parsed_text(data: Buffer) -> Any:
+    """The JSON list, object or string that untyped text for BYTES may be; None for any other text."""
+    if bytes(data[:64]).lstrip()[:1] not in (b"[", b"{", b'"'):
+        return None
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _looks_like_text(data: Buffer) -> bool:
+    """True for UTF-8 without control characters: then it has to be JSON, and raw numbers hardly ever look so."""
+    text = bytes(data)
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.translate(None, _CONTROLS) == text
+
+
+def _check_names(given: Mapping[str, Any], known: Mapping[str, TensorSpec]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        raise InvalidArgument(f"unknown: {_listed(unknown)}; the model's inputs are {_listed(known)}")
+
+
+def _only(specs: Sequence[TensorSpec], what: str) -> TensorSpec:
+    if len(specs) != 1:
+        names = _listed(spec.name for spec in specs)
+        raise InvalidArgument(f"{what} is for a model with one input; this one's are {names}: send them by name")
+    return specs[0]
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(repr(name) for name in sorted(names))
+
+
+def _media(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _is_json(media: str) -> bool:
+    return media == JSON or media.endswith("+json")
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
