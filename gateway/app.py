@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 from typing import Any, cast
+from urllib.parse import urlsplit
 
-import grpc.aio
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
+from gateway.backends.balanced import Balanced, resolve_host
 from gateway.backends.base import Backend
 from gateway.backends.tfserving import TFServing
 from gateway.backends.torchserve import TorchServe
-from gateway.config import Settings, TorchServeServer
+from gateway.config import Settings, TFServingServer, TorchServeServer
 from gateway.errors import DuetError
 from gateway.grpc import server as grpc_server
 from gateway.grpc import tfserving as grpc_tfserving
@@ -32,6 +33,9 @@ from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
 
+#: What errors call the servers.
+_NAMES = {"tfserving": "TensorFlow Serving", "torchserve": "TorchServe"}
+
 
 class Gateway:
     """Both applications and what they share. `start` begins the background work, `aclose` ends it."""
@@ -46,6 +50,7 @@ class Gateway:
             servers=servers,
             variants={model: settings.variants(model) for model in settings.models},
             refresh_seconds=settings.refresh_seconds,
+            discover=settings.discover,
         )
         self._backend = _stack(settings, self._registry, servers, metrics)
         self.http_app = _http_app(settings, self._backend, observer, self)
@@ -81,10 +86,19 @@ def _stack(settings: Settings, registry: Registry, servers: dict[str, Backend], 
     return Deadline(router, default_seconds=settings.default_deadline_seconds)
 
 
-def _server(name: str, server: Any) -> Backend:
-    if isinstance(server, TorchServeServer):
-        return TorchServe(server.endpoint, management=server.management, variant=name, key_file=server.key_file)
-    return TFServing(server.endpoint, variant=name)
+def _server(name: str, server: TFServingServer | TorchServeServer) -> Backend:
+    """All addresses of one server together."""
+    parts = urlsplit(server.endpoint if isinstance(server, TorchServeServer) else f"//{server.endpoint}")
+    host, port = str(parts.hostname), int(parts.port or 0)
+
+    def connect(address: str) -> Backend:
+        authority = f"[{address}]" if ":" in address else address
+        if isinstance(server, TFServingServer):
+            return TFServing(f"{authority}:{port}", variant=name, model_config_file=server.model_config_file)
+        management = f"http://{authority}:{urlsplit(server.management).port}"
+        return TorchServe(f"http://{authority}:{port}", management=management, variant=name, key_file=server.key_file)
+
+    return Balanced(name=_NAMES[server.kind], resolve=lambda: resolve_host(host, port), connect=connect)
 
 
 def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> FastAPI:
@@ -119,14 +133,14 @@ def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway:
     return app
 
 
-def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> grpc.aio.Server:
+def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> grpc_server.Server:
     calls = Calls(observer)
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready),
         **grpc_tfserving.services(backend, calls),
         **grpc_torchserve.services(backend, calls, ready=gateway.ready),
     }
-    return grpc_server.build(services, max_message_bytes=settings.grpc.max_message_bytes)
+    return grpc_server.build(services, max_message_bytes=settings.grpc.max_message_bytes, ending=calls.ending)
 
 
 async def _render_error(_: Request, error: Exception) -> Response:

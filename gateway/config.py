@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gateway.pins import is_model_name
 
 _PREFIX = "DUET__"
 
@@ -45,11 +48,27 @@ class Grpc(_Settings):
 
 
 class TFServingServer(_Settings):
+    """``endpoint``: host:port of its gRPC; a name may stand for several addresses, and they may change.
+
+    ``model_config_file``: the file that the server reads, where it can be read here too; models come and go with it.
+    """
+
     kind: Literal["tfserving"]
     endpoint: str
+    model_config_file: Path | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return _checked(f"//{value}", value, "host:port")
 
 
 class TorchServeServer(_Settings):
+    """``endpoint``: its inference address; a name may stand for several addresses, and they may change.
+
+    ``management`` is on the same hosts, and never open to clients. ``key_file`` is where its tokens lie.
+    """
+
     kind: Literal["torchserve"]
     endpoint: str
     management: str
@@ -58,9 +77,25 @@ class TorchServeServer(_Settings):
     @field_validator("endpoint", "management")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        if not value.startswith("http://"):
-            raise ValueError("must be an address of the form http://host:port")
-        return value.rstrip("/")
+        url = value.rstrip("/")
+        return _checked(url if url.startswith("http://") else "", url, "http://host:port")
+
+    @model_validator(mode="after")
+    def _management_is_on_the_same_host(self) -> TorchServeServer:
+        if urlsplit(self.endpoint).hostname != urlsplit(self.management).hostname:
+            raise ValueError("management must be on the host of endpoint: each address has its own")
+        return self
+
+
+def _checked(url: str, value: str, form: str) -> str:
+    try:
+        parts = urlsplit(url)
+        fits = bool(parts.hostname and parts.port and not parts.path)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"must be an address of the form {form}")
+    return value
 
 
 Server = Annotated[TFServingServer | TorchServeServer, Field(discriminator="kind")]
@@ -84,7 +119,10 @@ class Settings(_Settings):
     grpc: Grpc = Grpc()
     admin: Address = Address(port=8002)
     servers: dict[str, Server]
-    models: dict[str, Model]
+    #: Models with settings of their own, and those of servers that cannot list theirs.
+    models: dict[str, Model] = {}
+    #: Whether what the servers list is served too, though ``models`` does not name it.
+    discover: bool = True
     #: A request without a deadline of its own is answered or failed after this time.
     default_deadline_seconds: Seconds = 30.0
     #: How often the servers are asked which models they have.
@@ -100,7 +138,7 @@ class Settings(_Settings):
         if not self.servers:
             raise ValueError("servers: name at least one")
         for name, model in self.models.items():
-            if not name or set("@/:") & set(name):
+            if not is_model_name(name):
                 raise ValueError(f"models.{name}: a model's name must not be empty or hold any of @ / :")
             for variant in (*model.variants, *([model.default] if model.default else [])):
                 if variant not in self.servers:
@@ -127,7 +165,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} must hold a mapping with at least 'servers' and 'models'")
+        raise ConfigError(f"{path} must hold a mapping with at least 'servers'")
     _override(document, environment)
     try:
         return Settings.model_validate(document)

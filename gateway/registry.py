@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from gateway.backends.base import Backend
 from gateway.errors import DuetError, NotFound, Unavailable
+from gateway.pins import is_model_name
 from gateway.types import ModelMetadata, VersionMetadata
 from gateway.versions import choose
 
 log = logging.getLogger("duet.registry")
 
 _MIN_SECONDS_BETWEEN = 0.1
-_MISSES_ALLOWED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,8 @@ _UNHEARD = VariantState(None, "its server has not answered yet")
 class Registry:
     """Asks each server about each of its models every ``refresh_seconds``, and at once when `suspect` is called.
 
-    ``variants`` maps each model to the names of the variants that it may have, ``servers`` each of those names to the
-    server that serves it. A server that is asked has ``answer_seconds``; it is not ready once it stays silent
-    `_MISSES_ALLOWED` times in a row, since a busy server may be late once.
+    ``variants`` maps each configured model to the names of the variants that it may have, ``servers`` each of those
+    names to the server that serves it. With ``discover``, what a server lists is there too, as long as it lists it.
     """
 
     def __init__(
@@ -48,11 +47,11 @@ class Registry:
         servers: Mapping[str, Backend],
         variants: Mapping[str, Iterable[str]],
         refresh_seconds: float = 1.0,
-        answer_seconds: float = 2.0,
+        discover: bool = False,
     ) -> None:
         self._servers = servers
-        self._answer_seconds = answer_seconds
-        self._misses: dict[tuple[str, str], int] = {}
+        self._discover = discover
+        self._configured = {model: frozenset(names) for model, names in variants.items()}
         self._states: dict[str, dict[str, VariantState]] = {
             model: dict.fromkeys(names, _UNHEARD) for model, names in variants.items()
         }
@@ -115,6 +114,7 @@ class Registry:
                     await wake.wait()
 
     async def _refresh(self, name: str) -> None:
+        await self._find(name)
         models = [model for model, states in self._states.items() if name in states]
         states = await asyncio.gather(*(self._ask(name, model) for model in models))
         for model, state in zip(models, states, strict=True):
@@ -122,22 +122,36 @@ class Registry:
 
     async def _ask(self, name: str, model: str) -> VariantState:
         try:
-            async with asyncio.timeout(self._answer_seconds):
-                state = VariantState(await self._servers[name].metadata(model))
-        except TimeoutError:
-            misses = self._misses[name, model] = self._misses.get((name, model), 0) + 1
-            if misses < _MISSES_ALLOWED:
-                return self._states[model][name]
-            return VariantState(None, "its server does not answer")
+            return VariantState(await self._servers[name].metadata(model))
         except DuetError as error:
             return VariantState(None, error.message)
         except Exception:
             log.exception("asking %s about %s failed", name, model)
             return VariantState(None, "its server gave an answer that could not be understood")
-        self._misses.pop((name, model), None)
-        return state
+
+    async def _find(self, name: str) -> None:
+        """Adds what the server lists, and takes away what it no longer does; what is configured stays."""
+        if not self._discover:
+            return
+        try:
+            listed = await self._servers[name].models()
+        except DuetError:
+            return  # silent: nothing is known to be gone
+        if listed is None:
+            return
+        for model in listed:
+            if is_model_name(model) and model not in self._configured:
+                self._states.setdefault(model, {}).setdefault(name, _UNHEARD)
+        for model in [model for model, states in self._states.items() if name in states]:
+            if model not in listed and model not in self._configured:
+                log.info("%s@%s is gone", model, name)
+                del self._states[model][name]
+                if not self._states[model]:
+                    del self._states[model]
 
     def _note(self, model: str, variant: str, state: VariantState) -> None:
+        if variant not in self._states.get(model, {}):
+            return
         before = self._states[model][variant]
         self._states[model][variant] = state
         if (before.ready, before.reason) == (state.ready, state.reason):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from gateway import signature
@@ -30,8 +30,13 @@ class Router:
         self._rules = rules
 
     def variant(self, model: str, pin: str | None) -> str:
-        """The variant that serves ``model``. Raises NotFound for an unknown model or a pin to a variant it lacks."""
-        variant = pin or (self._rules[model].default if model in self._rules else "")
+        """The variant that serves ``model``. Raises NotFound for an unknown model or a pin to a variant it lacks.
+
+        A model that nobody configured has no rule: its first variant serves it, in the order of the servers.
+        """
+        found = self._registry.variants(model)
+        rule = self._rules.get(model)
+        variant = pin or (rule.default if rule else next(name for name in self._backends if name in found))
         self._registry.variant(model, variant)
         return variant
 
@@ -46,7 +51,8 @@ class Router:
                 known = ", ".join(sorted(version.signatures)) or "none"
                 raise InvalidArgument(f"no signature {request.signature_name!r}; the model's signatures are {known}")
             routed = replace(request, variant=variant, version=version.version)
-            allow = self._rules[request.model].allow_non_finite
+            rule = self._rules.get(request.model)
+            allow = rule is not None and rule.allow_non_finite
             checked = signature.check(routed, declared, allow_non_finite=allow)
             return await self._backends[variant].infer(checked)
         except DuetError as error:
@@ -63,6 +69,9 @@ class Router:
         if state.metadata is None:
             raise Unavailable(f"{name}@{variant} is not ready: {state.reason}", retry_after_seconds=1)
         return state.metadata
+
+    async def models(self) -> Collection[str]:
+        return sorted(self._registry.models)
 
     async def aclose(self) -> None:
         for backend in self._backends.values():

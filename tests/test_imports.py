@@ -14,6 +14,7 @@ WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "aiohttp", "grpc
 ROOMS = {"gateway", "models", "serving", "loadtest"}
 
 _FRONT = {"types", "errors", "pins", "versions", "codecs", "backends.base", "metrics", "observation", "__version__"}
+_FRONT |= {"information", "statistics"}
 
 #: Part of the gateway -> the parts of the gateway that it may import.
 ALLOWED = {
@@ -25,8 +26,10 @@ ALLOWED = {
     "backends": {"types", "errors", "protos", "codecs", "backends"},
     "layers": {"types", "errors", "backends.base", "metrics", "layers"},
     "versions": {"types", "errors"},
-    "observation": {"types", "errors", "metrics", "logging"},
-    "registry": {"types", "errors", "versions", "backends.base"},
+    "statistics": set(),
+    "information": {"types", "errors", "statistics", "codecs", "backends.base"},
+    "observation": {"types", "errors", "metrics", "statistics", "logging"},
+    "registry": {"types", "errors", "pins", "versions", "backends.base"},
     "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
     "rest": _FRONT | {"rest"},
     "grpc": _FRONT | {"grpc", "protos"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from gateway.types import InferRequest, InferResponse, ModelMetadata
@@ -14,6 +15,10 @@ class Backend(Protocol):
 
     async def metadata(self, model: str) -> ModelMetadata:
         """The model's versions and signatures. Raises NotFound, or Unavailable where the server is silent."""
+        ...
+
+    async def models(self) -> Collection[str] | None:
+        """The names of the models that are there; None where that cannot be asked."""
         ...
 
     async def aclose(self) -> None: ...
@@ -30,6 +35,9 @@ class Layer:
 
     async def metadata(self, model: str) -> ModelMetadata:
         return await self.inner.metadata(model)
+
+    async def models(self) -> Collection[str] | None:
+        return await self.inner.models()
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from gateway import errors
+from gateway.codecs import model_config
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, VersionMetadata
@@ -42,10 +44,14 @@ _ERRORS: dict[grpc.StatusCode, type[errors.DuetError]] = {
 
 
 class TFServing:
-    """The Backend that one TensorFlow Serving endpoint is. ``variant`` is the name that its answers carry."""
+    """The Backend that one TensorFlow Serving endpoint is. ``variant`` is the name that its answers carry.
 
-    def __init__(self, endpoint: str, *, variant: str) -> None:
+    ``model_config_file`` is the file that the server itself reads (its flag of that name): no call lists its models.
+    """
+
+    def __init__(self, endpoint: str, *, variant: str, model_config_file: Path | None = None) -> None:
         self.endpoint = endpoint
+        self._model_config_file = model_config_file
         self._variant = variant
         self._channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
         self._predict = self._channel.unary_unary(
@@ -85,6 +91,15 @@ class TFServing:
         self._forget_all_but(model, versions)
         default = max((version.version for version in versions.values() if version.ready), default=None)
         return ModelMetadata(model, self._variant, PLATFORM, versions, default)
+
+    async def models(self) -> Collection[str] | None:
+        if self._model_config_file is None:
+            return None
+        try:
+            return model_config.names(self._model_config_file.read_text())
+        except (OSError, errors.InvalidArgument) as error:
+            log.warning("%s: %s", self._model_config_file, error)
+            raise errors.Unavailable("TensorFlow Serving's model configuration cannot be read") from error
 
     async def aclose(self) -> None:
         await self._channel.close()

@@ -6,6 +6,7 @@ status codes cannot be told apart: an unknown model and a full queue are both IN
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -88,11 +89,29 @@ class TorchServe:
             model, self._variant, PLATFORM, dict(sorted(versions.items())), _default(versions, str(default))
         )
 
+    async def models(self) -> Collection[str]:
+        await self._renew_keys()
+        names: list[str] = []
+        start = "0"
+        while start.isdecimal():
+            page = await self._managed(f"/models?limit=1000&next_page_token={start}")
+            if not isinstance(page, dict):
+                raise errors.DataLoss("TorchServe lists its models in no known form")
+            names += [str(entry["modelName"]) for entry in page.get("models", []) if "modelName" in entry]
+            start = str(page.get("nextPageToken", ""))
+        return names
+
     async def aclose(self) -> None:
         await self._inference.aclose()
         await self._management.aclose()
 
     async def _describe(self, path: str) -> list[dict[str, Any]]:
+        entries = await self._managed(path)
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise errors.DataLoss("TorchServe describes a model in no known form")
+        return entries
+
+    async def _managed(self, path: str) -> Any:
         try:
             response = await self._management.request("GET", path, headers=self._keys.management)
             if response.status == 400 and self._refused_key(response):
@@ -104,12 +123,9 @@ class TorchServe:
         if response.status != 200:
             raise _failure(response)
         try:
-            entries = orjson.loads(response.body)
+            return orjson.loads(response.body)
         except orjson.JSONDecodeError:
-            entries = None
-        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-            raise errors.DataLoss("TorchServe describes a model in no known form")
-        return entries
+            raise errors.DataLoss("TorchServe's management sent no JSON") from None
 
     async def _signature(self, model: str, version: int) -> Signature | None:
         known = self._signatures.get((model, version))

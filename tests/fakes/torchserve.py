@@ -127,6 +127,9 @@ def _refused(fake: FakeTorchServe, request: BaseHTTPRequestHandler) -> Answer | 
 
 def _describe(fake: FakeTorchServe, path: str) -> Answer:
     path, _, query = path.partition("?")
+    if path == "/models":
+        listed = {"models": [{"modelName": name, "modelUrl": f"{name}.mar"} for name in sorted(fake.models)]}
+        return 200, {"content-type": "application/json"}, json.dumps(listed).encode()
     _, _, name, *rest = path.split("/")
     versions = fake.models.get(name)
     if versions is None:

@@ -50,6 +50,9 @@ class Doubler:
         }
         return ModelMetadata(model, self.variant, "test", versions, 1)
 
+    async def models(self) -> None:
+        return None
+
     async def aclose(self) -> None:
         pass
 
