@@ -14,6 +14,7 @@ from models import (
     image_classifier,
     linear_regression,
     logistic_regression,
+    lstm_text_generator,
     mlp,
     rnn,
     text_classifier,
@@ -30,6 +31,7 @@ CATALOG: dict[str, ModelSpec] = {
         convnet,
         image_classifier,
         rnn,
+        lstm_text_generator,
         text_classifier,
     )
 }

@@ -121,7 +121,7 @@ class ModelSpec:
     the held-out rows. `file_reader` reads a file of the user's own as data. `from_data` gives the weights that come
     from the rows to train on and not from chance. `labels` are what the places of the last axis of the first output
     stand for, where that is not their number. `show` puts one row of the first output into words where neither its
-    first number nor the place of its greatest is the answer.
+    first number nor the place of its greatest is the answer, and `request` makes an example that is no row of the data.
     """
 
     name: str
@@ -137,6 +137,7 @@ class ModelSpec:
     measure: Measure = ACCURACY
     show: Callable[[Sequence[float]], str] | None = field(default=None, repr=False)
     file_reader: Callable[[Path], Dataset] | None = field(default=None, repr=False)
+    request: Callable[[], Example] | None = field(default=None, repr=False)
     from_data: Callable[[Split], dict[str, Array]] | None = field(default=None, repr=False)
     labels: tuple[str, ...] = field(default=(), repr=False)
     versions: tuple[int, ...] = (NATIVE, TRANSPLANTED)
@@ -184,12 +185,14 @@ class ModelSpec:
         return self.labels[place] if self.labels else str(place)
 
     def example(self) -> Example:
-        """The first held-out row of the default data, which no training has seen.
+        """The first held-out row of the default data, which no training has seen, or the model's own `request`.
 
         >>> from models.catalog import CATALOG
         >>> CATALOG["linear_regression"].example()
         Example(inputs={'x': [[5.0]]}, answer=4.0)
         """
+        if self.request:
+            return self.request()
         row = self.datasets[self.default_dataset]().held_out.rows(slice(0, 1))
         inputs = {spec.name: array.tolist() for spec, array in zip(self.inputs, row.inputs, strict=True)}
         return Example(inputs=inputs, answer=float(np.ravel(row.targets)[0]))

@@ -54,6 +54,8 @@ tf.config.set_visible_devices([], "GPU")
 tf.config.experimental.enable_op_determinism()
 
 DTYPES = {"FP32": tf.float32, "FP64": tf.float64, "INT32": tf.int32, "INT64": tf.int64, "BYTES": tf.string}
+# The same of the kernels in the cell of a recurrent layer; PyTorch numbers its layers, and these have one.
+CELL_PARTS = {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0"}
 # Keras names a layer's variables by their part in it; the canonical names are PyTorch's. Others are alike in both.
 PARTS = {
     "kernel": "weight",
@@ -160,8 +162,10 @@ def canonical(variables: list[Variable]) -> Weights:
 
 
 def canonical_name(path: str) -> str:
-    """`sequential/hidden/kernel` is PyTorch's `hidden.weight`."""
-    *_, layer, part = path.split("/")
+    """`sequential/hidden/kernel` is PyTorch's `hidden.weight`, `lstm/lstm_cell/kernel` its `lstm.weight_ih_l0`."""
+    *above, layer, part = path.split("/")
+    if layer.endswith("_cell"):
+        return f"{above[-1]}.{CELL_PARTS[part]}"
     return f"{layer}.{PARTS.get(part, part)}"
 
 

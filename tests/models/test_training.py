@@ -77,6 +77,7 @@ BARS = {
     "convnet": ("accuracy", 0.96),
     "image_classifier": ("accuracy", 0.97),
     "rnn": ("accuracy", 0.90),
+    "lstm_text_generator": ("perplexity", 6),
     "text_classifier": ("accuracy", 0.95),
 }
 
