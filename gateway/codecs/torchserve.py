@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from math import prod
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,12 +21,29 @@ import orjson
 
 from gateway.codecs import fitting, json, multipart, npy, raw, v2
 from gateway.codecs.raw import Buffer
-from gateway.errors import InvalidArgument, NotAcceptable
-from gateway.types import DATATYPES, InferResponse, Parameter, Signature, Tensor, TensorSpec
+from gateway.codecs.torchserve_values import (
+    JSON,
+    NPY,
+    OCTETS,
+    is_json,
+    looks_like_text,
+    media_type,
+    of_part,
+    of_raw_bytes,
+    parse,
+    parsed_text,
+)
+from gateway.errors import InvalidArgument, NotAcceptable, NotFound
+from gateway.types import (
+    DEFAULT_SIGNATURE,
+    InferResponse,
+    Parameter,
+    Signature,
+    Tensor,
+    TensorSpec,
+    VersionMetadata,
+)
 
-JSON = "application/json"
-OCTETS = "application/octet-stream"
-NPY = "application/x-npy"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
@@ -35,7 +51,16 @@ MULTIPART = "multipart/form-data"
 _BODY_NAMES = frozenset({"data", "body"})
 _VERSION = re.compile(r"([0-9]{1,18})(\.0+)?")
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
-_CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in b"\t\n\r")
+
+
+class ModelNotFound(NotFound):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"Model not found: {model}")
+
+
+class VersionNotFound(NotFound):
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(f"Model version: {version} does not exist for model: {model}")
 
 
 class Envelope(Enum):
@@ -59,6 +84,14 @@ class Body:
     id: str = ""
     form: v2.OutputForm = v2.OutputForm()  # noqa: RUF009 - frozen
 
+    @property
+    def variant(self) -> str | None:
+        """The pin among the Open Inference Protocol's parameters. Raises InvalidArgument."""
+        pin = self.parameters.get("variant")
+        if pin is not None and not isinstance(pin, str):
+            raise InvalidArgument("parameter 'variant' must be a string")
+        return pin
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -73,6 +106,16 @@ def version(text: str) -> int | None:
     """TorchServe's "2" and "2.0" are version 2; None for what is no whole number."""
     match = _VERSION.fullmatch(text)
     return int(match[1]) if match else None
+
+
+def signature_of(chosen: VersionMetadata) -> Signature:
+    """The signature that bodies are read by. Raises InvalidArgument where a SavedModel has no default one."""
+    if chosen.signature is None:
+        known = ", ".join(sorted(chosen.signatures)) or "none"
+        raise InvalidArgument(
+            f"this call needs the signature {DEFAULT_SIGNATURE!r}; the model's signatures are {known}"
+        )
+    return chosen.signature
 
 
 def accepted(header: str | None) -> str | None:
@@ -97,19 +140,19 @@ def decode(
     """
     specs = signature.inputs
     if header_length == 0:
-        inputs = _fitted([(_raw(_only(specs, "a raw request"), body), specs[0])]).inputs
+        inputs = _fitted([(of_raw_bytes(_only(specs, "a raw request"), body), specs[0])]).inputs
         return Body(inputs, Envelope.V2, form=v2.OutputForm(all_binary=True))
     if header_length is not None:
         return _of_v2(body, header_length)
-    media = _media(content_type)
+    media = media_type(content_type)
     if media == MULTIPART:
         parts = multipart.decode(body, content_type or "")
-        return _named({name: (part.data, _media(part.content_type)) for name, part in parts.items()}, specs)
+        return _named({name: (part.data, media_type(part.content_type)) for name, part in parts.items()}, specs)
     if media == FORM:
         return _form(body, specs)
     if media == OCTETS and not body.startswith(npy.MAGIC):
         spec = _only(specs, "raw bytes")
-        return _fitted([(_raw(spec, body), spec)])
+        return _fitted([(of_raw_bytes(spec, body), spec)])
     return _whole(body, media, specs)
 
 
@@ -193,7 +236,7 @@ def _named(parts: Mapping[str, tuple[Buffer, str]], specs: Sequence[TensorSpec])
         if name in _BODY_NAMES and name not in known:
             return _whole(data, media, specs)
     _check_names(parts, known)
-    return _fitted([(_value(known[name], data, media), known[name]) for name, (data, media) in parts.items()])
+    return _fitted([(of_part(known[name], data, media), known[name]) for name, (data, media) in parts.items()])
 
 
 def _whole(data: Buffer, media: str, specs: Sequence[TensorSpec]) -> Body:
@@ -204,12 +247,12 @@ def _whole(data: Buffer, media: str, specs: Sequence[TensorSpec]) -> Body:
     if media == NPY or (bytes(data[:6]) == npy.MAGIC and not takes_text):
         spec = _only(specs, "an .npy file")
         return _fitted([(npy.decode(spec.name, spec.datatype, data), spec)])
-    if not _is_json(media):
-        if takes_text and (media or not isinstance(_parsed_text(data), dict)):
-            return _fitted([(_value(specs[0], data, media), specs[0])])
-        if len(specs) == 1 and not _looks_like_text(data):
-            return _fitted([(_raw(specs[0], data), specs[0])])
-    return _of_document(_parse(data, "the body"), bytes(data), specs)
+    if not is_json(media):
+        if takes_text and (media or not isinstance(parsed_text(data), dict)):
+            return _fitted([(of_part(specs[0], data, media), specs[0])])
+        if len(specs) == 1 and not looks_like_text(data):
+            return _fitted([(of_raw_bytes(specs[0], data), specs[0])])
+    return _of_document(parse(data, "the body"), bytes(data), specs)
 
 
 def _of_document(message: Any, data: bytes, specs: Sequence[TensorSpec]) -> Body:
@@ -265,73 +308,6 @@ def _fitted(pairs: Sequence[tuple[Tensor, TensorSpec]], envelope: Envelope = Env
     return Body(tuple(tensor for tensor, _ in fits), envelope, fitting.agreed([added for _, added in fits]))
 
 
-def _value(spec: TensorSpec, data: Buffer, media: str) -> Tensor:
-    """One input's value. curl calls a file octet-stream whatever is in it, so that numbers are looked at."""
-    if media == NPY or (spec.datatype != "BYTES" and bytes(data[:6]) == npy.MAGIC):
-        return npy.decode(spec.name, spec.datatype, data)
-    if spec.datatype == "BYTES" and not _is_json(media):
-        found = _parsed_text(data) if not media else None
-        if isinstance(found, str | list):
-            return fitting.of_json(spec, found, may_hold_booleans=True)
-        return _raw(spec, data)
-    if _is_json(media) or media.startswith("text/") or _looks_like_text(data):
-        booleans = b"true" in bytes(data) or b"false" in bytes(data)
-        return fitting.of_json(spec, _parse(data, f"input {spec.name!r}"), may_hold_booleans=booleans)
-    return _raw(spec, data)
-
-
-def _raw(spec: TensorSpec, data: Buffer) -> Tensor:
-    """A tensor of bytes alone: its one free dimension follows from their number. BYTES are one element, as it is."""
-    if spec.datatype == "BYTES":
-        element = np.empty((), np.object_)
-        element[()] = bytes(data)
-        return Tensor(spec.name, spec.datatype, element)
-    if spec.datatype not in DATATYPES:
-        raise InvalidArgument(f"input {spec.name!r} has the datatype {spec.datatype}, which is not served")
-    if spec.shape.count(-1) > 1:
-        raise InvalidArgument(
-            f"input {spec.name!r} has several free dimensions in {list(spec.shape)}: raw bytes do not tell its shape; "
-            "send JSON or .npy"
-        )
-    step = prod(size for size in spec.shape if size != -1) * DATATYPES[spec.datatype].itemsize
-    if -1 in spec.shape and (not step or len(data) % step):
-        raise InvalidArgument(
-            f"input {spec.name!r}: {len(data)} raw bytes are no whole number of {step} bytes, which one step of "
-            f"{list(spec.shape)} of {spec.datatype} takes; JSON is sent as {JSON}"
-        )
-    count = len(data) // step if step else 0
-    return raw.decode(spec.name, spec.datatype, tuple(count if size == -1 else size for size in spec.shape), data)
-
-
-def _parse(data: Buffer, what: str) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        text = bytes(data)
-        hint = "; NaN and Infinity are not JSON: send raw bytes" if b"NaN" in text or b"Infinity" in text else ""
-        raise InvalidArgument(f"{what} is not valid JSON: {error}{hint}") from None
-
-
-def _parsed_text(data: Buffer) -> Any:
-    """The JSON list, object or string that untyped text for BYTES may be; None for any other text."""
-    if bytes(data[:64]).lstrip()[:1] not in (b"[", b"{", b'"'):
-        return None
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _looks_like_text(data: Buffer) -> bool:
-    """True for UTF-8 without control characters: then it has to be JSON, and raw numbers hardly ever look so."""
-    text = bytes(data)
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return text.translate(None, _CONTROLS) == text
-
-
 def _check_names(given: Mapping[str, Any], known: Mapping[str, TensorSpec]) -> None:
     if unknown := [name for name in given if name not in known]:
         raise InvalidArgument(f"unknown: {_listed(unknown)}; the model's inputs are {_listed(known)}")
@@ -346,14 +322,6 @@ def _only(specs: Sequence[TensorSpec], what: str) -> TensorSpec:
 
 def _listed(names: Any) -> str:
     return ", ".join(repr(name) for name in sorted(names))
-
-
-def _media(content_type: str | None) -> str:
-    return (content_type or "").partition(";")[0].strip().lower()
-
-
-def _is_json(media: str) -> bool:
-    return media == JSON or media.endswith("+json")
 
 
 def _weight(text: str) -> float:

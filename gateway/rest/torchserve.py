@@ -48,10 +48,6 @@ TYPES: dict[Code, str] = {
 _ABSENT = ("predictions", "explanations", "invocations", "models", "workflows", "wfpredict")
 
 
-class VersionNotFound(NotFound):
-    pass
-
-
 class ResourceNotFound(NotFound):
     def __init__(self) -> None:
         super().__init__("Requested resource is not found, please refer to API document.")
@@ -60,7 +56,7 @@ class ResourceNotFound(NotFound):
 def render(error: DuetError) -> tuple[int, asgi.Headers, bytes]:
     """An error as TorchServe shows it: ``{"code", "type", "message"}``."""
     status = errors.status(error)
-    kinds = {VersionNotFound: "ModelVersionNotFoundException", ResourceNotFound: "ResourceNotFoundException"}
+    kinds = {codec.VersionNotFound: "ModelVersionNotFoundException", ResourceNotFound: "ResourceNotFoundException"}
     kind = "BadRequestException" if status == 413 else kinds.get(type(error), TYPES[error.code])
     body = orjson.dumps({"code": status, "type": kind, "message": error.message})
     return status, [asgi.JSON, *errors.headers(error)], body
@@ -90,11 +86,15 @@ class Predictions(InferEndpoint):
         pin, metadata, chosen = await self._find(scope)
         target = Target(metadata.model, metadata.variant, chosen.version)
         try:
-            decoded = _decode(scope, body, _signature(chosen))
-            request = _request(metadata.model, pin, chosen.version if _path(scope)[1] else None, decoded)
+            decoded = _decode(scope, body, codec.signature_of(chosen))
+            variant = pins.agree(pin, decoded.variant)
         except DuetError as error:
             error.target = target
             raise
+        version = chosen.version if _path(scope)[1] else None
+        request = InferRequest(
+            metadata.model, decoded.inputs, decoded.outputs, version, variant, decoded.parameters, decoded.id
+        )
         seen.timings["decode"] = perf_counter() - start
         response = await self.backend.infer(request)
         seen.answered(request, response)
@@ -118,11 +118,11 @@ class Predictions(InferEndpoint):
         try:
             metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
         except NotFound as error:
-            raise NotFound(error.message if variant else f"Model not found: {model}") from None
+            raise error if variant else codec.ModelNotFound(model) from None
         version = codec.version(text) if text else None
         try:
             if text and version not in metadata.versions:
-                raise VersionNotFound(f"Model version: {text} does not exist for model: {model}")
+                raise codec.VersionNotFound(model, text)
             return variant, metadata, choose(metadata, version)
         except DuetError as error:
             error.target = Target(model, metadata.variant, None)
@@ -130,7 +130,7 @@ class Predictions(InferEndpoint):
 
     async def _describe(self, scope: asgi.Scope) -> tuple[int, dict[str, Any]]:
         _, metadata, chosen = await self._find(scope)
-        return 200, torchserve_openapi.model(scope["path"], metadata.model, _signature(chosen))
+        return 200, torchserve_openapi.model(scope["path"], metadata.model, codec.signature_of(chosen))
 
 
 class Told:
@@ -174,21 +174,6 @@ def _decode(scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
     if asgi.header(scope, b"content-encoding") not in (None, b"identity"):
         raise Unimplemented("no Content-Encoding is taken here; send the body as it is")
     return codec.decode(body, signature, _text(scope, b"content-type"), _header_length(scope))
-
-
-def _request(model: str, pin: str | None, version: int | None, body: codec.Body) -> InferRequest:
-    parameter = body.parameters.get("variant")
-    if parameter is not None and not isinstance(parameter, str):
-        raise InvalidArgument("parameter 'variant' must be a string")
-    variant = pins.agree(pin, parameter)
-    return InferRequest(model, body.inputs, body.outputs, version, variant, body.parameters, body.id)
-
-
-def _signature(chosen: VersionMetadata) -> Signature:
-    if chosen.signature is None:
-        known = ", ".join(sorted(chosen.signatures)) or "none"
-        raise InvalidArgument(f"the model has no signature 'serving_default', which this call needs; it has {known}")
-    return chosen.signature
 
 
 def _path(scope: asgi.Scope) -> tuple[str, str]:

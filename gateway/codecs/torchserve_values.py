@@ -1,0 +1,95 @@
+"""One input's value as TorchServe's clients send it: JSON, ``.npy``, raw bytes, or text for BYTES."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.codecs import fitting, npy, raw
+from gateway.codecs.raw import Buffer
+from gateway.errors import InvalidArgument
+from gateway.types import DATATYPES, Tensor, TensorSpec
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+NPY = "application/x-npy"
+
+_CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in b"\t\n\r")
+
+
+def media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def is_json(media: str) -> bool:
+    return media == JSON or media.endswith("+json")
+
+
+def of_part(spec: TensorSpec, data: Buffer, media: str) -> Tensor:
+    """One input's value. curl calls a file octet-stream whatever is in it, so that numbers are looked at."""
+    if media == NPY or (spec.datatype != "BYTES" and bytes(data[:6]) == npy.MAGIC):
+        return npy.decode(spec.name, spec.datatype, data)
+    if spec.datatype == "BYTES" and not is_json(media):
+        found = parsed_text(data) if not media else None
+        if isinstance(found, str | list):
+            return fitting.of_json(spec, found, may_hold_booleans=True)
+        return of_raw_bytes(spec, data)
+    if is_json(media) or media.startswith("text/") or looks_like_text(data):
+        booleans = b"true" in bytes(data) or b"false" in bytes(data)
+        return fitting.of_json(spec, parse(data, f"input {spec.name!r}"), may_hold_booleans=booleans)
+    return of_raw_bytes(spec, data)
+
+
+def of_raw_bytes(spec: TensorSpec, data: Buffer) -> Tensor:
+    """A tensor of bytes alone: its one free dimension follows from their number. BYTES are one element, as it is."""
+    if spec.datatype == "BYTES":
+        element = np.empty((), np.object_)
+        element[()] = bytes(data)
+        return Tensor(spec.name, spec.datatype, element)
+    if spec.datatype not in DATATYPES:
+        raise InvalidArgument(f"input {spec.name!r} has the datatype {spec.datatype}, which is not served")
+    if spec.shape.count(-1) > 1:
+        raise InvalidArgument(
+            f"input {spec.name!r} has several free dimensions in {list(spec.shape)}: raw bytes do not tell its shape; "
+            "send JSON or .npy"
+        )
+    step = prod(size for size in spec.shape if size != -1) * DATATYPES[spec.datatype].itemsize
+    if -1 in spec.shape and (not step or len(data) % step):
+        raise InvalidArgument(
+            f"input {spec.name!r}: {len(data)} raw bytes are no whole number of {step} bytes, which one step of "
+            f"{list(spec.shape)} of {spec.datatype} takes; JSON is sent as {JSON}"
+        )
+    count = len(data) // step if step else 0
+    return raw.decode(spec.name, spec.datatype, tuple(count if size == -1 else size for size in spec.shape), data)
+
+
+def parse(data: Buffer, what: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        text = bytes(data)
+        hint = "; NaN and Infinity are not JSON: send raw bytes" if b"NaN" in text or b"Infinity" in text else ""
+        raise InvalidArgument(f"{what} is not valid JSON: {error}{hint}") from None
+
+
+def parsed_text(data: Buffer) -> Any:
+    """The JSON list, object or string that untyped text for BYTES may be; None for any other text."""
+    if bytes(data[:64]).lstrip()[:1] not in (b"[", b"{", b'"'):
+        return None
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def looks_like_text(data: Buffer) -> bool:
+    """True for UTF-8 without control characters: then it has to be JSON, and raw numbers hardly ever look so."""
+    text = bytes(data)
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.translate(None, _CONTROLS) == text
