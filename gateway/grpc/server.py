@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import grpc
@@ -11,7 +12,26 @@ import grpc.aio
 Services = Mapping[str, Mapping[str, grpc.RpcMethodHandler]]
 
 
-def build(services: Services, *, max_message_bytes: int) -> grpc.aio.Server:
+class Server:
+    """grpc.aio's server, which tells open streams to end (``ending``) before it waits for the calls in flight."""
+
+    def __init__(self, inner: grpc.aio.Server, ending: asyncio.Event) -> None:
+        self._inner = inner
+        self._ending = ending
+
+    def add_insecure_port(self, address: str) -> int:
+        return int(self._inner.add_insecure_port(address))
+
+    async def start(self) -> None:
+        await self._inner.start()
+
+    async def stop(self, grace_seconds: float | None) -> None:
+        """Takes no new calls; those in flight have ``grace_seconds``, None for none at all."""
+        self._ending.set()
+        await self._inner.stop(grace_seconds)
+
+
+def build(services: Services, *, max_message_bytes: int, ending: asyncio.Event) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it."""
     server = grpc.aio.server(
         options=[
@@ -27,4 +47,4 @@ def build(services: Services, *, max_message_bytes: int) -> grpc.aio.Server:
     )
     for name, methods in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
-    return server
+    return Server(server, ending)
