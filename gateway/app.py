@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from gateway.backends.tfserving import TFServing
 from gateway.backends.torchserve import TorchServe
 from gateway.config import Settings, TFServingServer, TorchServeServer
 from gateway.errors import DuetError
+from gateway.grpc import health
 from gateway.grpc import server as grpc_server
 from gateway.grpc import tfserving as grpc_tfserving
 from gateway.grpc import torchserve as grpc_torchserve
@@ -60,6 +62,9 @@ class Gateway:
     def ready(self) -> bool:
         """True while at least one model is ready and the gateway is not about to stop."""
         return not self.draining and self._registry.any_ready
+
+    def models(self) -> Iterable[str]:
+        return self._registry.models
 
     async def start(self) -> None:
         self._registry.start()
@@ -113,7 +118,9 @@ def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway:
     app.router.routes.extend(
         torchserve.routes(backend, ready=gateway.ready, metrics=metrics, max_body_bytes=max_body_bytes)
     )
-    app.include_router(v2.information(backend, ready=gateway.ready))
+    app.include_router(
+        v2.information(backend, ready=gateway.ready, models=gateway.models, statistics=observer.statistics)
+    )
     app.add_middleware(Observed, observer=observer)
     app.add_exception_handler(DuetError, _render_error)
     app.add_exception_handler(HTTPException, _render_http_exception)
@@ -136,10 +143,11 @@ def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway:
 def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> grpc_server.Server:
     calls = Calls(observer)
     services = {
-        **grpc_v2.services(backend, calls, ready=gateway.ready),
+        **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
         **grpc_tfserving.services(backend, calls),
         **grpc_torchserve.services(backend, calls, ready=gateway.ready),
     }
+    services |= health.services(calls, ready=gateway.ready, names=services)
     return grpc_server.build(services, max_message_bytes=settings.grpc.max_message_bytes, ending=calls.ending)
 
 

@@ -10,6 +10,7 @@ from time import perf_counter, time
 from gateway.errors import DuetError
 from gateway.logging import AccessLog
 from gateway.metrics import UNKNOWN, Metrics
+from gateway.statistics import Served, Statistics
 from gateway.types import InferRequest, InferResponse
 
 #: What a client may choose as its request's id; anything else is replaced, so that no log line can be forged.
@@ -52,10 +53,11 @@ class Observation:
 
 
 class Observer:
-    """Begins observations, and turns finished ones into metrics and access lines."""
+    """Begins observations, and turns finished ones into metrics, statistics and access lines."""
 
     def __init__(self, *, metrics: Metrics, access_log: AccessLog) -> None:
         self.metrics = metrics
+        self.statistics = Statistics()
         self._access_log = access_log
 
     def begin(self, request_id: str | None, traceparent: str | None) -> Observation:
@@ -72,6 +74,10 @@ class Observer:
             self.metrics.request_seconds(*served).observe(seconds)
             if seen.rows:
                 self.metrics.rows(*served).inc(seen.rows)
+            if seen.version:
+                known = Served(seen.model, seen.variant, seen.version)
+                ok = seen.code == "OK"
+                self.statistics.record(known, ok=ok, seconds=seconds, rows=seen.rows, timings=seen.timings)
         self._access_log.write(
             {
                 "time": round(time(), 3),

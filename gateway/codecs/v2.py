@@ -1,21 +1,23 @@
 """The Open Inference Protocol's REST bodies, JSON and binary tensor extension, in both directions.
 
 Sources: open-inference-protocol ``specification/protocol/inference_rest.md``; Triton
-``docs/protocol/extension_binary_data.md``. The gateway's front decodes requests and encodes responses; the TorchServe
-backend, whose generic handler speaks the binary form, does the reverse.
+``docs/protocol/extension_{binary_data,classification}.md``. The gateway's front decodes requests and encodes responses;
+the TorchServe backend, whose generic handler speaks the binary form, does the reverse.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import numpy as np
 import orjson
 
-from gateway.codecs import json, raw
-from gateway.errors import DataLoss, InvalidArgument
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Parameter, Signature, Tensor, TensorSpec
+from gateway.codecs import classification, json, raw
+from gateway.errors import DataLoss, InvalidArgument, NotFound
+from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
 #: Length in bytes of the JSON part of a body with binary tensors behind it.
 HEADER_LENGTH = "inference-header-content-length"
@@ -25,15 +27,20 @@ MAX_RANK = 32
 #: Far above what any body limit lets in, far below where the product of a shape overflows.
 MAX_ELEMENTS = 1 << 40
 
+#: Asks a stream to mark the last answer to a request.
+EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
+
+_RAW = "Inference-Header-Content-Length is 0, so the body is the input's bytes and nothing else; that"
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
 @dataclass(frozen=True, slots=True)
 class OutputForm:
-    """Which outputs the client wants as binary data."""
+    """Which outputs the client wants as binary data, and of which it wants the best classes, and how many."""
 
     all_binary: bool = False
     by_name: dict[str, bool] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
 
     def binary(self, name: str) -> bool:
         return self.by_name.get(name, self.all_binary)
@@ -58,18 +65,45 @@ def decode_request(body: bytes, header_length: int | None = None) -> InferBody:
     document, binary = _split(body, header_length)
     message = _parse(document)
     parameters = _parameters(message.get("parameters"), "the request")
+    check_parameters(parameters)
     all_binary = parameters.pop("binary_data_output", False)
     if not isinstance(all_binary, bool):
         raise InvalidArgument("parameter 'binary_data_output' must be true or false")
     request_id = message.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidArgument("'id' must be a string")
-    names, by_name = _wanted_outputs(message.get("outputs"))
+    names, form = _wanted_outputs(message.get("outputs"), all_binary)
     entries = message.get("inputs")
     if not isinstance(entries, list) or not entries:
         raise InvalidArgument("'inputs' must be a list of at least one tensor")
     inputs = _tensors(entries, binary, may_hold_booleans=b"true" in document or b"false" in document)
-    return InferBody(inputs, names, parameters, request_id, OutputForm(all_binary, by_name))
+    return InferBody(inputs, names, parameters, request_id, form)
+
+
+def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
+    """A body that is the only input's bytes (header value 0): a batch of 1, and all outputs come back as binary data.
+
+    One further dimension may be free. BYTES is one element, without a length before it. Raises InvalidArgument.
+    """
+    if len(signature.inputs) != 1:
+        raise InvalidArgument(f"{_RAW} needs a model with one input; this one has {len(signature.inputs)}")
+    (spec,) = signature.inputs
+    shape = [1, *spec.shape[1:]] if spec.shape[:1] == (-1,) else list(spec.shape)
+    form = OutputForm(all_binary=True)
+    if spec.datatype == "BYTES":
+        if prod(shape) != 1:
+            raise InvalidArgument(f"{_RAW} takes one string; input {spec.name!r} has the shape {list(spec.shape)}")
+        text = np.empty(1, np.object_)
+        text[0] = bytes(body)
+        return InferBody((Tensor(spec.name, spec.datatype, text.reshape(shape)),), (), {}, "", form)
+    if shape.count(-1) > 1:
+        raise InvalidArgument(f"{_RAW} needs at most one free dimension besides the batch; {spec.name!r} has more")
+    row = prod(size for size in shape if size != -1) * DATATYPES[spec.datatype].itemsize
+    shape = [len(body) // row if size == -1 and row else size for size in shape]
+    try:
+        return InferBody((raw.decode(spec.name, spec.datatype, tuple(shape), body),), (), {}, "", form)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{_RAW} does not fit: {error.message}") from None
 
 
 def encode_response(
@@ -80,7 +114,8 @@ def encode_response(
     if request_id:
         message["id"] = request_id
     blobs: list[bytes | memoryview] = []
-    message["outputs"] = [_entry(tensor, form.binary(tensor.name), blobs) for tensor in response.outputs]
+    outputs = classification.best(response.outputs, form.classes)
+    message["outputs"] = [_entry(tensor, form.binary(tensor.name), blobs) for tensor in outputs]
     document = orjson.dumps(message, option=_JSON_OPTIONS)
     if not any(blobs):
         return [document], None
@@ -109,19 +144,58 @@ def decode_response(body: bytes, header_length: int | None) -> tuple[Tensor, ...
         raise DataLoss(f"the server's answer is not valid: {error.message}") from error
 
 
-def model_metadata(metadata: ModelMetadata, signature: Signature | None) -> dict[str, Any]:
-    """The body of ``GET /v2/models/{model}``."""
-    return {
-        "name": metadata.model,
-        "versions": [str(version.version) for version in metadata.versions.values() if version.ready],
-        "platform": metadata.platform,
-        "inputs": [_spec(spec) for spec in signature.inputs] if signature else [],
-        "outputs": [_spec(spec) for spec in signature.outputs] if signature else [],
-    }
+def decode_index_request(body: bytes) -> bool:
+    """Whether only models that are ready are asked for; an empty body asks for all. Raises InvalidArgument."""
+    ready = _parse(body).get("ready", False) if body.strip() else False
+    if not isinstance(ready, bool):
+        raise InvalidArgument("'ready' must be true or false")
+    return ready
 
 
-def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+def version(text: str) -> int:
+    """Raises NotFound for what no version can be."""
+    if not text.isdecimal() or len(text) > 18:
+        raise NotFound(f"version {text!r} does not exist: versions are whole numbers")
+    return int(text)
+
+
+def variant(parameters: Mapping[str, Parameter]) -> str | None:
+    """The variant that the parameter of that name pins. Raises InvalidArgument."""
+    given = parameters.get("variant")
+    if given is not None and not isinstance(given, str):
+        raise InvalidArgument("parameter 'variant' must be a string")
+    return given
+
+
+def timeout_seconds(parameters: Mapping[str, Parameter]) -> float | None:
+    """Triton's parameter ``timeout``, which is in microseconds; None where there is none or it is 0."""
+    given = parameters.get("timeout", 0)
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise InvalidArgument("parameter 'timeout' must be a whole number of microseconds")
+    return given / 1e6 if given else None
+
+
+def check_parameters(parameters: Mapping[str, Parameter]) -> None:
+    """Triton keeps the prefix ``triton_`` to itself and refuses what it does not know of it. Raises InvalidArgument."""
+    for name in parameters:
+        if name.startswith("triton_") and name != EMPTY_FINAL_RESPONSE:
+            raise InvalidArgument(f"parameter {name!r}: names that begin with 'triton_' are reserved")
+
+
+def check_no_shared_memory(name: str, parameters: Mapping[str, Parameter]) -> None:
+    if "shared_memory_region" in parameters:
+        raise InvalidArgument(f"tensor {name!r}: shared memory is not offered; send the data itself")
+
+
+def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Raises InvalidArgument for what no tensor can have, before memory is taken for it."""
+    if min(shape, default=0) < 0:
+        raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} must hold integers of at least 0, nothing else")
+    if len(shape) > MAX_RANK:
+        raise InvalidArgument(f"tensor {name!r}: {len(shape)} dimensions; at most {MAX_RANK} are allowed")
+    if prod(size or 1 for size in shape) > MAX_ELEMENTS:
+        raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} is too large")
+    return tuple(shape)
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
@@ -159,12 +233,12 @@ def _parameters(value: Any, of: str) -> dict[str, Parameter]:
     return value
 
 
-def _wanted_outputs(entries: Any) -> tuple[tuple[str, ...], dict[str, bool]]:
+def _wanted_outputs(entries: Any, all_binary: bool) -> tuple[tuple[str, ...], OutputForm]:
+    form = OutputForm(all_binary)
     if entries is None:
-        return (), {}
+        return (), form
     if not isinstance(entries, list):
         raise InvalidArgument("'outputs' must be a list")
-    by_name: dict[str, bool] = {}
     names: list[str] = []
     for entry in entries:
         name = _name(entry, "outputs")
@@ -173,13 +247,13 @@ def _wanted_outputs(entries: Any) -> tuple[tuple[str, ...], dict[str, bool]]:
         names.append(name)
         parameters = _parameters(entry.get("parameters"), f"output {name!r}")
         if "classification" in parameters:
-            raise InvalidArgument(f"output {name!r}: the classification extension is not offered")
+            form.classes[name] = classification.count(name, parameters["classification"])
         if "binary_data" in parameters:
             binary = parameters["binary_data"]
             if not isinstance(binary, bool):
                 raise InvalidArgument(f"parameter 'binary_data' of output {name!r} must be true or false")
-            by_name[name] = binary
-    return tuple(names), by_name
+            form.by_name[name] = binary
+    return tuple(names), form
 
 
 def _tensors(entries: list[Any], binary: memoryview, *, may_hold_booleans: bool) -> tuple[Tensor, ...]:
@@ -190,7 +264,9 @@ def _tensors(entries: list[Any], binary: memoryview, *, may_hold_booleans: bool)
         datatype, shape = entry.get("datatype"), _shape(name, entry.get("shape"))
         if not isinstance(datatype, str):
             raise InvalidArgument(f"tensor {name!r}: 'datatype' is missing or no string")
-        size = _parameters(entry.get("parameters"), f"tensor {name!r}").get("binary_data_size")
+        parameters = _parameters(entry.get("parameters"), f"tensor {name!r}")
+        check_no_shared_memory(name, parameters)
+        size = parameters.get("binary_data_size")
         if (size is None) == ("data" not in entry):
             raise InvalidArgument(f"tensor {name!r}: give either 'data' or the parameter 'binary_data_size'")
         if size is None:
@@ -218,14 +294,9 @@ def _name(entry: Any, member: str) -> str:
 def _shape(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise InvalidArgument(f"tensor {name!r}: 'shape' must be a list of integers")
-    for size in value:
-        if type(size) is not int or size < 0:
-            raise InvalidArgument(f"tensor {name!r}: shape {value} must hold integers of at least 0, nothing else")
-    if len(value) > MAX_RANK:
-        raise InvalidArgument(f"tensor {name!r}: {len(value)} dimensions; at most {MAX_RANK} are allowed")
-    if prod(size or 1 for size in value) > MAX_ELEMENTS:
-        raise InvalidArgument(f"tensor {name!r}: shape {value} is too large")
-    return tuple(value)
+    if not all(type(size) is int for size in value):
+        raise InvalidArgument(f"tensor {name!r}: shape {value} must hold integers of at least 0, nothing else")
+    return check_shape(name, value)
 
 
 def _entry(tensor: Tensor, binary: bool, blobs: list[bytes | memoryview]) -> dict[str, Any]:

@@ -1,13 +1,164 @@
-"""The Open Inference Protocol over gRPC."""
+"""The Open Inference Protocol over gRPC, with Triton's stream, index, statistics and configuration."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from time import perf_counter
+from typing import Any
 
+from google.protobuf.json_format import ParseDict
+
+from gateway import __version__, pins
 from gateway.backends.base import Backend
-from gateway.grpc.calls import Calls
+from gateway.codecs import v2, v2_models
+from gateway.codecs import v2_grpc as codec
+from gateway.errors import DuetError
+from gateway.grpc.calls import Behaviour, Call, Calls, Message
 from gateway.grpc.server import Services
+from gateway.information import Information, Models
+from gateway.protos import v2_pb2 as pb
+from gateway.types import InferRequest, Parameter
+
+SERVICE = "inference.GRPCInferenceService"
+FRONT = "v2_grpc"
 
 
-def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool]) -> Services:
-    return {}
+def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], models: Models = tuple) -> Services:
+    """``models`` names the models of the index and of the statistics of all."""
+    infer = Infer(backend)
+    telling = Telling(Information(backend, models=models, statistics=calls.statistics), ready=ready)
+
+    def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "") -> Any:
+        return calls.unary(behaviour, request, path=f"/{SERVICE}/{name}", front=front)
+
+    stream = calls.stream(
+        infer.in_stream, pb.ModelInferRequest, path=f"/{SERVICE}/ModelStreamInfer", front=FRONT, in_band=_in_band
+    )
+    return {
+        SERVICE: {
+            "ModelInfer": unary("ModelInfer", infer, pb.ModelInferRequest, front=FRONT),
+            "ModelStreamInfer": stream,
+            "ServerLive": unary("ServerLive", telling.server_live, pb.ServerLiveRequest),
+            "ServerReady": unary("ServerReady", telling.server_ready, pb.ServerReadyRequest),
+            "ServerMetadata": unary("ServerMetadata", telling.server_metadata, pb.ServerMetadataRequest),
+            "ModelReady": unary("ModelReady", telling.model_ready, pb.ModelReadyRequest),
+            "ModelMetadata": unary("ModelMetadata", telling.model_metadata, pb.ModelMetadataRequest),
+            "ModelConfig": unary("ModelConfig", telling.model_config, pb.ModelConfigRequest),
+            "ModelStatistics": unary("ModelStatistics", telling.model_statistics, pb.ModelStatisticsRequest),
+            "RepositoryIndex": unary("RepositoryIndex", telling.repository_index, pb.RepositoryIndexRequest),
+        }
+    }
+
+
+class Infer:
+    """Decode, call, encode."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def __call__(self, message: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+        start = perf_counter()
+        asked = codec.decode_request(message)
+        model, pin = pins.split_pin(message.model_name)
+        request = InferRequest(
+            model,
+            asked.inputs,
+            asked.outputs,
+            _version(message.model_version),
+            pins.agree(pin, call.variant, v2.variant(asked.parameters)),
+            asked.parameters,
+            message.id,
+            _deadline(asked.parameters, call.deadline),
+        )
+        call.seen.timings["decode"] = perf_counter() - start
+        response = await self._backend.infer(request)
+        call.answered(request, response)
+        start = perf_counter()
+        answer = codec.encode_response(response, asked, request_id=message.id)
+        call.seen.timings["encode"] = perf_counter() - start
+        return answer
+
+    async def in_stream(self, message: pb.ModelInferRequest, call: Call) -> pb.ModelStreamInferResponse:
+        """Each request has one answer. A stream's metadata is sent once: who answered is among the parameters."""
+        answer = await self(message, call)
+        answer.parameters["variant"].string_param = call.seen.variant
+        _mark_final(answer, message)
+        return pb.ModelStreamInferResponse(infer_response=answer)
+
+
+class Telling:
+    """What is no inference: health, metadata, configuration, statistics, index."""
+
+    def __init__(self, information: Information, *, ready: Callable[[], bool]) -> None:
+        self._information = information
+        self._ready = ready
+
+    async def server_live(self, _: pb.ServerLiveRequest, __: Call) -> Message:
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(self, _: pb.ServerReadyRequest, __: Call) -> Message:
+        return pb.ServerReadyResponse(ready=self._ready())
+
+    async def server_metadata(self, _: pb.ServerMetadataRequest, __: Call) -> Message:
+        return pb.ServerMetadataResponse(name="duet", version=__version__, extensions=v2_models.EXTENSIONS)
+
+    async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> Message:
+        """An unknown model is not ready, and no error: so have it Triton and its clients."""
+        try:
+            name, version = _named(request, call)
+        except DuetError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=await self._information.ready(name, version))
+
+    async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> Message:
+        metadata, chosen = await self._information.describe(*_named(request, call))
+        call.seen.model, call.seen.variant, call.seen.version = metadata.model, metadata.variant, str(chosen.version)
+        return ParseDict(v2_models.metadata(metadata, chosen.signature), pb.ModelMetadataResponse())
+
+    async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> Message:
+        metadata, chosen = await self._information.describe(*_named(request, call))
+        call.seen.model, call.seen.variant, call.seen.version = metadata.model, metadata.variant, str(chosen.version)
+        return ParseDict({"config": v2_models.config(metadata, chosen)}, pb.ModelConfigResponse())
+
+    async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> Message:
+        name, version = _named(request, call) if request.name else (None, None)
+        return ParseDict(await self._information.statistics(name, version), pb.ModelStatisticsResponse())
+
+    async def repository_index(self, request: pb.RepositoryIndexRequest, _: Call) -> Message:
+        models = await self._information.index(only_ready=request.ready)
+        return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+
+def _in_band(error: DuetError, message: pb.ModelInferRequest | None) -> pb.ModelStreamInferResponse:
+    answer = pb.ModelInferResponse()
+    if message is not None:
+        answer.id, answer.model_name = message.id, message.model_name
+        _mark_final(answer, message)
+    return pb.ModelStreamInferResponse(error_message=error.message or error.code.name, infer_response=answer)
+
+
+def _mark_final(answer: pb.ModelInferResponse, message: pb.ModelInferRequest) -> None:
+    """Every answer is its request's last one; a client that asked for it is told so."""
+    if message.parameters[v2.EMPTY_FINAL_RESPONSE].bool_param:
+        answer.parameters["triton_final_response"].bool_param = True
+
+
+def _named(request: Any, call: Call) -> tuple[str, int | None]:
+    """The model, pinned where name or metadata pin it, and the version that a message names."""
+    model, pin = pins.split_pin(request.name)
+    variant = pins.agree(pin, call.variant)
+    return f"{model}@{variant}" if variant else model, _version(request.version)
+
+
+def _version(text: str) -> int | None:
+    return v2.version(text) if text else None
+
+
+def _deadline(parameters: dict[str, Parameter], of_call: float | None) -> float | None:
+    """The sooner of the call's deadline and the one that the parameter ``timeout`` sets."""
+    timeout = v2.timeout_seconds(parameters)
+    if timeout is None:
+        return of_call
+    own = asyncio.get_running_loop().time() + timeout
+    return own if of_call is None else min(own, of_call)

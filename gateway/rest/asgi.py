@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from gateway.errors import Code, DuetError, InvalidArgument, PayloadTooLarge
@@ -32,26 +32,28 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
-    """The whole body. Raises PayloadTooLarge once it is known to pass ``max_bytes``, ClientGone where it ends early."""
+async def pieces(scope: Scope, receive: Receive, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes in. Raises PayloadTooLarge once it passes ``max_bytes``, ClientGone where it ends early."""
     declared = header(scope, b"content-length")
     if declared is not None and (not declared.isdigit() or int(declared) > max_bytes):
-        raise _too_large(max_bytes) if declared.isdigit() else InvalidArgument("Content-Length is no number")
-    message = await receive()
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and message["type"] == "http.request" and len(first) <= max_bytes:
-        return first
-    pieces, size = [first], len(first)
-    while True:
+        raise too_large(max_bytes) if declared.isdigit() else InvalidArgument("Content-Length is no number")
+    size, more = 0, True
+    while more:
+        message = await receive()
         if message["type"] != "http.request":
             raise ClientGone("the client hung up")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
         if size > max_bytes:
-            raise _too_large(max_bytes)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-        message = await receive()
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
+            raise too_large(max_bytes)
+        more = message.get("more_body", False)
+        yield piece
+
+
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
+    """The whole body. Raises what `pieces` raises."""
+    found = [piece async for piece in pieces(scope, receive, max_bytes=max_bytes)]
+    return found[0] if len(found) == 1 else b"".join(found)
 
 
 async def respond(send: Send, status: int, headers: Headers, pieces: Sequence[bytes | memoryview]) -> None:
@@ -61,7 +63,7 @@ async def respond(send: Send, status: int, headers: Headers, pieces: Sequence[by
     await send({"type": "http.response.body", "body": body})
 
 
-def _too_large(max_bytes: int) -> PayloadTooLarge:
+def too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(
         f"the body is larger than the {max_bytes} bytes that this server takes (http.max_body_bytes)"
     )

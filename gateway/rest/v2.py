@@ -10,17 +10,21 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.routing import Route
 
-from gateway import __version__, pins
+from gateway import __version__, pins, versions
 from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
-from gateway.errors import DuetError, InvalidArgument, NotFound, Unimplemented
+from gateway.codecs import v2_models
+from gateway.errors import DuetError, InvalidArgument
+from gateway.information import Information, Models
 from gateway.observation import Observation
-from gateway.rest import asgi, errors
+from gateway.rest import asgi, compression, errors
 from gateway.rest.endpoint import InferEndpoint
-from gateway.types import InferRequest, ModelMetadata, Parameter, VersionMetadata
+from gateway.statistics import Statistics
+from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
 
 FRONT = "v2_rest"
-EXTENSIONS = ["binary_tensor_data"]
+
+_MAX_INDEX_BYTES = 64 << 10
 
 
 class Infer(InferEndpoint):
@@ -35,48 +39,71 @@ class Infer(InferEndpoint):
         ]
 
     def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
-        return errors.status(error), [asgi.JSON, *errors.headers(error)], errors.body(error.message)
+        accepted = [compression.ACCEPTED] if isinstance(error, compression.UnknownCoding) else []
+        return errors.status(error), [asgi.JSON, *errors.headers(error), *accepted], errors.body(error.message)
 
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
-        if asgi.header(scope, b"content-encoding") not in (None, b"identity"):
-            raise Unimplemented("no Content-Encoding is taken here; send the body as it is")
-        body = await asgi.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
         start = perf_counter()
-        decoded = codec.decode_request(body, _header_length(scope))
-        model, variant = _pinned(scope, decoded.parameters.get("variant"))
+        model, pin = _pinned(scope)
+        version, header_length = _version(scope), _header_length(scope)
+        if header_length == 0:
+            signature = await self._signature(model, pin, version)
+            decoded = codec.decode_raw_request(body, signature)
+        else:
+            decoded = codec.decode_request(body, header_length)
+        timeout = codec.timeout_seconds(decoded.parameters)
         request = InferRequest(
             model,
             decoded.inputs,
             decoded.outputs,
-            _version(scope),
-            variant,
+            version,
+            pins.agree(pin, codec.variant(decoded.parameters)),
             decoded.parameters,
             decoded.id,
-            _deadline(decoded.parameters),
+            None if timeout is None else asyncio.get_running_loop().time() + timeout,
         )
         seen.timings["decode"] = perf_counter() - start
         response = await self.backend.infer(request)
         seen.answered(request, response)
         start = perf_counter()
-        pieces, header_length = codec.encode_response(response, form=decoded.form, request_id=decoded.id)
-        seen.timings["encode"] = perf_counter() - start
+        pieces, json_length = codec.encode_response(response, form=decoded.form, request_id=decoded.id)
         headers: asgi.Headers = [
-            asgi.JSON if header_length is None else asgi.OCTETS,
+            asgi.JSON if json_length is None else asgi.OCTETS,
             (b"x-duet-variant", seen.variant.encode()),
             (b"x-duet-version", seen.version.encode()),
         ]
-        if header_length is not None:
-            headers.append((codec.HEADER_LENGTH.encode(), str(header_length).encode()))
+        if json_length is not None:
+            headers.append((codec.HEADER_LENGTH.encode(), str(json_length).encode()))
+        coding = compression.chosen(scope)
+        smaller = await compression.compressed(coding, pieces)
+        if coding is not None and smaller is not None:
+            headers.append((b"content-encoding", coding.encode()))
+            pieces = [smaller]
+        seen.timings["encode"] = perf_counter() - start
         await asgi.respond(send, 200, headers, pieces)
 
+    async def _signature(self, model: str, variant: str | None, version: int | None) -> Signature:
+        metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
+        signature = versions.choose(metadata, version).signature
+        if signature is None:
+            raise InvalidArgument(f"{model} declares no inputs by default; send the request as JSON")
+        return signature
 
-def information(backend: Backend, *, ready: Callable[[], bool]) -> APIRouter:
-    """Server and model metadata, and health."""
+
+def information(
+    backend: Backend, *, ready: Callable[[], bool], models: Models = tuple, statistics: Statistics | None = None
+) -> APIRouter:
+    """What is no inference: health, metadata, configuration, statistics, index.
+
+    ``models`` names the models of the index and of the statistics of all, ``statistics`` is what the observer fills.
+    """
     router = APIRouter(tags=["Open Inference Protocol"])
+    told = Information(backend, models=models, statistics=statistics or Statistics())
 
     @router.get("/v2", summary="Server metadata")
     async def server_metadata() -> Response:
-        return _json({"name": "duet", "version": __version__, "extensions": EXTENSIONS})
+        return _json({"name": "duet", "version": __version__, "extensions": v2_models.EXTENSIONS})
 
     @router.get("/v2/health/live", summary="Is the gateway alive?")
     async def live() -> Response:
@@ -87,34 +114,50 @@ def information(backend: Backend, *, ready: Callable[[], bool]) -> APIRouter:
         is_ready = ready()
         return _json({"ready": is_ready}, status=200 if is_ready else 503)
 
+    @router.get("/v2/models", summary="Names of the models")
+    async def model_names() -> Response:
+        return _json({"models": told.models()})
+
+    @router.post("/v2/repository/index", summary="Each version of each model, and whether it is ready")
+    async def repository_index(request: Request) -> Response:
+        body = await asgi.read_body(request.scope, request.receive, max_bytes=_MAX_INDEX_BYTES)
+        return _json(await told.index(only_ready=codec.decode_index_request(body)))
+
+    # Before the paths in which "stats" could be a model's name.
+    @router.get("/v2/models/stats", summary="Statistics of all models")
+    async def statistics_of_all() -> Response:
+        return _json(await told.statistics(None, None))
+
+    @router.get("/v2/models/{model}/stats", summary="Statistics of a model")
+    @router.get("/v2/models/{model}/versions/{version}/stats", summary="Statistics of one version")
+    async def model_statistics(request: Request) -> Response:
+        return _json(await told.statistics(*_named(request)))
+
+    @router.get("/v2/models/{model}/config", summary="Triton's configuration of a model")
+    @router.get("/v2/models/{model}/versions/{version}/config", summary="Triton's configuration, of one version")
+    async def model_config(request: Request) -> Response:
+        metadata, version = await told.describe(*_named(request))
+        return _json(v2_models.config(metadata, version), headers=_served_by(metadata, version))
+
     @router.get("/v2/models/{model}", summary="Model metadata")
     @router.get("/v2/models/{model}/versions/{version}", summary="Model metadata, of one version")
     async def model_metadata(request: Request) -> Response:
-        metadata, chosen = await _describe(backend, request)
-        return _json(codec.model_metadata(metadata, chosen.signature), headers=_served_by(metadata, chosen))
+        metadata, version = await told.describe(*_named(request))
+        return _json(v2_models.metadata(metadata, version.signature), headers=_served_by(metadata, version))
 
     @router.get("/v2/models/{model}/ready", summary="Is the model ready?")
     @router.get("/v2/models/{model}/versions/{version}/ready", summary="Is this version of the model ready?")
     async def model_ready(request: Request) -> Response:
-        metadata, chosen = await _describe(backend, request)
-        body = {"name": metadata.model, "ready": chosen.ready}
-        return _json(body, status=200 if chosen.ready else 503, headers=_served_by(metadata, chosen))
+        metadata, version = await told.describe(*_named(request))
+        body = {"name": metadata.model, "ready": version.ready}
+        return _json(body, status=200 if version.ready else 503, headers=_served_by(metadata, version))
 
     return router
 
 
-async def _describe(backend: Backend, request: Request) -> tuple[ModelMetadata, VersionMetadata]:
-    model, variant = _pinned(request.scope, None)
-    metadata = await backend.metadata(f"{model}@{variant}" if variant else model)
-    version = _version(request.scope)
-    if version is None:
-        version = metadata.default
-    if version is None:
-        return metadata, VersionMetadata(0, ready=False)
-    if version not in metadata.versions:
-        known = ", ".join(map(str, metadata.versions))
-        raise NotFound(f"{metadata.model}@{metadata.variant} has no version {version}; its versions are {known}")
-    return metadata, metadata.versions[version]
+def _named(request: Request) -> tuple[str, int | None]:
+    model, variant = _pinned(request.scope)
+    return f"{model}@{variant}" if variant else model, _version(request.scope)
 
 
 def _served_by(metadata: ModelMetadata, chosen: VersionMetadata) -> dict[str, str]:
@@ -125,21 +168,15 @@ def _json(content: object, *, status: int = 200, headers: Mapping[str, str] | No
     return Response(orjson.dumps(content), status, headers=headers, media_type="application/json")
 
 
-def _pinned(scope: asgi.Scope, parameter: Parameter | None) -> tuple[str, str | None]:
+def _pinned(scope: asgi.Scope) -> tuple[str, str | None]:
     model, pin = pins.split_pin(scope["path_params"]["model"])
-    if parameter is not None and not isinstance(parameter, str):
-        raise InvalidArgument("parameter 'variant' must be a string")
     given = asgi.header(scope, pins.VARIANT.encode())
-    return model, pins.agree(pin, given.decode("latin-1") if given else None, parameter)
+    return model, pins.agree(pin, given.decode("latin-1") if given else None)
 
 
 def _version(scope: asgi.Scope) -> int | None:
     text = scope["path_params"].get("version")
-    if text is None:
-        return None
-    if not text.isdecimal() or len(text) > 18:
-        raise NotFound(f"version {text!r} does not exist: versions are whole numbers")
-    return int(text)
+    return None if text is None else codec.version(text)
 
 
 def _header_length(scope: asgi.Scope) -> int | None:
@@ -149,13 +186,3 @@ def _header_length(scope: asgi.Scope) -> int | None:
     if not text.isdigit() or len(text) > 18:
         raise InvalidArgument("Inference-Header-Content-Length must be a whole number")
     return int(text)
-
-
-def _deadline(parameters: Mapping[str, Parameter]) -> float | None:
-    """Triton's ``timeout`` parameter: microseconds from now."""
-    timeout = parameters.get("timeout")
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0:
-        raise InvalidArgument("parameter 'timeout' must be a whole number of microseconds above 0")
-    return asyncio.get_running_loop().time() + timeout / 1e6

@@ -1,0 +1,150 @@
+"""The Open Inference Protocol's gRPC messages of inference, in both directions.
+
+Sources: open-inference-protocol ``specification/protocol/inference_grpc.md``; Triton's ``grpc_service.proto``. Tensors
+travel raw (``raw_*_contents``, one entry per tensor in order) or typed (``contents``), and the answer takes the form of
+the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from gateway.codecs import classification, raw, v2
+from gateway.errors import InvalidArgument
+from gateway.protos import v2_pb2 as pb
+from gateway.types import DATATYPES, Array, InferResponse, Parameter, Tensor
+
+#: The field that holds a datatype's values when they travel typed. FP16 and BF16 have none: they travel raw only.
+_FIELDS: dict[str, str] = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InferMessage:
+    """A decoded request. ``raw`` is the form in which its tensors came, ``classes`` how many of an output are asked."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...]
+    parameters: dict[str, Parameter]
+    classes: dict[str, int]
+    raw: bool
+
+
+def decode_request(message: pb.ModelInferRequest) -> InferMessage:
+    """Raises InvalidArgument, which names the tensor or member at fault."""
+    parameters = _parameters(message.parameters, "the request")
+    v2.check_parameters(parameters)
+    if not message.inputs:
+        raise InvalidArgument("'inputs' must hold at least one tensor")
+    is_raw = bool(message.raw_input_contents)
+    inputs = _raw_inputs(message) if is_raw else tuple(_typed_input(tensor) for tensor in message.inputs)
+    names = [output.name for output in message.outputs]
+    if len(set(names)) != len(names):
+        raise InvalidArgument("an output is asked for twice")
+    classes: dict[str, int] = {}
+    for output in message.outputs:
+        asked = _parameters(output.parameters, f"output {output.name!r}")
+        if "classification" in asked:
+            classes[output.name] = classification.count(output.name, asked["classification"])
+    return InferMessage(inputs, tuple(names), parameters, classes, is_raw)
+
+
+def encode_response(response: InferResponse, asked: InferMessage, *, request_id: str = "") -> pb.ModelInferResponse:
+    """The answer in the request's form: raw, or typed unless an output has a datatype that travels raw only."""
+    message = pb.ModelInferResponse(model_name=response.model, model_version=str(response.version), id=request_id)
+    outputs = classification.best(response.outputs, asked.classes)
+    is_raw = asked.raw or any(tensor.datatype not in _FIELDS for tensor in outputs)
+    for tensor in outputs:
+        entry = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if is_raw:
+            message.raw_output_contents.append(bytes(raw.encode(tensor)))
+        else:
+            getattr(entry.contents, _FIELDS[tensor.datatype]).extend(tensor.data.ravel().tolist())
+    return message
+
+
+def _raw_inputs(message: pb.ModelInferRequest) -> tuple[Tensor, ...]:
+    if len(message.raw_input_contents) != len(message.inputs):
+        raise InvalidArgument(
+            f"'raw_input_contents' has {len(message.raw_input_contents)} entries for {len(message.inputs)} inputs; "
+            "it must have one for each"
+        )
+    tensors = []
+    for tensor, content in zip(message.inputs, message.raw_input_contents, strict=True):
+        # MLServer's client sends an empty `contents` beside each raw entry.
+        if tensor.contents.ByteSize():
+            raise InvalidArgument(f"tensor {tensor.name!r}: give either 'contents' or 'raw_input_contents'")
+        tensors.append(raw.decode(_name(tensor), tensor.datatype, _shape(tensor), content))
+    return tuple(tensors)
+
+
+def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
+    name, datatype, shape = _name(tensor), tensor.datatype, _shape(tensor)
+    if datatype not in DATATYPES:
+        raise InvalidArgument(f"tensor {name!r}: unknown datatype {datatype!r}; known are {', '.join(DATATYPES)}")
+    v2.check_no_shared_memory(name, _parameters(tensor.parameters, f"tensor {name!r}"))
+    field = _FIELDS.get(datatype)
+    if field is None:
+        raise InvalidArgument(f"tensor {name!r}: {datatype} has no typed form; send it in 'raw_input_contents'")
+    filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+    if filled not in ([], [field]):
+        raise InvalidArgument(f"tensor {name!r}: {datatype} belongs in {field!r}, found {', '.join(filled)}")
+    values = getattr(tensor.contents, field)
+    if len(values) != prod(shape):
+        raise InvalidArgument(
+            f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} values, {field!r} has {len(values)}"
+        )
+    return Tensor(name, datatype, _array(name, datatype, values).reshape(shape))
+
+
+def _array(name: str, datatype: str, values: Any) -> Array:
+    dtype = DATATYPES[datatype]
+    if datatype == "BYTES":
+        strings = np.empty(len(values), np.object_)
+        strings[:] = list(values)
+        return strings
+    if dtype.kind not in "iu" or dtype.itemsize >= 4:
+        return np.fromiter(values, dtype, len(values))
+    # INT8, INT16 and their unsigned kin share a field of 32 bits.
+    wide = np.fromiter(values, np.int64, len(values))
+    limits = np.iinfo(dtype)
+    if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
+        raise InvalidArgument(f"tensor {name!r}: {datatype} holds {limits.min} to {limits.max}")
+    return wide.astype(dtype)
+
+
+def _name(tensor: pb.ModelInferRequest.InferInputTensor) -> str:
+    if not tensor.name:
+        raise InvalidArgument("each of 'inputs' needs a 'name'")
+    return tensor.name
+
+
+def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
+    return v2.check_shape(tensor.name, list(tensor.shape))
+
+
+def _parameters(values: Mapping[str, pb.InferParameter], of: str) -> dict[str, Parameter]:
+    found: dict[str, Parameter] = {}
+    for name, value in values.items():
+        choice = value.WhichOneof("parameter_choice")
+        if choice is None:
+            raise InvalidArgument(f"parameter {name!r} of {of} has no value")
+        found[name] = getattr(value, choice)
+    return found
