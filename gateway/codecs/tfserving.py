@@ -1,7 +1,11 @@
-"""TensorFlow Serving's messages, in both directions. Field meanings: tensorflow/core/framework/tensor.proto."""
+"""TensorFlow Serving's Predict and its tensors, in both directions: the gateway is its server and its client.
+
+Field meanings: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/predict.proto.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -49,14 +53,26 @@ _VALUES_FIELD: dict[str, str] = {
 }
 
 
-def encode_tensor(tensor: Tensor, into: pb.TensorProto) -> None:
-    """Fills ``into``: raw ``tensor_content``, or ``string_val`` for BYTES."""
+#: numpy stops at 64 dimensions; no model comes near.
+_MAX_RANK = 32
+#: Far above what any message limit lets in, far below where the product of a shape overflows.
+_MAX_ELEMENTS = 1 << 40
+#: Elements that a last value may be repeated to: a message of a few bytes must not ask for gigabytes.
+_MAX_FILLED = 1 << 22
+
+
+def encode_tensor(tensor: Tensor, into: pb.TensorProto, *, typed: bool = False) -> None:
+    """Fills ``into``: raw ``tensor_content`` or the datatype's own field; BYTES always as ``string_val``."""
     into.dtype = DTYPE_BY_DATATYPE[tensor.datatype]
     dims = into.tensor_shape.dim
     for size in tensor.shape:
         dims.add(size=size)
     if tensor.datatype == "BYTES":
         into.string_val.extend(tensor.data.ravel())
+    elif typed:
+        flat = tensor.data.ravel()
+        bits = flat.view(np.uint16) if tensor.datatype == "FP16" else flat
+        getattr(into, _VALUES_FIELD[tensor.datatype]).extend(bits.tolist())
     else:
         into.tensor_content = bytes(raw.encode(tensor))
 
@@ -73,10 +89,14 @@ def decode_tensor(name: str, proto: pb.TensorProto) -> Tensor:
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise InvalidArgument(f"tensor {name!r}: its shape is not known")
-    if datatype != "BYTES" and proto.tensor_content:
-        return raw.decode(name, datatype, shape, proto.tensor_content)
-    values = getattr(proto, _VALUES_FIELD[datatype])
-    return Tensor(name, datatype, _filled(name, datatype, shape, values))
+    if len(shape) > _MAX_RANK or prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+        raise InvalidArgument(f"tensor {name!r}: its shape is too large")
+    if not proto.tensor_content:
+        values = getattr(proto, _VALUES_FIELD[datatype])
+        return Tensor(name, datatype, _filled(name, datatype, shape, values))
+    if datatype == "BYTES":
+        return Tensor(name, datatype, _packed_strings(name, prod(shape), proto.tensor_content).reshape(shape))
+    return raw.decode(name, datatype, shape, proto.tensor_content)
 
 
 def encode_predict(request: InferRequest) -> pb.PredictRequest:
@@ -89,6 +109,58 @@ def encode_predict(request: InferRequest) -> pb.PredictRequest:
     for tensor in request.inputs:
         encode_tensor(tensor, message.inputs[tensor.name])
     return message
+
+
+def decode_predict(message: pb.PredictRequest) -> tuple[tuple[Tensor, ...], bool]:
+    """The inputs, by name, and whether all came as typed values, which is then how the answer is to travel.
+
+    Raises InvalidArgument, which names the tensor at fault.
+    """
+    names = sorted(message.inputs)
+    typed = not any(message.inputs[name].tensor_content for name in names)
+    return tuple(decode_tensor(name, message.inputs[name]) for name in names), typed
+
+
+def encode_predict_response(outputs: Iterable[Tensor], *, model_spec: pb.ModelSpec, typed: bool) -> pb.PredictResponse:
+    message = pb.PredictResponse(model_spec=model_spec)
+    for tensor in outputs:
+        encode_tensor(tensor, message.outputs[tensor.name], typed=typed)
+    return message
+
+
+def model_spec(name: str, version: int, signature_name: str = "") -> pb.ModelSpec:
+    """``name`` is the model's as the client wrote it; the version is the one that serves."""
+    return pb.ModelSpec(name=name, version=pb.Int64Value(value=version), signature_name=signature_name)
+
+
+def check_names(inputs: Iterable[str], output_filter: Iterable[str], signature: Signature) -> None:
+    """Raises InvalidArgument in the words of TensorFlow Serving (predict_util.cc)."""
+    sent, required = set(inputs), {spec.name for spec in signature.inputs}
+    if len(sent) != len(required):
+        raise InvalidArgument(
+            f"input size does not match signature: {len(sent)}!={len(required)} len({_braced(sent)}) != "
+            f"len({_braced(required)}). Sent extra: {_braced(sent - required)}. "
+            f"Missing but required: {_braced(required - sent)}."
+        )
+    if sent != required:
+        raise InvalidArgument(
+            f"input tensor alias not found in signature: {min(sent - required)}. "
+            f"Inputs expected to be in the set {_braced(required)}."
+        )
+    known, chosen = {spec.name for spec in signature.outputs}, set[str]()
+    for name in output_filter:
+        if name not in known:
+            raise InvalidArgument(
+                f"output tensor alias not found in signature: {name} "
+                f"Outputs expected to be in the set {_braced(known)}."
+            )
+        if name in chosen:
+            raise InvalidArgument(f"duplicate output tensor alias: {name}")
+        chosen.add(name)
+
+
+def _braced(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"
 
 
 def decode_predict_response(message: pb.PredictResponse) -> tuple[Tensor, ...]:
@@ -118,14 +190,57 @@ def _filled(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> Ar
     count = prod(shape)
     if len(values) > count or (count and not values):
         raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} takes {count} values, got {len(values)}")
+    if len(values) < count and count > _MAX_FILLED:
+        raise InvalidArgument(f"tensor {name!r}: a value is repeated to at most {_MAX_FILLED} elements; send them all")
     dtype = DATATYPES[datatype]
-    if dtype == np.object_:
+    if datatype == "BYTES":
         array: Array = np.empty(len(values), np.object_)
         array[:] = values
-    elif datatype == "FP16":
-        array = np.array(values, np.uint16).view(np.float16)
+    elif _VALUES_FIELD[datatype] in ("int_val", "half_val"):
+        array = _narrowed(name, datatype, np.array(values, np.int32))
     else:
         array = np.array(values, dtype)
     if len(array) < count:
         array = np.concatenate([array, np.full(count - len(array), array[-1], dtype)])
     return array.reshape(shape)
+
+
+def _narrowed(name: str, datatype: str, values: Array) -> Array:
+    """Values of the 32-bit field that carries all smaller types, halves as their bits. TensorFlow wraps them around."""
+    dtype = DATATYPES[datatype]
+    bits = np.dtype(np.uint16) if dtype.kind == "f" else dtype
+    limits = np.iinfo(bits)
+    if values.size and (values.min() < limits.min or values.max() > limits.max):
+        raise InvalidArgument(f"tensor {name!r}: a value is outside the range of {datatype}")
+    return values.astype(bits).view(dtype)
+
+
+def _packed_strings(name: str, count: int, content: bytes) -> Array:
+    """Strings as ``tensor_content``: all their lengths as varints, then all their bytes (core/platform/coding.cc)."""
+    if count > len(content):
+        raise InvalidArgument(f"tensor {name!r}: {len(content)} bytes are too few for {count} strings")
+    lengths: list[int] = []
+    offset = 0
+    for _ in range(count):
+        length, offset = _varint(name, content, offset)
+        lengths.append(length)
+    if offset + sum(lengths) != len(content):
+        raise InvalidArgument(f"tensor {name!r}: strings of {sum(lengths)} bytes, but {len(content) - offset} are left")
+    items = np.empty(count, np.object_)
+    for index, length in enumerate(lengths):
+        items[index] = content[offset : offset + length]
+        offset += length
+    return items
+
+
+def _varint(name: str, content: bytes, offset: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 35, 7):
+        if offset >= len(content):
+            break
+        byte = content[offset]
+        offset += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, offset
+    raise InvalidArgument(f"tensor {name!r}: its content does not begin with the lengths of its strings")

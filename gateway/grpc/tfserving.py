@@ -1,11 +1,180 @@
-"""TensorFlow Serving over gRPC."""
+"""TensorFlow Serving over gRPC: its PredictionService and its ModelService.
+
+Sources: tensorflow_serving/apis/{prediction_service,model_service}.proto, servables/tensorflow/predict_util.cc and
+multi_inference.cc.
+"""
 
 from __future__ import annotations
 
+from time import perf_counter
+from typing import Any
+
+import grpc
+
+from gateway import pins, versions
 from gateway.backends.base import Backend
-from gateway.grpc.calls import Calls
+from gateway.codecs import tfserving as codec
+from gateway.codecs import tfserving_examples as examples
+from gateway.codecs import tfserving_servables as servables
+from gateway.codecs.tfserving_servables import Servable
+from gateway.codecs.tfserving_shapes import fit
+from gateway.errors import DuetError, FailedPrecondition, InvalidArgument, PermissionDenied, Unimplemented
+from gateway.grpc.calls import Behaviour, Call, Calls, plain
 from gateway.grpc.server import Services
+from gateway.protos import tfserving_pb2 as pb
+from gateway.types import DEFAULT_SIGNATURE, InferRequest, InferResponse, ModelMetadata, VersionMetadata
+
+FRONT = "tfserving_grpc"
+
+#: Longer texts are cut (util/grpc_status_util.cc): they travel in a header, of which clients take 8 KiB.
+_MAX_TEXT = 1024
+
+
+class Prediction:
+    """PredictionService's calls."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def predict(self, message: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        start = perf_counter()
+        servable, name = _servable(message, call), _signature_name(message)
+        metadata, version = await _look_up(self._backend, servable)
+        with servables.targeted(metadata, version):
+            signature = servables.signature(version, name, _unknown_key)
+            codec.check_names(message.inputs, message.output_filter, signature)
+            inputs, typed = codec.decode_predict(message)
+            fitted = fit(inputs, signature)
+            outputs = tuple(message.output_filter)
+            request = servable.request(fitted.inputs, name, outputs=outputs, deadline=call.deadline)
+            response = await self._infer(request, call, start)
+        start = perf_counter()
+        answer = codec.encode_predict_response(
+            fitted.restore(response.outputs, signature),
+            model_spec=codec.model_spec(servable.name, response.version, name),
+            typed=typed,
+        )
+        call.seen.timings["encode"] = perf_counter() - start
+        return answer
+
+    async def classify(self, message: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
+        answer = await self._run(message, message.input, examples.CLASSIFY, call)
+        return pb.ClassificationResponse(model_spec=answer.model_spec, result=answer.classification_result)
+
+    async def regress(self, message: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
+        answer = await self._run(message, message.input, examples.REGRESS, call)
+        return pb.RegressionResponse(model_spec=answer.model_spec, result=answer.regression_result)
+
+    async def multi_inference(self, message: pb.MultiInferenceRequest, call: Call) -> pb.MultiInferenceResponse:
+        """One call behind for each task; TensorFlow Serving runs them as one."""
+        if len({task.model_spec.name for task in message.tasks}) > 1:
+            raise InvalidArgument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        names = [_signature_name(task) for task in message.tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidArgument(f"Duplicate evaluation of signature: {name}")
+        for task in message.tasks:
+            if task.method_name not in (examples.CLASSIFY, examples.REGRESS):
+                raise Unimplemented(f"Unsupported signature method_name: {task.method_name}")
+        results = [await self._run(task, message.input, task.method_name, call) for task in message.tasks]
+        return pb.MultiInferenceResponse(results=results)
+
+    async def metadata(self, message: pb.GetModelMetadataRequest, call: Call) -> pb.GetModelMetadataResponse:
+        servable = _servable(message, call)
+        if not message.metadata_field:
+            raise InvalidArgument("GetModelMetadataRequest must specify at least one metadata_field")
+        for wanted in message.metadata_field:
+            if wanted != servables.SIGNATURE_FIELD:
+                raise InvalidArgument(f"Metadata field {wanted} is not supported")
+        _, version = await _look_up(self._backend, servable)
+        return servables.metadata_message(servable.name, version)
+
+    async def _run(self, message: Any, given: pb.Input, method: str, call: Call) -> pb.InferenceResult:
+        """Classifies or regresses the examples ``given``; ``message`` is what names the model."""
+        start = perf_counter()
+        serialized = examples.decode_input(given)
+        servable, name = _servable(message, call), _signature_name(message)
+        metadata, version = await _look_up(self._backend, servable)
+        with servables.targeted(metadata, version):
+            examples.check(servables.signature(version, name, examples.unknown_signature), method)
+            request = servable.request((examples.tensor(serialized),), name, deadline=call.deadline)
+            response = await self._infer(request, call, start)
+            result = examples.encode_result(response.outputs, len(serialized), method)
+        result.model_spec.CopyFrom(codec.model_spec(servable.name, response.version, name))
+        return result
+
+    async def _infer(self, request: InferRequest, call: Call, start: float) -> InferResponse:
+        call.seen.timings["decode"] = perf_counter() - start
+        response = await self._backend.infer(request)
+        call.answered(request, response)
+        return response
+
+
+class Model:
+    """ModelService's calls."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def status(self, message: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
+        """A label is ignored here, as TensorFlow Serving ignores it (get_model_status_impl.cc)."""
+        servable = _servable(message, call)
+        with servables.status_of(servable):
+            metadata = await self._backend.metadata(servable.pinned)
+        return servables.status_message(servables.versions(metadata, servable))
+
+    async def reload(self, message: pb.ReloadConfigRequest, call: Call) -> pb.ReloadConfigRequest:
+        raise PermissionDenied("models are loaded and unloaded at the servers, by those who run them, not through here")
 
 
 def services(backend: Backend, calls: Calls) -> Services:
-    return {}
+    prediction, model = Prediction(backend), Model(backend)
+
+    def unary(service: str, method: str, behaviour: Behaviour, request: Any, front: str = "") -> Any:
+        path = f"/tensorflow.serving.{service}/{method}"
+        return {method: calls.unary(behaviour, request, path=path, front=front, render=_rendered)}
+
+    return {
+        "tensorflow.serving.PredictionService": {
+            **unary("PredictionService", "Predict", prediction.predict, pb.PredictRequest, FRONT),
+            **unary("PredictionService", "Classify", prediction.classify, pb.ClassificationRequest, FRONT),
+            **unary("PredictionService", "Regress", prediction.regress, pb.RegressionRequest, FRONT),
+            **unary("PredictionService", "MultiInference", prediction.multi_inference, pb.MultiInferenceRequest, FRONT),
+            **unary("PredictionService", "GetModelMetadata", prediction.metadata, pb.GetModelMetadataRequest),
+        },
+        "tensorflow.serving.ModelService": {
+            **unary("ModelService", "GetModelStatus", model.status, pb.GetModelStatusRequest),
+            **unary("ModelService", "HandleReloadConfigRequest", model.reload, pb.ReloadConfigRequest),
+        },
+    }
+
+
+def _rendered(error: DuetError) -> tuple[grpc.StatusCode, str]:
+    code, text = plain(error)
+    return code, text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...TRUNCATED"
+
+
+def _servable(message: Any, call: Call) -> Servable:
+    if not message.HasField("model_spec"):
+        raise InvalidArgument("Missing ModelSpec")
+    spec: pb.ModelSpec = message.model_spec
+    if not spec.name:
+        raise InvalidArgument("ModelSpec has no name specified.")
+    model, pin = pins.split_pin(spec.name)
+    variant = pins.agree(pin, call.variant)
+    version = spec.version.value if spec.HasField("version") else None
+    return Servable(spec.name, model, variant, version, spec.version_label)
+
+
+def _signature_name(message: Any) -> str:
+    return str(message.model_spec.signature_name) or DEFAULT_SIGNATURE
+
+
+def _unknown_key(name: str) -> FailedPrecondition:
+    return FailedPrecondition(f'Serving signature key "{name}" not found.')
+
+
+async def _look_up(backend: Backend, servable: Servable) -> tuple[ModelMetadata, VersionMetadata]:
+    with servables.looked_up(servable):
+        metadata = await backend.metadata(servable.pinned)
+        return metadata, versions.choose(metadata, servable.version)

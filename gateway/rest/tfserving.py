@@ -1,12 +1,198 @@
-"""TensorFlow Serving's REST."""
+"""TensorFlow Serving's REST: predict, classify and regress, status and metadata.
+
+Source: tensorflow_serving/model_servers/http_rest_api_handler.cc and http_rest_api_util.cc. The status of a model also
+has the member that KServe's v1 protocol reads, and ``GET /`` answers as that protocol wants.
+"""
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+import re
+from time import perf_counter
+from urllib.parse import unquote
 
+from starlette.routing import BaseRoute, Route
+
+from gateway import pins, versions
 from gateway.backends.base import Backend
+from gateway.codecs import tfserving_examples as examples
+from gateway.codecs import tfserving_json as json
+from gateway.codecs import tfserving_rest as codec
+from gateway.codecs import tfserving_servables as servables
+from gateway.codecs.tfserving_servables import Servable
+from gateway.codecs.tfserving_shapes import fit
+from gateway.errors import DuetError, InvalidArgument
 from gateway.metrics import Metrics
+from gateway.observation import Observation
+from gateway.rest import asgi, errors
+from gateway.rest.endpoint import InferEndpoint
+from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
+
+FRONT = "tfserving_rest"
+
+_MAX_VERSION = (1 << 63) - 1
+_SERVABLE = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_INFER = re.compile(rf"(?i:{_SERVABLE}):(?P<verb>predict|classify|regress)")
+_DESCRIBE = re.compile(rf"(?i:{_SERVABLE}(?P<metadata>/metadata)?)")
+_MODELS = re.compile(r"(?i)/v1/models/?")
+
+
+class Infer(InferEndpoint):
+    """``POST /v1/models/{model}[/versions/{version}|/labels/{label}]:(predict|classify|regress)``."""
+
+    front = FRONT
+
+    def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
+        return errors.status(error), [asgi.JSON, *errors.headers(error)], errors.body(error.message)
+
+    async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
+        match = _INFER.fullmatch(_target(scope))
+        if match is None:
+            raise _malformed(scope)
+        body = await asgi.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        if match["verb"] == "predict":
+            content = await self._predict(body, match, scope, seen)
+        else:
+            method = examples.CLASSIFY if match["verb"] == "classify" else examples.REGRESS
+            content = await self._run_examples(body, method, match, scope, seen)
+        await asgi.respond(send, 200, [asgi.JSON, *_served_by(seen.variant, seen.version)], [content])
+
+    async def _predict(self, body: bytes, match: re.Match[str], scope: asgi.Scope, seen: Observation) -> bytes:
+        start = perf_counter()
+        decoded = codec.decode_predict(body)
+        servable = _servable(match, scope)
+        metadata, version = await _look_up(self.backend, servable)
+        with servables.targeted(metadata, version):
+            signature = servables.signature(version, decoded.signature_name, codec.unknown_signature)
+            fitted = fit(decoded.inputs(signature), signature)
+            response = await self._infer(servable.request(fitted.inputs, decoded.signature_name), seen, start)
+            start = perf_counter()
+            content = codec.encode_predict(fitted.restore(response.outputs, signature), rows=decoded.rows)
+        seen.timings["encode"] = perf_counter() - start
+        return content
+
+    async def _run_examples(
+        self, body: bytes, method: str, match: re.Match[str], scope: asgi.Scope, seen: Observation
+    ) -> bytes:
+        start = perf_counter()
+        decoded = examples.decode(body)
+        servable = _servable(match, scope)
+        metadata, version = await _look_up(self.backend, servable)
+        with servables.targeted(metadata, version):
+            examples.check(servables.signature(version, decoded.signature_name, examples.unknown_signature), method)
+            inputs = (examples.tensor(decoded.examples),)
+            response = await self._infer(servable.request(inputs, decoded.signature_name), seen, start)
+            start = perf_counter()
+            content = examples.encode(response.outputs, len(decoded.examples), method)
+        seen.timings["encode"] = perf_counter() - start
+        return content
+
+    async def _infer(self, request: InferRequest, seen: Observation, start: float) -> InferResponse:
+        seen.timings["decode"] = perf_counter() - start
+        response = await self.backend.infer(request)
+        seen.answered(request, response)
+        return response
+
+
+class Front:
+    """Everything under ``/v1/``: TensorFlow Serving takes any other method or path for a malformed request."""
+
+    def __init__(self, backend: Backend, infer: Infer) -> None:
+        self._backend = backend
+        self._infer = infer
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        if scope["method"] == "POST":
+            await self._infer(scope, receive, send)
+            return
+        if scope["method"] == "OPTIONS":
+            origin = asgi.header(scope, b"origin") or b""
+            await asgi.respond(send, 200 if re.match(rb"https?://", origin) else 400, [], [b""])
+            return
+        try:
+            headers, document = await self._describe(scope)
+        except DuetError as error:
+            await asgi.respond(
+                send, errors.status(error), [asgi.JSON, *errors.headers(error)], [errors.body(error.message)]
+            )
+            return
+        await asgi.respond(send, 200, [asgi.JSON, *headers], [json.dumps(document)])
+
+    async def _describe(self, scope: asgi.Scope) -> tuple[asgi.Headers, object]:
+        path = _path(scope)
+        if scope["method"] != "GET":
+            raise _malformed(scope)
+        if _MODELS.fullmatch(path):
+            raise InvalidArgument("Missing model name in request.")
+        match = _DESCRIBE.fullmatch(path)
+        if match is None:
+            raise _malformed(scope)
+        servable = _servable(match, scope)
+        # Compared in lower case, where the pattern takes any: /METADATA answers with the status.
+        if match["metadata"] == "/metadata":
+            metadata, version = await _look_up(self._backend, servable)
+            return _served_by(metadata.variant, str(version.version)), servables.metadata_document(
+                servable.name, version
+            )
+        return await self._status(servable)
+
+    async def _status(self, servable: Servable) -> tuple[asgi.Headers, object]:
+        """A label is ignored here, as TensorFlow Serving ignores it (get_model_status_impl.cc)."""
+        with servables.status_of(servable):
+            metadata = await self._backend.metadata(servable.pinned)
+        found = servables.versions(metadata, servable)
+        return _served_by(metadata.variant, ""), servables.status_document(found)
+
+
+class Alive:
+    """What KServe's v1 clients ask first. A class, since Starlette calls a function with a Request of its own."""
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        await asgi.respond(send, 200, [asgi.JSON], [b'{"status":"alive"}'])
 
 
 def routes(backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> list[BaseRoute]:
-    return []
+    infer = Infer(backend, metrics=metrics, max_body_bytes=max_body_bytes)
+    return [Route("/v1/{rest:path}", Front(backend, infer)), Route("/", Alive(), methods=["GET"])]
+
+
+def _path(scope: asgi.Scope) -> str:
+    """The path as it came: names are matched first and percent-decoded then, so that a name may hold a colon."""
+    return str(scope["raw_path"].decode("latin-1"))
+
+
+def _target(scope: asgi.Scope) -> str:
+    """Path and query: TensorFlow Serving matches a POST against both, and knows no query."""
+    query = scope["query_string"].decode("latin-1")
+    return f"{_path(scope)}?{query}" if query else _path(scope)
+
+
+def _malformed(scope: asgi.Scope) -> InvalidArgument:
+    return InvalidArgument(f"Malformed request: {scope['method']} {_target(scope)}")
+
+
+def _servable(match: re.Match[str], scope: asgi.Scope) -> Servable:
+    name = unquote(match["model"])
+    model, pin = pins.split_pin(name)
+    given = asgi.header(scope, pins.VARIANT.encode())
+    variant = pins.agree(pin, given.decode("latin-1") if given else None)
+    return Servable(name, model, variant, _version(match["version"]), unquote(match["label"] or ""))
+
+
+def _version(text: str | None) -> int | None:
+    if text is None:
+        return None
+    # The length first: Python refuses to read an integer of thousands of digits.
+    if len(text.lstrip("0")) > len(str(_MAX_VERSION)) or int(text) > _MAX_VERSION:
+        raise InvalidArgument(f"Failed to convert version: {text[:64]} to numeric.")
+    return int(text)
+
+
+async def _look_up(backend: Backend, servable: Servable) -> tuple[ModelMetadata, VersionMetadata]:
+    with servables.looked_up(servable):
+        metadata = await backend.metadata(servable.pinned)
+        return metadata, versions.choose(metadata, servable.version)
+
+
+def _served_by(variant: str, version: str) -> asgi.Headers:
+    headers = [(pins.VARIANT.encode(), variant.encode())]
+    return [*headers, (pins.VERSION.encode(), version.encode())] if version else headers

@@ -1,4 +1,8 @@
-"""A TensorFlow Serving that doubles: y = 2x, for every model that it was given, with scripted faults."""
+"""A TensorFlow Serving that doubles: y = 2x, for every model that it was given, with scripted faults.
+
+It also classifies and regresses examples of one float feature, ``x``: the scores of the classes `CLASSES` are x and
+1 - x, the regression's value is 2x. Examples without it count as x = 0.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import Any
 import grpc
 
 from gateway.protos import tfserving_pb2 as pb
+
+CLASSES = (b"yes", b"no")
 
 
 class FakeTFServing:
@@ -37,6 +43,9 @@ class FakeTFServing:
         self.timeouts.append(context.time_remaining())
         time.sleep(self.delay_seconds)
         answer = pb.PredictResponse(model_spec=request.model_spec)
+        if "inputs" in request.inputs:
+            _examine(request, answer)
+            return answer
         x, y = request.inputs["x"], answer.outputs["y"]
         y.dtype = x.dtype
         y.tensor_shape.CopyFrom(x.tensor_shape)
@@ -59,10 +68,41 @@ class FakeTFServing:
     def metadata(self, request: pb.GetModelMetadataRequest, _: grpc.ServicerContext) -> pb.GetModelMetadataResponse:
         shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=-1), pb.TensorShapeProto.Dim(size=1)])
         info = pb.TensorInfo(name="t:0", dtype=pb.DT_FLOAT, tensor_shape=shape)
-        definition = pb.SignatureDef(inputs={"x": info}, outputs={"y": info})
-        definitions = pb.SignatureDefMap(signature_def={"serving_default": definition})
+        definition = pb.SignatureDef(inputs={"x": info}, outputs={"y": info}, method_name="tensorflow/serving/predict")
+        definitions = pb.SignatureDefMap(signature_def={"serving_default": definition, **_of_examples()})
         value = pb.Any(value=definitions.SerializeToString())
         return pb.GetModelMetadataResponse(model_spec=request.model_spec, metadata={"signature_def": value})
+
+
+def _of_examples() -> dict[str, pb.SignatureDef]:
+    any_size = pb.TensorShapeProto.Dim(size=-1)
+    two = pb.TensorShapeProto.Dim(size=2)
+
+    def info(dtype: pb.DataType, *dims: pb.TensorShapeProto.Dim) -> pb.TensorInfo:
+        return pb.TensorInfo(name="t:0", dtype=dtype, tensor_shape=pb.TensorShapeProto(dim=[any_size, *dims]))
+
+    inputs = {"inputs": info(pb.DT_STRING)}
+    classes = {"classes": info(pb.DT_STRING, two), "scores": info(pb.DT_FLOAT, two)}
+    values = {"outputs": info(pb.DT_FLOAT)}
+    return {
+        "classify": pb.SignatureDef(inputs=inputs, outputs=classes, method_name="tensorflow/serving/classify"),
+        "regress": pb.SignatureDef(inputs=inputs, outputs=values, method_name="tensorflow/serving/regress"),
+    }
+
+
+def _examine(request: pb.PredictRequest, answer: pb.PredictResponse) -> None:
+    given = [pb.Example.FromString(item).features.feature["x"] for item in request.inputs["inputs"].string_val]
+    values = [feature.float_list.value[0] if feature.float_list.value else 0.0 for feature in given]
+    shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=len(values))])
+    if request.model_spec.signature_name == "regress":
+        doubled = pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shape, float_val=[2 * value for value in values])
+        answer.outputs["outputs"].CopyFrom(doubled)
+        return
+    shape.dim.add(size=2)
+    scores = [score for value in values for score in (value, 1 - value)]
+    answer.outputs["scores"].CopyFrom(pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shape, float_val=scores))
+    labels = [*CLASSES] * len(values)
+    answer.outputs["classes"].CopyFrom(pb.TensorProto(dtype=pb.DT_STRING, tensor_shape=shape, string_val=labels))
 
 
 def _services(fake: FakeTFServing) -> grpc.GenericRpcHandler:

@@ -7,7 +7,7 @@ from hypothesis import given
 from gateway.codecs import tfserving
 from gateway.errors import DataLoss, InvalidArgument
 from gateway.protos import tfserving_pb2 as pb
-from gateway.types import InferRequest, Tensor
+from gateway.types import InferRequest, Signature, Tensor, TensorSpec
 from tests.gateway.codecs.test_raw import tensors
 
 
@@ -74,3 +74,71 @@ def test_what_does_not_fit_is_refused_and_from_a_server_it_is_data_loss(proto: p
         tfserving.decode_tensor("t", proto)
     with pytest.raises(DataLoss, match=says):
         tfserving.decode_predict_response(pb.PredictResponse(outputs={"t": proto}))
+
+
+@given(tensors())
+def test_typed_values_survive_the_round_trip_bit_for_bit(tensor: Tensor) -> None:
+    """All but the payloads of NaNs in floats, which Python's doubles do not keep."""
+    proto = pb.TensorProto()
+    tfserving.encode_tensor(tensor, proto, typed=True)
+    assert not proto.tensor_content
+    decoded = tfserving.decode_tensor("t", pb.TensorProto.FromString(proto.SerializeToString()))
+    assert (decoded.datatype, decoded.shape, decoded.data.dtype) == (tensor.datatype, tensor.shape, tensor.data.dtype)
+    if tensor.datatype == "FP32":
+        assert np.array_equal(decoded.data, tensor.data, equal_nan=True)
+        assert np.array_equal(np.signbit(decoded.data), np.signbit(tensor.data))
+    elif tensor.datatype == "BYTES":
+        assert decoded.data.tolist() == tensor.data.tolist()
+    else:
+        assert decoded.data.tobytes() == tensor.data.tobytes()
+
+
+def test_strings_as_tensor_content_have_all_their_lengths_in_front() -> None:
+    long = b"x" * 300
+    content = b"\x01\x00\xac\x02" + b"a" + long
+    proto = pb.TensorProto(dtype=pb.DT_STRING, tensor_shape=shaped(3), tensor_content=content)
+    assert tfserving.decode_tensor("t", proto).data.tolist() == [b"a", b"", long]
+
+
+@pytest.mark.parametrize(
+    ("proto", "says"),
+    [
+        (pb.TensorProto(dtype=pb.DT_STRING, tensor_shape=shaped(2), tensor_content=b"\x01\x01a"), "but 1 are left"),
+        (pb.TensorProto(dtype=pb.DT_STRING, tensor_shape=shaped(2), tensor_content=b"\xff\xff"), "lengths"),
+        (pb.TensorProto(dtype=pb.DT_STRING, tensor_shape=shaped(10**9), tensor_content=b"a"), "too few"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shaped(10**9), float_val=[1]), "send them all"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shaped(2**40, 2**40)), "too large"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shaped(0, 2**62)), "too large"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shaped(*[1] * 40), float_val=[1]), "too large"),
+        (pb.TensorProto(dtype=pb.DT_INT8, tensor_shape=shaped(1), int_val=[300]), "outside the range of INT8"),
+        (pb.TensorProto(dtype=pb.DT_HALF, tensor_shape=shaped(1), half_val=[-1]), "outside the range of FP16"),
+    ],
+)
+def test_a_message_of_a_few_bytes_takes_no_memory_and_does_no_harm(proto: pb.TensorProto, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        tfserving.decode_tensor("t", proto)
+
+
+SIGNATURE = Signature(
+    (TensorSpec("a", "FP32", (-1,)), TensorSpec("b", "FP32", (-1,))), (TensorSpec("y", "FP32", (-1,)),)
+)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "says"),
+    [
+        (
+            "a",
+            (),
+            r"input size does not match signature: 1!=2 len({a}) != len({a,b}). Sent extra: {}. "
+            r"Missing but required: {b}.",
+        ),
+        ("ac", (), "input tensor alias not found in signature: c. Inputs expected to be in the set {a,b}."),
+        ("ab", ["z"], "output tensor alias not found in signature: z Outputs expected to be in the set {y}."),
+        ("ab", ["y", "y"], "duplicate output tensor alias: y"),
+    ],
+)
+def test_names_are_refused_in_the_servers_words(inputs: str, outputs: list[str], says: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        tfserving.check_names(inputs, outputs, SIGNATURE)
+    assert raised.value.message == says

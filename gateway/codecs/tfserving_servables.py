@@ -1,0 +1,188 @@
+"""What TensorFlow Serving tells of models: status, metadata, and its words for what is not there.
+
+Sources: tensorflow_serving/core/aspired_versions_manager.cc, model_servers/{server_core,get_model_status_impl}.cc,
+apis/{get_model_status,get_model_metadata}.proto. The bodies over REST are those messages as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.codecs.tfserving import DTYPE_BY_DATATYPE, model_spec
+from gateway.errors import Code, DuetError, InvalidArgument, NotFound, Target
+from gateway.protos import tfserving_pb2 as pb
+from gateway.types import InferRequest, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
+
+#: The one field that GetModelMetadata knows.
+SIGNATURE_FIELD = "signature_def"
+
+_SIGNATURE_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """The model that a path or a ModelSpec names: ``name`` is as the client wrote it, the rest is taken apart."""
+
+    name: str
+    model: str
+    variant: str | None
+    version: int | None = None
+    label: str = ""
+
+    @property
+    def pinned(self) -> str:
+        return f"{self.model}@{self.variant}" if self.variant else self.model
+
+    def request(
+        self,
+        inputs: tuple[Tensor, ...],
+        signature_name: str,
+        *,
+        outputs: tuple[str, ...] = (),
+        deadline: float | None = None,
+    ) -> InferRequest:
+        return InferRequest(
+            self.model,
+            inputs,
+            outputs,
+            self.version,
+            self.variant,
+            deadline=deadline,
+            signature_name=signature_name,
+        )
+
+
+@contextmanager
+def looked_up(servable: Servable) -> Iterator[None]:
+    """A NotFound from inside becomes TensorFlow Serving's. Raises InvalidArgument for a label: none is known here."""
+    if servable.label:
+        raise InvalidArgument(f"Unrecognized servable version label: {servable.label}")
+    try:
+        yield
+    except NotFound as error:
+        version = servable.version
+        wanted = f"Latest({servable.name})" if version is None else f"Specific({servable.name}, {version})"
+        raise NotFound(f"Servable not found for request: {wanted}") from error
+
+
+@contextmanager
+def targeted(metadata: ModelMetadata, version: VersionMetadata) -> Iterator[None]:
+    """An error from inside tells which version it was about, also where the request was never sent to it."""
+    try:
+        yield
+    except DuetError as error:
+        error.target = error.target or Target(metadata.model, metadata.variant, version.version)
+        raise
+
+
+def signature(version: VersionMetadata, name: str, unknown: Callable[[str], DuetError]) -> Signature:
+    """The signature of that name. Raises what ``unknown`` makes of a name that is none."""
+    found = version.signatures.get(name)
+    if found is None:
+        raise unknown(name)
+    return found
+
+
+def versions(metadata: ModelMetadata, servable: Servable) -> list[VersionMetadata]:
+    """The versions that a status is asked of, newest first. Raises NotFound in the words of a status call."""
+    if servable.version is None:
+        if not metadata.versions:
+            raise NotFound(f"Could not find any versions of model {servable.name}")
+        return sorted(metadata.versions.values(), key=lambda entry: -entry.version)
+    if servable.version not in metadata.versions:
+        raise NotFound(f"Could not find version {servable.version} of model {servable.name}")
+    return [metadata.versions[servable.version]]
+
+
+@contextmanager
+def status_of(servable: Servable) -> Iterator[None]:
+    """A NotFound from inside becomes the one that a status call has for an unknown model."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(f"Could not find any versions of model {servable.name}") from error
+
+
+def status_message(entries: list[VersionMetadata]) -> pb.GetModelStatusResponse:
+    message = pb.GetModelStatusResponse()
+    for entry in entries:
+        state, code, text = _state(entry)
+        status = pb.StatusProto(error_code=_STATUS_CODES[code], error_message=text)
+        message.model_version_status.add(
+            version=entry.version, state=pb.ModelVersionStatus.State.Value(state), status=status
+        )
+    return message
+
+
+def status_document(entries: list[VersionMetadata]) -> dict[str, Any]:
+    """The message as protobuf's JSON has it, int64 as strings, and beside it KServe v1's ``ready``."""
+    found = []
+    for entry in entries:
+        state, code, text = _state(entry)
+        status = {"error_code": code, "error_message": text}
+        found.append({"version": str(entry.version), "state": state, "status": status})
+    return {"model_version_status": found, "ready": any(entry.ready for entry in entries)}
+
+
+def metadata_message(name: str, version: VersionMetadata) -> pb.GetModelMetadataResponse:
+    definitions = pb.SignatureDefMap()
+    for key, signature in version.signatures.items():
+        definition = definitions.signature_def[key]
+        definition.method_name = signature.method
+        for infos, specs in ((definition.inputs, signature.inputs), (definition.outputs, signature.outputs)):
+            for spec in specs:
+                infos[spec.name].CopyFrom(_info(spec))
+    value = pb.Any(type_url=_SIGNATURE_TYPE, value=definitions.SerializeToString())
+    return pb.GetModelMetadataResponse(model_spec=model_spec(name, version.version), metadata={SIGNATURE_FIELD: value})
+
+
+def metadata_document(name: str, version: VersionMetadata) -> dict[str, Any]:
+    """The message as JSON. The map of signatures lies in a message whose one member has the same name."""
+    definitions = {key: _definition(signature) for key, signature in version.signatures.items()}
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version.version)},
+        "metadata": {SIGNATURE_FIELD: {SIGNATURE_FIELD: definitions}},
+    }
+
+
+_STATUS_CODES = {"OK": Code.OK.value, "UNKNOWN": 2}
+_STATES = frozenset(pb.ModelVersionStatus.State.keys())
+
+
+def _state(entry: VersionMetadata) -> tuple[str, str, str]:
+    """State, code and text. What is not ready for a reason of its server's own has no state that TensorFlow names."""
+    if entry.ready:
+        return "AVAILABLE", "OK", ""
+    if entry.reason in _STATES:
+        return entry.reason, "OK", ""
+    return "UNKNOWN", "UNKNOWN", entry.reason
+
+
+def _dtype(spec: TensorSpec) -> pb.DataType:
+    return DTYPE_BY_DATATYPE.get(spec.datatype, pb.DT_INVALID)
+
+
+def _info(spec: TensorSpec) -> pb.TensorInfo:
+    shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=size) for size in spec.shape])
+    return pb.TensorInfo(name=f"{spec.name}:0", dtype=_dtype(spec), tensor_shape=shape)
+
+
+def _definition(signature: Signature) -> Mapping[str, Any]:
+    return {
+        "inputs": {spec.name: _info_document(spec) for spec in signature.inputs},
+        "outputs": {spec.name: _info_document(spec) for spec in signature.outputs},
+        "method_name": signature.method,
+        "defaults": {},
+    }
+
+
+def _info_document(spec: TensorSpec) -> Mapping[str, Any]:
+    dims = [{"size": str(size), "name": ""} for size in spec.shape]
+    return {
+        "dtype": pb.DataType.Name(_dtype(spec)),
+        "tensor_shape": {"dim": dims, "unknown_rank": False},
+        "name": f"{spec.name}:0",
+    }
