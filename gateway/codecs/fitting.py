@@ -15,10 +15,11 @@ _MAX_RANK = 32
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What was added to the inputs' shapes: the batch, and how many dimensions of size 1 at the end."""
+    """What was added to the inputs' shapes, to ``rank``: the batch, and how many dimensions of size 1 at the end."""
 
     batch: bool = False
     trailing: int = 0
+    rank: int = 0
 
 
 NOTHING = Added()
@@ -59,7 +60,7 @@ def fit(tensor: Tensor, spec: TensorSpec, *, has_batch: bool = False) -> tuple[T
         return tensor, NOTHING
     if shape == (0,) and wanted[0] == -1:
         return _reshaped(tensor, (0, *(max(size, 0) for size in wanted[1:]))), NOTHING
-    for added in (Added(False, missing), Added(True, missing - 1)):
+    for added in (Added(False, missing, len(wanted)), Added(True, missing - 1, len(wanted))):
         if added.batch and has_batch:
             continue
         whole = ((1,) if added.batch else ()) + shape + (1,) * added.trailing
@@ -73,16 +74,21 @@ def agreed(every: Sequence[Added]) -> Added:
     """What was added to all of the inputs."""
     if not every:
         return NOTHING
-    return Added(all(added.batch for added in every), min(added.trailing for added in every))
+    alike = len({(added.trailing, added.rank) for added in every}) == 1
+    return Added(all(added.batch for added in every), every[0].trailing if alike else 0, every[0].rank)
 
 
 def undo(tensor: Tensor, added: Added) -> Tensor:
-    """An output without the dimensions that were added to the inputs, where it has them with size 1."""
+    """An output without the dimensions that were added to the inputs, where it has them with size 1.
+
+    Those at the end only if it has the inputs' rank: others are not computed element by element.
+    """
     shape = tensor.shape
+    trailing = added.trailing if len(shape) == added.rank else 0
     if added.batch and shape[:1] == (1,):
         shape = shape[1:]
     least = 0 if added.batch else 1
-    for _ in range(added.trailing):
+    for _ in range(trailing):
         if len(shape) > least and shape[-1] == 1:
             shape = shape[:-1]
     return tensor if shape == tensor.shape else _reshaped(tensor, shape)

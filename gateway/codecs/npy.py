@@ -46,9 +46,9 @@ def _read(name: str, data: Buffer) -> Array:
         shape, fortran_order, dtype = _HEADERS[npy_format.read_magic(stream)](stream)
     except KeyError:
         raise InvalidArgument(f"input {name!r}: only versions 1.0 and 2.0 of the .npy format are read") from None
-    # The header is a Python literal; what a hostile one can raise besides ValueError depends on Python's parser.
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise InvalidArgument(f"input {name!r} is no .npy file: {error}") from None
+    # The header is a Python literal: a hostile one raises whatever Python's parser and tokenizer can raise.
+    except Exception as error:
+        raise InvalidArgument(f"input {name!r} is no valid .npy file") from error
     values = memoryview(data)[stream.tell() :]
     _check_size(name, shape, dtype, len(values))
     flat = np.frombuffer(values, dtype)
