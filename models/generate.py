@@ -1,7 +1,7 @@
 """Text from `lstm_text_generator`, a character a call: the client keeps the state and hands it back with each request.
 
-The model takes one character's number and the state, and gives a logit for each character that may follow and the new
-state. Any client can do this: it is plain Open Inference Protocol over HTTP, and needs no framework.
+The model takes characters' numbers and the state, and gives logits of the character after each, and the new state. Any
+client can do this: it is plain Open Inference Protocol over HTTP, and needs no framework.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.catalog import select
 from models.spec import ModelSpec
 
 MODEL = "lstm_text_generator"
 PROMPT = "The "
+PARAGRAPH = "\n"
+"""What the model has seen before each paragraph."""
 LENGTH, REPORT_LENGTH = 300, 300
 TEMPERATURE = 0.5
 """Below 1 likely characters become likelier: fewer invented words."""
@@ -45,16 +48,12 @@ def continued(
     (spec,) = select([MODEL])
     random = np.random.default_rng(seed)
     state = at_rest(spec)
-    if not prompt:
-        raise GenerationError("give a prompt of one character at least, as the model continues it")
-    first, *others = [number_of(spec, character) for character in prompt]
-    logits, state = advance(spec, step, first, state)
-    for number in others:
-        logits, state = advance(spec, step, number, state)
+    numbers = [number_of(spec, character) for character in PARAGRAPH + prompt]
+    logits, state = advance(spec, step, numbers, at_rest(spec))
     for _ in range(length):
         choice = draw(logits, temperature, random)
         yield spec.labels[choice]
-        logits, state = advance(spec, step, choice, state)
+        logits, state = advance(spec, step, [choice], state)
 
 
 def at_rest(spec: ModelSpec) -> dict[str, Any]:
@@ -62,10 +61,11 @@ def at_rest(spec: ModelSpec) -> dict[str, Any]:
     return {tensor.name: np.zeros([max(1, size) for size in tensor.shape]).tolist() for tensor in spec.inputs[1:]}
 
 
-def advance(spec: ModelSpec, step: Step, number: int, state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def advance(
+    spec: ModelSpec, step: Step, numbers: list[int], state: Mapping[str, Any]
+) -> tuple[NDArray[Any], dict[str, Any]]:
     """Logits of the next character, and the new state: outputs after the first, in the order of the state's inputs."""
-    token = spec.inputs[0]
-    answer = step({token.name: np.full([max(1, size) for size in token.shape], number).tolist(), **state})
+    answer = step({spec.inputs[0].name: [numbers], **state})
     logits, *new_state = (answer[output.name] for output in spec.outputs)
     names = (tensor.name for tensor in spec.inputs[1:])
     return np.ravel(logits)[-len(spec.labels) :], dict(zip(names, new_state, strict=True))
@@ -78,7 +78,7 @@ def number_of(spec: ModelSpec, character: str) -> int:
     return spec.labels.index(character)
 
 
-def draw(logits: Any, temperature: float, random: np.random.Generator) -> int:
+def draw(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
     grown = np.exp((logits - np.max(logits)) / temperature)
     return int(random.choice(len(grown), p=grown / grown.sum()))
 
@@ -112,13 +112,8 @@ class Gateway:
 
     def _body(self, inputs: Mapping[str, Any]) -> bytes:
         tensors = [
-            {
-                "name": tensor.name,
-                "datatype": tensor.datatype,
-                "shape": [max(1, size) for size in tensor.shape],
-                "data": np.ravel(inputs[tensor.name]).tolist(),
-            }
-            for tensor in self._spec.inputs
+            {"name": tensor.name, "datatype": tensor.datatype, "shape": list(np.shape(values)), "data": values}
+            for tensor, values in ((tensor, inputs[tensor.name]) for tensor in self._spec.inputs)
         ]
         return json.dumps({"inputs": tensors}).encode()
 
