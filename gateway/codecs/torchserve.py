@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl
@@ -139,11 +139,10 @@ def decode(
     ``curl -T`` sends none, ``curl -d`` that of a form.
     """
     specs = signature.inputs
-    if header_length == 0:
-        inputs = _fitted([(of_raw_bytes(_only(specs, "a raw request"), body), specs[0])]).inputs
-        return Body(inputs, Envelope.V2, form=v2.OutputForm(all_binary=True))
     if header_length is not None:
-        return _of_v2(body, header_length)
+        decoded = v2.decode_request(body, header_length) if header_length else v2.decode_raw_request(body, signature)
+        # The handler that Duet packs into archives answers in binary, and its clients come through this path.
+        return _of_v2(decoded, replace(decoded.form, all_binary=decoded.form.all_binary or not decoded.form.by_name))
     media = media_type(content_type)
     if media == MULTIPART:
         parts = multipart.decode(body, content_type or "")
@@ -174,7 +173,7 @@ def encode(response: InferResponse, body: Body, accept: str | None = None) -> An
             raise NotAcceptable(f"an .npy file holds one output, the model has {len(outputs)}; ask for {JSON}")
         return Answer([npy.encode(fitting.undo(outputs[0], body.added))], NPY)
     if accept == OCTETS or body.envelope is Envelope.V2:
-        form = {OCTETS: v2.OutputForm(all_binary=True), JSON: v2.OutputForm()}.get(accept or "", body.form)
+        form = replace(body.form, all_binary=accept == OCTETS, by_name={}) if accept else body.form
         pieces, length = v2.encode_response(response, form=form, request_id=body.id)
         return Answer(pieces, JSON if length is None else OCTETS, length)
     return Answer([orjson.dumps(_document(outputs, body), option=_JSON_OPTIONS)], JSON)
@@ -205,12 +204,7 @@ def _rows(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: value[row] for name, value in values.items()} for row in range(lengths.pop())]
 
 
-def _of_v2(body: bytes, header_length: int | None) -> Body:
-    decoded = v2.decode_request(body, header_length)
-    form = decoded.form
-    if header_length is not None and not form.by_name:
-        # The handler that Duet packs into archives answers so, and its clients speak to it through this path.
-        form = v2.OutputForm(all_binary=True)
+def _of_v2(decoded: v2.InferBody, form: v2.OutputForm) -> Body:
     return Body(decoded.inputs, Envelope.V2, fitting.NOTHING, decoded.outputs, decoded.parameters, decoded.id, form)
 
 
@@ -261,7 +255,8 @@ def _of_document(message: Any, data: bytes, specs: Sequence[TensorSpec]) -> Body
     if not isinstance(message, dict):
         return _of_values({_only(specs, "a bare value").name: message}, specs, booleans)
     if _is_v2(message):
-        return _of_v2(data, None)
+        decoded = v2.decode_request(data)
+        return _of_v2(decoded, decoded.form)
     if message.keys() <= names:
         return _of_values(message, specs, booleans)
     if "instances" in message:

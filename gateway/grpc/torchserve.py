@@ -1,13 +1,112 @@
-"""TorchServe over gRPC."""
+"""TorchServe's inference API over gRPC.
+
+Source: serve ``frontend/server/src/main/resources/proto/inference.proto``. Every input is bytes: JSON, ``.npy``, raw
+bytes, or text for BYTES; an answer is what REST answers as JSON. Codes are gRPC's own, where TorchServe says INTERNAL
+to nearly everything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
+from gateway import pins
 from gateway.backends.base import Backend
-from gateway.grpc.calls import Calls
+from gateway.codecs import torchserve as codec
+from gateway.codecs.torchserve_values import JSON
+from gateway.errors import DuetError, NotFound, Target
+from gateway.grpc import errors
+from gateway.grpc.calls import Call, Calls
 from gateway.grpc.server import Services
+from gateway.protos import torchserve_pb2 as pb
+from gateway.types import InferRequest, ModelMetadata, VersionMetadata
+from gateway.versions import choose
+
+FRONT = "torchserve_grpc"
+SERVICE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 
 
 def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool]) -> Services:
-    return {}
+    front = Front(backend, ready)
+    path, request = f"/{SERVICE}/", pb.PredictionsRequest
+    return {
+        SERVICE: {
+            "Ping": calls.unary(front.ping, pb.Empty, path=f"{path}Ping"),
+            "Predictions": calls.unary(front.predict, request, path=f"{path}Predictions", front=FRONT),
+            # One answer: a handler that does not stream dies of a streaming call, and none of ours streams.
+            "StreamPredictions": calls.unary(
+                front.predict, request, path=f"{path}StreamPredictions", front=FRONT, as_stream=True
+            ),
+            "StreamPredictions2": calls.stream(
+                front.predict, request, path=f"{path}StreamPredictions2", front=FRONT, in_band=in_band
+            ),
+        }
+    }
+
+
+def in_band(error: DuetError, request: pb.PredictionsRequest | None) -> pb.PredictionResponse:
+    """An error inside StreamPredictions2: ``status`` holds gRPC's code and the text, and the stream goes on."""
+    status = pb.Status(code=errors.STATUS[error.code].value[0], message=error.message)
+    return pb.PredictionResponse(status=status, sequence_id=_sequence_id(request))
+
+
+class Front:
+    """The behaviours of the service's calls."""
+
+    def __init__(self, backend: Backend, ready: Callable[[], bool]) -> None:
+        self._backend = backend
+        self._ready = ready
+
+    async def ping(self, _: pb.Empty, call: Call) -> pb.TorchServeHealthResponse:
+        return pb.TorchServeHealthResponse(health='{"status":"Healthy"}' if self._ready() else '{"status":"Unhealthy"}')
+
+    async def predict(self, message: pb.PredictionsRequest, call: Call) -> pb.PredictionResponse:
+        start = perf_counter()
+        pin, metadata, chosen = await self._find(message, call.variant)
+        try:
+            body = codec.decode_named(message.input, codec.signature_of(chosen))
+            variant = pins.agree(pin, body.variant)
+        except DuetError as error:
+            error.target = Target(metadata.model, metadata.variant, chosen.version)
+            raise
+        request = InferRequest(
+            metadata.model,
+            body.inputs,
+            body.outputs,
+            chosen.version if message.model_version else None,
+            variant,
+            body.parameters,
+            body.id,
+            call.deadline,
+        )
+        call.seen.timings["decode"] = perf_counter() - start
+        response = await self._backend.infer(request)
+        call.answered(request, response)
+        start = perf_counter()
+        answer = codec.encode(response, body, JSON)
+        call.seen.timings["encode"] = perf_counter() - start
+        return pb.PredictionResponse(prediction=b"".join(answer.pieces), sequence_id=_sequence_id(message))
+
+    async def _find(
+        self, message: pb.PredictionsRequest, given: str | None
+    ) -> tuple[str | None, ModelMetadata, VersionMetadata]:
+        """The variant that the client pinned, if any, and the model and version that the message names."""
+        model, pin = pins.split_pin(message.model_name)
+        variant = pins.agree(pin, given)
+        try:
+            metadata = await self._backend.metadata(f"{model}@{variant}" if variant else model)
+        except NotFound as error:
+            raise error if variant else codec.ModelNotFound(model) from None
+        text = message.model_version
+        version = codec.version(text) if text else None
+        try:
+            if text and version not in metadata.versions:
+                raise codec.VersionNotFound(model, text)
+            return variant, metadata, choose(metadata, version)
+        except DuetError as error:
+            error.target = Target(model, metadata.variant, None)
+            raise
+
+
+def _sequence_id(message: pb.PredictionsRequest | None) -> str | None:
+    return message.sequence_id if message is not None and message.HasField("sequence_id") else None

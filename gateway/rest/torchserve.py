@@ -17,10 +17,10 @@ from gateway import pins
 from gateway.backends.base import Backend
 from gateway.codecs import torchserve as codec
 from gateway.codecs import v2
-from gateway.errors import Code, DuetError, InvalidArgument, NotFound, Target, Unimplemented
+from gateway.errors import Code, DuetError, InvalidArgument, NotFound, Target
 from gateway.metrics import Metrics
 from gateway.observation import Observation
-from gateway.rest import asgi, errors, torchserve_openapi
+from gateway.rest import asgi, compression, errors, torchserve_openapi
 from gateway.rest.endpoint import OBSERVATION, InferEndpoint
 from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
 from gateway.versions import choose
@@ -59,7 +59,8 @@ def render(error: DuetError) -> tuple[int, asgi.Headers, bytes]:
     kinds = {codec.VersionNotFound: "ModelVersionNotFoundException", ResourceNotFound: "ResourceNotFoundException"}
     kind = "BadRequestException" if status == 413 else kinds.get(type(error), TYPES[error.code])
     body = orjson.dumps({"code": status, "type": kind, "message": error.message})
-    return status, [asgi.JSON, *errors.headers(error)], body
+    accepted = [compression.ACCEPTED] if isinstance(error, compression.UnknownCoding) else []
+    return status, [asgi.JSON, *errors.headers(error), *accepted], body
 
 
 class Predictions(InferEndpoint):
@@ -81,7 +82,7 @@ class Predictions(InferEndpoint):
         return render(error)
 
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
-        body = await asgi.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
         start = perf_counter()
         pin, metadata, chosen = await self._find(scope)
         target = Target(metadata.model, metadata.variant, chosen.version)
@@ -171,8 +172,6 @@ def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max
 
 
 def _decode(scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
-    if asgi.header(scope, b"content-encoding") not in (None, b"identity"):
-        raise Unimplemented("no Content-Encoding is taken here; send the body as it is")
     return codec.decode(body, signature, _text(scope, b"content-type"), _header_length(scope))
 
 
