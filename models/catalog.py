@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from models import (
     convnet,
     dense_classifier,
+    gan,
     image_classifier,
     linear_regression,
     logistic_regression,
@@ -33,6 +34,7 @@ CATALOG: dict[str, ModelSpec] = {
         rnn,
         lstm_text_generator,
         text_classifier,
+        gan,
     )
 }
 

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Loss = Literal[
-    "mean_squared_error", "binary_cross_entropy", "cross_entropy_of_logits", "cross_entropy_of_probabilities"
+    "mean_squared_error",
+    "binary_cross_entropy",
+    "cross_entropy_of_logits",
+    "cross_entropy_of_probabilities",
+    "adversarial",
 ]
 
 FRAMEWORKS = ("tensorflow", "pytorch")
@@ -113,6 +117,21 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Adversary:
+    """A network that the model is trained against and that is not served: it tells the model's outputs from targets.
+
+    It gives a logit, [n, 1], of an output being a target; targets count as such by `trust`. Its hyperparameters are the
+    model's, and its first weights always the same.
+    """
+
+    weights: tuple[Weight, ...]
+    pytorch: Callable[[], nn.Module] = field(repr=False)
+    tensorflow: Callable[[], keras.Model] = field(repr=False)
+    trust: float = 0.9
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One model with both twins.
 
@@ -140,6 +159,7 @@ class ModelSpec:
     request: Callable[[], Example] | None = field(default=None, repr=False)
     from_data: Callable[[Split], dict[str, Array]] | None = field(default=None, repr=False)
     labels: tuple[str, ...] = field(default=(), repr=False)
+    adversary: Adversary | None = None
     versions: tuple[int, ...] = (NATIVE, TRANSPLANTED)
 
     @property

@@ -52,10 +52,15 @@ def fingerprint(weights: Mapping[str, Array]) -> str:
 
 def check(spec: ModelSpec, weights: Mapping[str, Array]) -> None:
     """Raises WeightsMismatchError unless names and shapes are the spec's."""
-    wanted = {weight.name: weight.shape for weight in spec.weights}
+    check_all(spec.name, spec.weights, weights)
+
+
+def check_all(title: str, wanted_weights: Iterable[Weight], weights: Mapping[str, Array]) -> None:
+    """`title` says whose weights they are. Raises WeightsMismatchError."""
+    wanted = {weight.name: weight.shape for weight in wanted_weights}
     found = {name: array.shape for name, array in weights.items()}
     if found != wanted:
-        raise WeightsMismatchError(f"{spec.name} has the weights {wanted}, got {found}")
+        raise WeightsMismatchError(f"{title} has the weights {wanted}, got {found}")
 
 
 def count(spec: ModelSpec) -> int:

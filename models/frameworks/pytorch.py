@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.spec import Array, Hyperparameters, Loss, ModelSpec, Split
-from models.weights import Weights, check
+from models.spec import Adversary, Array, Hyperparameters, Loss, ModelSpec, Split
+from models.weights import Weights, check, check_all, draw_all
 
 torch.use_deterministic_algorithms(True)
 # These models are too small to share out: a second thread gains nothing on idle cores, and on busy ones the two wait
@@ -38,26 +38,16 @@ class PyTorchTwin:
         self._module = spec.pytorch()
         check(spec, weights)
         check(spec, canonical(self._module))
-        self._module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
-        self._settings = spec.hyperparameters
-        self._loss = LOSSES[self._settings.loss]
-        self._optimizer = optimizer(self._module, self._settings)
-        self._steps = 0
+        load(self._module, weights)
+        learner = Learner(self._module, spec.hyperparameters)
+        self._objective = Contest(learner, spec.adversary) if spec.adversary else Imitation(learner)
 
     def weights(self) -> Weights:
         return canonical(self._module)
 
     def step(self, batch: Split) -> float:
         self._module.train()
-        self._optimizer.zero_grad()
-        outputs = call(self._module, batch.inputs)
-        loss = self._loss(outputs[0], torch.from_numpy(batch.targets))
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._steps += 1
-        for group in self._optimizer.param_groups:
-            group.update(epsilon_after_correction(self._settings, self._steps))
-        self._optimizer.step()
-        return float(loss.detach())
+        return self._objective.step(batch)
 
     def predict(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         return run(self._module.eval(), inputs)
@@ -69,6 +59,65 @@ class PyTorchTwin:
         with torchscript():
             torch.jit.save(torch.jit.script(self._module.eval()), buffer)
         path.write_bytes(buffer.getvalue())
+
+
+class Learner:
+    """A module and its own optimizer."""
+
+    def __init__(self, module: nn.Module, settings: Hyperparameters) -> None:
+        self.module = module
+        self.settings = settings
+        self._optimizer = optimizer(module, settings)
+        self._steps = 0
+
+    def update(self, loss: Tensor) -> float:
+        """One step against the gradient of `loss`; its value."""
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._steps += 1
+        for group in self._optimizer.param_groups:
+            group.update(epsilon_after_correction(self.settings, self._steps))
+        self._optimizer.step()
+        return float(loss.detach())
+
+
+class Imitation:
+    """The first output is to be the target."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._loss = LOSSES[learner.settings.loss]
+
+    def step(self, batch: Split) -> float:
+        outputs = call(self._learner.module, batch.inputs)
+        return self._learner.update(self._loss(outputs[0], torch.from_numpy(batch.targets)))
+
+
+class Contest:
+    """The first output is to be taken for a target by the adversary, which learns first."""
+
+    def __init__(self, learner: Learner, adversary: Adversary) -> None:
+        self._learner = learner
+        self._trust = adversary.trust
+        module = adversary.pytorch()
+        check_all("the adversary", adversary.weights, canonical(module))
+        load(module, draw_all(adversary.weights, adversary.seed))
+        self._judge = Learner(module, learner.settings)
+
+    def step(self, batch: Split) -> float:
+        made = call(self._learner.module, batch.inputs)[0]
+        judge = self._judge.module
+        of_real = taken_for(judge(torch.from_numpy(batch.targets)), self._trust)
+        self._judge.update(of_real + taken_for(judge(made.detach()), 0.0))
+        return self._learner.update(taken_for(judge(made), 1.0))
+
+
+def taken_for(logits: Tensor, truth: float) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
+
+
+def load(module: nn.Module, weights: Weights) -> None:
+    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
 
 
 def load_weights(path: Path) -> Weights:

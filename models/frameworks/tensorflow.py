@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.spec import Array, Hyperparameters, Loss, ModelSpec, Split
-from models.weights import Weights, check
+from models.spec import Adversary, Array, Hyperparameters, Loss, ModelSpec, Split
+from models.weights import Weights, check, check_all, draw_all
 
 
 @contextmanager
@@ -85,13 +85,10 @@ class TensorFlowTwin:
         self._model = spec.tensorflow()
         check(spec, weights)
         check(spec, canonical(self._model.weights))
-        for variable in self._model.weights:
-            name = canonical_name(variable.path)
-            variable.assign(weights[name].transpose(np.argsort(order(name, weights[name].ndim))))
-        self._loss = LOSSES[spec.hyperparameters.loss]
-        self._optimizer = optimizer(spec.hyperparameters)
-        self._optimizer.build(self._model.trainable_variables)
-        self._train = tf.function(self._update, reduce_retracing=True)
+        assign(self._model, weights)
+        learner = Learner(self._model, spec.hyperparameters)
+        objective = Contest(learner, spec.adversary) if spec.adversary else Imitation(learner)
+        self._train = tf.function(objective.step, reduce_retracing=True)
         self._infer = tf.function(self._forward, reduce_retracing=True)
 
     def weights(self) -> Weights:
@@ -116,24 +113,75 @@ class TensorFlowTwin:
         except tf.errors.OpError as error:
             raise OSError(error.message.splitlines()[0]) from error
 
-    def _update(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+    def _forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return call(self._model, inputs, training=False)
+
+    def _named_forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return dict(zip((output.name for output in self._spec.outputs), self._forward(*inputs), strict=True))
+
+
+class Learner:
+    """A model and its own optimizer."""
+
+    def __init__(self, model: keras.Model, settings: Hyperparameters) -> None:
+        self.model = model
+        self.settings = settings
+        self._optimizer = optimizer(settings)
+        self._optimizer.build(model.trainable_variables)
+
+    def update(self, loss_of: Callable[[], Tensor]) -> Tensor:
+        """One step against the gradient of what `loss_of` computes; its value."""
+        variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            loss = self._loss(self._call(*inputs, training=True)[0], targets)
-        variables = self._model.trainable_variables
+            loss = loss_of()
         # Dense also for embeddings: Keras would leave the moments of the rows that a batch lacks alone, PyTorch not.
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
         self._optimizer.apply(gradients, variables)
         return loss
 
-    def _call(self, *inputs: Tensor, training: bool) -> tuple[Tensor, ...]:
-        outputs = self._model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
-        return tuple(outputs) if isinstance(outputs, (list, tuple)) else (outputs,)
 
-    def _forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return self._call(*inputs, training=False)
+class Imitation:
+    """The first output is to be the target."""
 
-    def _named_forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        return dict(zip((output.name for output in self._spec.outputs), self._forward(*inputs), strict=True))
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._loss = LOSSES[learner.settings.loss]
+
+    def step(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        return self._learner.update(lambda: self._loss(call(self._learner.model, inputs, training=True)[0], targets))
+
+
+class Contest:
+    """The first output is to be taken for a target by the adversary, which learns first."""
+
+    def __init__(self, learner: Learner, adversary: Adversary) -> None:
+        self._learner = learner
+        self._trust = adversary.trust
+        model = adversary.tensorflow()
+        check_all("the adversary", adversary.weights, canonical(model.weights))
+        assign(model, draw_all(adversary.weights, adversary.seed))
+        self._judge = Learner(model, learner.settings)
+
+    def step(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        judge = self._judge.model
+        made = call(self._learner.model, inputs, training=True)[0]
+        self._judge.update(lambda: taken_for(judge(targets), self._trust) + taken_for(judge(made), 0.0))
+        return self._learner.update(lambda: taken_for(judge(call(self._learner.model, inputs, training=True)[0]), 1.0))
+
+
+def taken_for(logits: Tensor, truth: float) -> Tensor:
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(tf.fill(tf.shape(logits), truth), logits))
+
+
+def call(model: keras.Model, inputs: tuple[Tensor, ...], *, training: bool) -> tuple[Tensor, ...]:
+    outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
+    return tuple(outputs) if isinstance(outputs, (list, tuple)) else (outputs,)
+
+
+def assign(model: keras.Model, weights: Weights) -> None:
+    for variable in model.weights:
+        name = canonical_name(variable.path)
+        variable.assign(weights[name].transpose(np.argsort(order(name, weights[name].ndim))))
 
 
 def load_weights(path: Path) -> Weights:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-SHORTENED = {"convnet": 3, "image_classifier": 2, "rnn": 3, "lstm_text_generator": 2}
+SHORTENED = {"convnet": 3, "image_classifier": 2, "rnn": 3, "lstm_text_generator": 2, "gan": 1}

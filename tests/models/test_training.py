@@ -79,6 +79,7 @@ BARS = {
     "rnn": ("accuracy", 0.90),
     "lstm_text_generator": ("perplexity", 6),
     "text_classifier": ("accuracy", 0.95),
+    "gan": ("accepted", 0.70),
 }
 
 
@@ -108,4 +109,5 @@ def test_both_trainings_are_recorded_from_the_same_start(trained: Store, spec: M
     for key in ("initial_fingerprint", "seed", "epochs", "dataset", "hyperparameters", "parameters"):
         assert ours[key] == theirs[key]
     assert len(ours["loss"]) == len(theirs["loss"]) == SHORTENED.get(spec.name, spec.hyperparameters.epochs)
-    assert ours["loss"][0] == pytest.approx(theirs["loss"][0], rel=1e-2)
+    # Two networks against each other magnify what rounding changes; three updates in, they are alike all the same.
+    assert ours["loss"][0] == pytest.approx(theirs["loss"][0], rel=0.1 if spec.adversary else 1e-2)
