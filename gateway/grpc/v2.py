@@ -13,7 +13,7 @@ from gateway import __version__, pins
 from gateway.backends.base import Backend
 from gateway.codecs import v2, v2_models
 from gateway.codecs import v2_grpc as codec
-from gateway.errors import DuetError
+from gateway.errors import DuetError, PermissionDenied
 from gateway.grpc.calls import Behaviour, Call, Calls, Message
 from gateway.grpc.server import Services
 from gateway.information import Information, Models
@@ -47,6 +47,8 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
             "ModelConfig": unary("ModelConfig", telling.model_config, pb.ModelConfigRequest),
             "ModelStatistics": unary("ModelStatistics", telling.model_statistics, pb.ModelStatisticsRequest),
             "RepositoryIndex": unary("RepositoryIndex", telling.repository_index, pb.RepositoryIndexRequest),
+            "RepositoryModelLoad": unary("RepositoryModelLoad", _refuse, pb.RepositoryModelRequest),
+            "RepositoryModelUnload": unary("RepositoryModelUnload", _refuse, pb.RepositoryModelRequest),
         }
     }
 
@@ -128,6 +130,10 @@ class Telling:
     async def repository_index(self, request: pb.RepositoryIndexRequest, _: Call) -> Message:
         models = await self._information.index(only_ready=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+
+async def _refuse(_: pb.RepositoryModelRequest, __: Call) -> Message:
+    raise PermissionDenied(v2_models.NO_LOADING)
 
 
 def _in_band(error: DuetError, message: pb.ModelInferRequest | None) -> pb.ModelStreamInferResponse:

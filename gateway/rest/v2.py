@@ -14,7 +14,7 @@ from gateway import __version__, pins, versions
 from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
 from gateway.codecs import v2_models
-from gateway.errors import DuetError, InvalidArgument
+from gateway.errors import DuetError, InvalidArgument, PermissionDenied
 from gateway.information import Information, Models
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
@@ -122,6 +122,11 @@ def information(
     async def repository_index(request: Request) -> Response:
         body = await asgi.read_body(request.scope, request.receive, max_bytes=_MAX_INDEX_BYTES)
         return _json(await told.index(only_ready=codec.decode_index_request(body)))
+
+    @router.post("/v2/repository/models/{model}/load", include_in_schema=False)
+    @router.post("/v2/repository/models/{model}/unload", include_in_schema=False)
+    async def no_loading() -> Response:
+        raise PermissionDenied(v2_models.NO_LOADING)
 
     # Before the paths in which "stats" could be a model's name.
     @router.get("/v2/models/stats", summary="Statistics of all models")
