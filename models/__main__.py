@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import sys
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -192,14 +193,13 @@ def generate(arguments: argparse.Namespace, console: Console) -> None:
 
     chances = {"temperature": arguments.temperature, "seed": arguments.seed}
     for variant in [arguments.variant] if arguments.variant else FRAMEWORKS:
-        step = Gateway(arguments.url, variant)
-        letters = continued(step, arguments.prompt, arguments.length, **chances)
-        first = next(letters)  # the failures are nearly all before it
-        console.print(f"{variant}:", style="bold", highlight=False)
-        for letter in chain((arguments.prompt, first), letters):
-            print(letter, end="", flush=True)
-        print("\n")
-        step.close()
+        with closing(Gateway(arguments.url, variant)) as step:
+            letters = continued(step, arguments.prompt, arguments.length, **chances)
+            first = next(letters)  # the failures are nearly all before it
+            console.print(f"{variant}:", style="bold", highlight=False)
+            for letter in chain((arguments.prompt, first), letters):
+                print(letter, end="", flush=True)
+            print("\n")
 
 
 def show_list(arguments: argparse.Namespace, console: Console) -> None:

@@ -48,6 +48,8 @@ def continued(
     (spec,) = select([MODEL])
     random = np.random.default_rng(seed)
     state = at_rest(spec)
+    if not prompt:
+        raise GenerationError("give a prompt of one character at least, as the model continues it")
     numbers = [number_of(spec, character) for character in PARAGRAPH + prompt]
     logits, state = advance(spec, step, numbers, at_rest(spec))
     for _ in range(length):
@@ -89,10 +91,13 @@ class Gateway:
     def __init__(self, url: str, variant: str) -> None:
         parts = urlsplit(url if "//" in url else f"//{url}")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        try:
+            self._connection = kind(parts.hostname or "", parts.port, timeout=CALL_SECONDS)
+        except ValueError:  # the port is no number
+            parts = urlsplit("")
         if not parts.hostname:
             raise GenerationError(f"--url {url}: give an address such as http://localhost:8000")
         self._url = url
-        self._connection = kind(parts.hostname, parts.port, timeout=CALL_SECONDS)
         self._path = f"{parts.path.rstrip('/')}/v2/models/{MODEL}@{variant}/infer"
         (self._spec,) = select([MODEL])
 
@@ -108,7 +113,9 @@ class Gateway:
             ) from error
         if response.status != http.client.OK:
             raise GenerationError(f"{self._path}: {response.status} {content[:300].decode(errors='replace')}")
-        return {one["name"]: one["data"] for one in json.loads(content)["outputs"]}
+        outputs = json.loads(content)["outputs"]
+        # `data` may be flat or nested, whatever the shape (Open Inference Protocol, "Tensor Data").
+        return {one["name"]: np.reshape(one["data"], one["shape"]).tolist() for one in outputs}
 
     def _body(self, inputs: Mapping[str, Any]) -> bytes:
         tensors = [
