@@ -51,8 +51,7 @@ def fit(tensor: Tensor, spec: TensorSpec, *, has_batch: bool = False) -> tuple[T
     ``has_batch`` says that the first dimension is the batch. ``[]`` is the empty batch. What cannot be fitted is
     returned as it is: the check against the signature tells the client.
 
-    >>> fit(tensor_of_shape(3), spec_of_shape(-1, 1))      # three rows: (3, 1)
-    >>> fit(tensor_of_shape(4), spec_of_shape(-1, 4))      # one row without its batch: (1, 4)
+    ``[1, 2, 3]`` is three rows of an input declared (-1, 1), and one row without its batch of one declared (-1, 3).
     """
     shape, wanted = tensor.shape, spec.shape
     missing = len(wanted) - len(shape)

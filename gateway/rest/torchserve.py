@@ -6,9 +6,9 @@ is a PUT), except OPTIONS, which describes. Checked in TorchServe's order: size,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from starlette.routing import BaseRoute, Route
@@ -63,13 +63,31 @@ def render(error: DuetError) -> tuple[int, asgi.Headers, bytes]:
     return status, [asgi.JSON, *errors.headers(error), *accepted], body
 
 
+class Forward(Protocol):
+    """A server that takes bodies as they are, for models whose handler is the user's own; ``variant`` is its name."""
+
+    variant: str
+
+    async def forward(
+        self, model: str, version: int | None, body: bytes, content_type: str | None
+    ) -> tuple[bytes, str | None]:
+        """The handler's answer and its type. Every failure is a DuetError, DeadlineExceeded after the default time."""
+        ...
+
+
 class Predictions(InferEndpoint):
-    """``/predictions/{model}[/{version}]``: decode by the model's signature, call, encode as asked."""
+    """``/predictions/{model}[/{version}]``: decode by the model's signature, call, encode as asked.
+
+    Bodies of the models in ``opaque`` are passed on as they are, and so are their answers.
+    """
 
     front = FRONT
 
-    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self, backend: Backend, *, metrics: Metrics, max_body_bytes: int, opaque: Mapping[str, Forward]
+    ) -> None:
         super().__init__(backend, metrics=metrics, max_body_bytes=max_body_bytes)
+        self._opaque = opaque
         self._description = Told(self._describe)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -83,6 +101,10 @@ class Predictions(InferEndpoint):
 
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
         body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        name, pinned = pins.split_pin(_path(scope)[0])
+        if name in self._opaque:
+            await self._pass_on(name, pins.agree(pinned, _text(scope, pins.VARIANT.encode())), body, scope, send, seen)
+            return
         start = perf_counter()
         pin, metadata, chosen = await self._find(scope)
         target = Target(metadata.model, metadata.variant, chosen.version)
@@ -111,6 +133,25 @@ class Predictions(InferEndpoint):
             headers.append((v2.HEADER_LENGTH.encode(), str(answer.header_length).encode()))
         await asgi.respond(send, 200, headers, answer.pieces)
 
+    async def _pass_on(
+        self, model: str, pin: str | None, body: bytes, scope: asgi.Scope, send: asgi.Send, seen: Observation
+    ) -> None:
+        server = self._opaque[model]
+        if pin not in (None, server.variant):
+            raise NotFound(f"model {model!r} has no variant {pin!r}; it has {server.variant}")
+        text = _path(scope)[1]
+        version = codec.version(text) if text else None
+        if text and version is None:
+            raise codec.VersionNotFound(model, text)
+        seen.model, seen.variant, seen.version = model, server.variant, "" if version is None else str(version)
+        answer, kind = await server.forward(model, version, body, _text(scope, b"content-type"))
+        headers: asgi.Headers = [(pins.VARIANT.encode(), server.variant.encode())]
+        if version is not None:
+            headers.append((pins.VERSION.encode(), seen.version.encode()))
+        if kind is not None:
+            headers.append((b"content-type", kind.encode("latin-1")))
+        await asgi.respond(send, 200, headers, [answer])
+
     async def _find(self, scope: asgi.Scope) -> tuple[str | None, ModelMetadata, VersionMetadata]:
         """The variant that the client pinned, if any, and the model and version that the path names."""
         name, text = _path(scope)
@@ -130,6 +171,9 @@ class Predictions(InferEndpoint):
             raise
 
     async def _describe(self, scope: asgi.Scope) -> tuple[int, dict[str, Any]]:
+        name, _ = pins.split_pin(_path(scope)[0])
+        if name in self._opaque:
+            return 200, torchserve_openapi.opaque(scope["path"], name)
         _, metadata, chosen = await self._find(scope)
         return 200, torchserve_openapi.model(scope["path"], metadata.model, codec.signature_of(chosen))
 
@@ -152,7 +196,17 @@ class Told:
         await asgi.respond(send, status, headers, [body])
 
 
-def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max_body_bytes: int) -> list[BaseRoute]:
+def routes(
+    backend: Backend,
+    *,
+    ready: Callable[[], bool],
+    metrics: Metrics,
+    max_body_bytes: int,
+    opaque: Mapping[str, Forward] | None = None,
+) -> list[BaseRoute]:
+    """The calls of the API. ``opaque`` names the models whose bodies only their own handler understands."""
+    predictions = Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes, opaque=opaque or {})
+
     async def ping(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
         return (200, {"status": "Healthy"}) if ready() else (500, {"status": "Unhealthy"})
 
@@ -163,7 +217,7 @@ def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max
         raise ResourceNotFound
 
     return [
-        Route("/predictions/{path:path}", Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes)),
+        Route("/predictions/{path:path}", predictions),
         Route("/ping", Told(ping)),
         Route("/api-description", Told(describe)),
         Route("/", Told(describe), methods=["OPTIONS"]),

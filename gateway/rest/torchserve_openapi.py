@@ -76,6 +76,12 @@ def model(path: str, name: str, signature: Signature) -> dict[str, Any]:
     return _document({path: {"post": operation}}, title=f"RESTful API for: {name}")
 
 
+def opaque(path: str, name: str) -> dict[str, Any]:
+    """The call at ``path`` of a model whose handler alone knows what it takes and gives."""
+    operation = _predictions("predictions", [], {"*/*": _BINARY}, {"*/*": _BINARY})
+    return _document({path: {"post": operation}}, title=f"RESTful API for: {name}")
+
+
 def _document(paths: dict[str, Any], title: str = "TorchServe APIs") -> dict[str, Any]:
     return {"openapi": "3.0.1", "info": {"title": title, "version": __version__}, "paths": paths}
 
