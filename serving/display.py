@@ -56,15 +56,14 @@ class Progress:
         return table
 
 
-def answers_table(answers: Sequence[Answer], shown: Mapping[str, tuple[str, str]]) -> Table:
-    """`shown` gives for each `model@variant` the answer and the truth in a few characters."""
+def answers_table(rows: Sequence[tuple[Answer, str, str]]) -> Table:
+    """Each answer with itself and the truth in a few characters."""
     table = Table(title="One prediction per model and framework", title_justify="left")
     for name in ("model", "framework"):
         table.add_column(name)
     for name in ("version", "answer", "truth", "latency ms"):
         table.add_column(name, justify="right")
-    for answer in answers:
-        given, truth = shown[f"{answer.model}@{answer.variant}"]
+    for answer, given, truth in rows:
         table.add_row(answer.model, answer.variant, answer.version, given, truth, f"{answer.latency_ms:.1f}")
     return table
 

@@ -27,12 +27,12 @@ class CallFailed(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`output` is the first output's numbers, `latency_ms` from sending to the last byte of the answer."""
+    """`output` is the first output's values, `latency_ms` from sending to the last byte of the answer."""
 
     model: str
     variant: str
     version: str
-    output: list[float]
+    output: list[Any]
     latency_ms: float
 
 

@@ -14,7 +14,9 @@ from serving.options import LOOPBACK, Options
 TENSORFLOW, PYTORCH = "tensorflow", "pytorch"
 
 
-def render_gateway_config(options: Options, variants: Mapping[str, Sequence[str]], *, key_file: Path) -> str:
+def render_gateway_config(
+    options: Options, variants: Mapping[str, Sequence[str]], *, key_file: Path, model_config_file: Path
+) -> str:
     """duet.yaml as text. `variants` gives each model's variants, its default first."""
     ports = options.ports
     settings: dict[str, Any] = {
@@ -22,7 +24,11 @@ def render_gateway_config(options: Options, variants: Mapping[str, Sequence[str]
         "grpc": {"host": options.host, "port": ports["--grpc-port"]},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
         "servers": {
-            TENSORFLOW: {"kind": "tfserving", "endpoint": f"{LOOPBACK}:{ports['--tf-port']}"},
+            TENSORFLOW: {
+                "kind": "tfserving",
+                "endpoint": f"{LOOPBACK}:{ports['--tf-port']}",
+                "model_config_file": str(model_config_file),
+            },
             PYTORCH: {
                 "kind": "torchserve",
                 "endpoint": f"http://{LOOPBACK}:{ports['--torchserve-port']}",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.spec import ModelSpec
+from models.served import Served
 from serving.children import Launch
 from serving.gatewayconfig import PYTORCH, TENSORFLOW, render_gateway_config
 from serving.options import LOOPBACK, Options
@@ -15,7 +15,6 @@ from serving.readiness import Goal, page_is_ok, port_answers
 from serving.tfserving import TensorFlowServing
 from serving.torchserve import TorchServe, find_archives
 
-VARIANTS = (TENSORFLOW, PYTORCH)
 GATEWAY_GRACE_SECONDS = 35.0  # it drains for up to 30
 
 
@@ -29,14 +28,13 @@ class Plan:
     http_port: int
 
 
-def make_plan(options: Options, specs: Sequence[ModelSpec], *, java: Path, binary: Path | None) -> Plan:
-    names = [spec.name for spec in specs]
+def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary: Path | None) -> Plan:
     logs = options.run_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     tensorflow = TensorFlowServing(
         port=options.ports["--tf-port"],
         model_store=options.artifacts / "tensorflow",
-        models=names,
+        models=_names(models, TENSORFLOW),
         folder=options.run_dir / "tensorflow",
         binary=binary,
         threads=options.threads,
@@ -44,14 +42,17 @@ def make_plan(options: Options, specs: Sequence[ModelSpec], *, java: Path, binar
     torchserve = TorchServe(
         ports=options.torchserve_ports(),
         model_store=options.artifacts / "pytorch",
-        archives=find_archives(options.artifacts / "pytorch", names),
+        archives=find_archives(options.artifacts / "pytorch", _names(models, PYTORCH)),
         folder=options.run_dir / "torchserve",
         java=java,
         workers_per_model=options.workers_per_model,
         threads_per_worker=options.threads,
     )
     config = options.run_dir / "duet.yaml"
-    config.write_text(render_gateway_config(options, dict.fromkeys(names, VARIANTS), key_file=torchserve.key_file))
+    variants = {model.name: model.variants for model in models}
+    config.write_text(
+        render_gateway_config(options, variants, key_file=torchserve.key_file, model_config_file=tensorflow.config_file)
+    )
     servers = [
         tensorflow.launch(_fresh_log(logs, "tensorflow")),
         torchserve.launch(_fresh_log(logs, "torchserve")),
@@ -65,7 +66,7 @@ def make_plan(options: Options, specs: Sequence[ModelSpec], *, java: Path, binar
     )
     return Plan(
         stages=[servers, [gateway]],
-        goals=_goals(options, specs),
+        goals=_goals(options, models),
         client_host=reachable(options.host),
         http_port=options.ports["--http-port"],
     )
@@ -76,12 +77,12 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
 
 
-def _goals(options: Options, specs: Sequence[ModelSpec]) -> dict[str, list[Goal]]:
+def _goals(options: Options, models: Sequence[Served]) -> dict[str, list[Goal]]:
     host, http_port = reachable(options.host), options.ports["--http-port"]
     admin_host, admin_port = reachable(options.admin_host), options.ports["--admin-port"]
     return {
-        "tensorflow": [_port(LOOPBACK, options.ports["--tf-port"]), *_models(host, http_port, specs, TENSORFLOW)],
-        "torchserve": [_port(LOOPBACK, options.ports["--torchserve-port"]), *_models(host, http_port, specs, PYTORCH)],
+        "tensorflow": [_port(LOOPBACK, options.ports["--tf-port"]), *_models(host, http_port, models, TENSORFLOW)],
+        "torchserve": [_port(LOOPBACK, options.ports["--torchserve-port"]), *_models(host, http_port, models, PYTORCH)],
         "gateway": [
             _port(host, http_port),
             Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz")),
@@ -93,14 +94,19 @@ def _port(host: str, port: int) -> Goal:
     return Goal(f"port {port}", lambda: port_answers(host, port))
 
 
-def _models(host: str, port: int, specs: Sequence[ModelSpec], variant: str) -> list[Goal]:
+def _names(models: Sequence[Served], variant: str) -> list[str]:
+    return [model.name for model in models if variant in model.variants]
+
+
+def _models(host: str, port: int, models: Sequence[Served], variant: str) -> list[Goal]:
     """One goal a model: every version of it is ready, not just the one that serves by default."""
 
-    def goal(spec: ModelSpec) -> Goal:
-        paths = [f"/v2/models/{spec.name}@{variant}/versions/{version}/ready" for version in spec.versions]
-        return Goal(spec.name, lambda: all(page_is_ok(host, port, path) for path in paths))
+    def goal(model: Served) -> Goal:
+        start = f"/v2/models/{model.name}@{variant}/versions"
+        paths = [f"{start}/{version}/ready" for version in model.versions[variant]]
+        return Goal(model.name, lambda: all(page_is_ok(host, port, path) for path in paths))
 
-    return [goal(spec) for spec in specs]
+    return [goal(model) for model in models if variant in model.variants]
 
 
 def _fresh_log(folder: Path, name: str) -> Path:

@@ -32,15 +32,18 @@ class TensorFlowServing:
     binary: Path | None = None
     threads: int = 1
 
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "models.config"
+
     def launch(self, log: Path) -> Launch:
         """Write the configuration and say how to start."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        config = self.folder / "models.config"
-        config.write_text(render_models_config(self.model_store, self.models))
+        self.config_file.write_text(render_models_config(self.model_store, self.models))
         program = [str(self.binary)] if self.binary else [sys.executable, "-m", "serving.embedded"]
         flags = [
             f"--port={self.port}",
-            f"--model_config_file={config}",
+            f"--model_config_file={self.config_file}",
             "--file_system_poll_wait_seconds=1",
             f"--tensorflow_intra_op_parallelism={self.threads}",
             f"--tensorflow_inter_op_parallelism={self.threads}",

@@ -6,16 +6,18 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
-from models.catalog import select
-from models.spec import Example, ModelSpec, UnknownNameError
+from models.catalog import CATALOG
+from models.served import Served, served
+from models.spec import UnknownNameError
 from serving import display
 from serving.failures import Failure
 from serving.firstcalls import Answer, call, request_body
 from serving.options import Options
-from serving.plan import VARIANTS, Plan, make_plan, reachable
+from serving.plan import Plan, make_plan, reachable
 from serving.ports import check_free
 from serving.readiness import Readiness
 from serving.runrecord import RunRecord
@@ -46,7 +48,7 @@ def up(options: Options, console: Console) -> int:
 
 def _run(options: Options, console: Console, stops: Stops) -> None:
     begun = time.monotonic()
-    specs = _select(options.models)
+    models = _select(options)
     java, binary = find_java(os.environ), find_binary(options.tf_serving_binary)
     options.run_dir.mkdir(parents=True, exist_ok=True)
     record = RunRecord(options.run_dir / "run.json")
@@ -55,11 +57,12 @@ def _run(options: Options, console: Console, stops: Stops) -> None:
     left: list[int] = []
     try:
         check_free(options.listeners())
+        specs = [CATALOG[model.name] for model in models if not model.is_imported]
         ensure_trained(options.artifacts, specs, may_train=options.train, console=console, stops=stops)
-        plan = make_plan(options, specs, java=java, binary=binary)
+        plan = make_plan(options, models, java=java, binary=binary)
         supervisor = Supervisor(plan.stages, record=record, report=lambda line: console.print(line, soft_wrap=True))
         try:
-            _serve(options, specs, plan, supervisor, console, stops, begun)
+            _serve(options, models, plan, supervisor, console, stops, begun)
         finally:
             console.print("Stopping the gateway, then the servers ...")
             left = supervisor.stop(hurry=stops.hurry)
@@ -73,7 +76,7 @@ def _run(options: Options, console: Console, stops: Stops) -> None:
 
 def _serve(
     options: Options,
-    specs: Sequence[ModelSpec],
+    models: Sequence[Served],
     plan: Plan,
     supervisor: Supervisor,
     console: Console,
@@ -81,15 +84,15 @@ def _serve(
     begun: float,
 ) -> None:
     supervisor.start()
-    examples = {spec.name: spec.example() for spec in specs}  # a second's work, while the servers start
+    bodies = _bodies(models)  # a second's work, while the servers start
     _wait_until_ready(options, plan, supervisor, console, stops)
-    bodies = {spec.name: request_body(spec.inputs, examples[spec.name].inputs) for spec in specs}
     answers = [
-        call(plan.client_host, plan.http_port, spec.name, variant, bodies[spec.name])
-        for spec in specs
-        for variant in VARIANTS
+        call(plan.client_host, plan.http_port, model.name, variant, bodies[model.name])
+        for model in models
+        if model.name in bodies
+        for variant in model.variants
     ]
-    console.print(display.answers_table(answers, _shown(answers, specs, examples)))
+    console.print(display.answers_table([(answer, *_shown(answer)) for answer in answers]))
     console.print(f"Ready after {time.monotonic() - begun:.1f} s.")
     _show_addresses(options, bodies, console)
     while not stops.asked:
@@ -97,9 +100,9 @@ def _serve(
         stops.pause(POLL_SECONDS)
 
 
-def _select(names: Sequence[str]) -> list[ModelSpec]:
+def _select(options: Options) -> list[Served]:
     try:
-        return select(names)
+        return served(options.artifacts, options.models)
     except UnknownNameError as error:
         raise Failure(f"--models: {error}") from None
 
@@ -131,16 +134,23 @@ def _late(options: Options, supervisor: Supervisor, readiness: Readiness) -> Fai
     )
 
 
-def _shown(
-    answers: Sequence[Answer], specs: Sequence[ModelSpec], examples: Mapping[str, Example]
-) -> dict[str, tuple[str, str]]:
-    """Answer and truth for people: the most likely class of a classifier, the number of a regression."""
-    classifies = {spec.name: spec.classifies for spec in specs}
-    shown = {}
-    for answer in answers:
-        given = answer.output.index(max(answer.output)) if classifies[answer.model] else answer.output[0]
-        shown[f"{answer.model}@{answer.variant}"] = (f"{given:.4g}", f"{examples[answer.model].answer:.4g}")
-    return shown
+def _bodies(models: Sequence[Served]) -> dict[str, dict[str, Any]]:
+    """The first request of each model that has one: a documented model's example, or what an import has tried."""
+    bodies = {}
+    for model in models:
+        values = model.example if model.is_imported else CATALOG[model.name].example().inputs
+        if values is not None:
+            bodies[model.name] = request_body(model.inputs, values)
+    return bodies
+
+
+def _shown(answer: Answer) -> tuple[str, str]:
+    """Answer and truth for people. What a user's own model means by its numbers is not known here."""
+    if answer.model not in CATALOG:
+        values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in answer.output[:3])
+        return " ".join(values), "-"
+    spec = CATALOG[answer.model]
+    return spec.shown(answer.output), spec.shown_answer()
 
 
 def _show_addresses(options: Options, bodies: Mapping[str, object], console: Console) -> None:

@@ -16,7 +16,7 @@ import tritonclient.http as triton
 
 from loadtest.payloads import json_body
 from models.catalog import CATALOG
-from tests.integration.conftest import Stack, start_stack
+from tests.stack import Stack, start_stack
 
 VARIANTS = ("tensorflow", "pytorch")
 BOTH = pytest.mark.parametrize("variant", VARIANTS)

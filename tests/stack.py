@@ -8,15 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 #: The folder that ``make up`` uses too: what is trained there is not trained again.
 ARTIFACTS = ROOT / "artifacts"
 START_SECONDS = 400  # training included, on a slow machine
@@ -88,13 +86,3 @@ def free_ports(count: int) -> list[int]:
     for sock in sockets:
         sock.close()
     return ports
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = start_stack(tmp_path_factory.mktemp("stack"), "--artifacts", str(ARTIFACTS), "--timeout", "240")
-    try:
-        running.wait_for_text(READY, START_SECONDS)
-        yield running
-    finally:
-        running.stop()
