@@ -23,7 +23,7 @@ from gateway.codecs.tfserving_shapes import fit
 from gateway.errors import DuetError, InvalidArgument
 from gateway.metrics import Metrics
 from gateway.observation import Observation
-from gateway.rest import asgi, errors
+from gateway.rest import asgi, compression, errors
 from gateway.rest.endpoint import InferEndpoint
 from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
 
@@ -42,13 +42,14 @@ class Infer(InferEndpoint):
     front = FRONT
 
     def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
-        return errors.status(error), [asgi.JSON, *errors.headers(error)], errors.body(error.message)
+        accepted = [compression.ACCEPTED] if isinstance(error, compression.UnknownCoding) else []
+        return errors.status(error), [asgi.JSON, *accepted, *errors.headers(error)], errors.body(error.message)
 
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
         match = _INFER.fullmatch(_target(scope))
         if match is None:
             raise _malformed(scope)
-        body = await asgi.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
         if match["verb"] == "predict":
             content = await self._predict(body, match, scope, seen)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,6 +192,13 @@ def test_errors_come_in_the_servers_order_words_and_status(
     assert answer.status_code == status
     assert error(answer)
     assert text is None or error(answer) == text
+
+
+def test_a_gzipped_body_is_taken(gateway: RunningGateway) -> None:
+    answer = post(gateway, "double:predict", gzip.compress(b'{"instances": [1]}'), **{"content-encoding": "gzip"})
+    assert answer.json() == {"predictions": [2.0]}
+    unknown = post(gateway, "double:predict", b"x", **{"content-encoding": "br"})
+    assert (unknown.status_code, unknown.headers["accept-encoding"]) == (501, "gzip, deflate")
 
 
 def test_an_error_tells_whose_version_it_is_about(gateway: RunningGateway) -> None:
