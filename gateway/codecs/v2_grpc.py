@@ -35,6 +35,10 @@ _FIELDS: dict[str, str] = {
     "BYTES": "bytes_contents",
 }
 
+#: Fields that lie packed on the wire as an array lies in memory. As bytes they cost no Python object for each value,
+#: and a NaN keeps its payload, which the way through Python's floats may change.
+_AS_IN_MEMORY = frozenset({"BOOL", "FP32", "FP64"})
+
 
 @dataclass(frozen=True, slots=True)
 class InferMessage:
@@ -76,7 +80,7 @@ def encode_response(response: InferResponse, asked: InferMessage, *, request_id:
         if is_raw:
             message.raw_output_contents.append(bytes(raw.encode(tensor)))
         else:
-            getattr(entry.contents, _FIELDS[tensor.datatype]).extend(tensor.data.ravel().tolist())
+            _fill(entry.contents, tensor)
     return message
 
 
@@ -111,7 +115,34 @@ def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
         raise InvalidArgument(
             f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} values, {field!r} has {len(values)}"
         )
+    if datatype in _AS_IN_MEMORY and values:
+        return raw.decode(name, datatype, shape, _packed(tensor.contents, len(values) * DATATYPES[datatype].itemsize))
     return Tensor(name, datatype, _array(name, datatype, values).reshape(shape))
+
+
+def _fill(contents: pb.InferTensorContents, tensor: Tensor) -> None:
+    field = _FIELDS[tensor.datatype]
+    if tensor.datatype not in _AS_IN_MEMORY:
+        getattr(contents, field).extend(tensor.data.ravel().tolist())
+    elif tensor.data.size:
+        values = raw.encode(tensor)
+        # A packed field: number and wire type 2, length, values (protobuf's encoding, "Packed repeated fields").
+        tag = bytes([pb.InferTensorContents.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+        contents.MergeFromString(b"".join([tag, _varint(len(values)), values]))
+
+
+def _packed(contents: pb.InferTensorContents, size: int) -> memoryview:
+    """The values of the one field that is filled: ``size`` bytes after its tag and their number."""
+    start = 1 + len(_varint(size))
+    return memoryview(contents.SerializeToString())[start : start + size]
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def _array(name: str, datatype: str, values: Any) -> Array:
@@ -120,7 +151,7 @@ def _array(name: str, datatype: str, values: Any) -> Array:
         strings = np.empty(len(values), np.object_)
         strings[:] = list(values)
         return strings
-    if dtype.kind not in "iu" or dtype.itemsize >= 4:
+    if dtype.kind in "fb" or dtype.itemsize >= 4:
         return np.fromiter(values, dtype, len(values))
     # INT8, INT16 and their unsigned kin share a field of 32 bits.
     wide = np.fromiter(values, np.int64, len(values))
