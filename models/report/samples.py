@@ -15,7 +15,7 @@ from models.frameworks import Predictor
 from models.probes import as_array
 from models.spec import NATIVE, Array, ModelSpec
 
-SHOWN = 8
+SHOWN, MADE = 8, 20
 LATENT_SEED = 7
 IMAGE_SIDES = {28 * 28: 28, 8 * 8: 8}
 Predictors = Mapping[str, Predictor]
@@ -77,7 +77,7 @@ def seen_pictures(spec: ModelSpec, predictors: Predictors) -> list[Sample]:
 
 def made_pictures(spec: ModelSpec, predictors: Predictors) -> list[Sample]:
     """`framework` and `pixels`: what each makes of the same seeded latents."""
-    shape = (SHOWN, *spec.inputs[0].shape[1:])
+    shape = (MADE, *spec.inputs[0].shape[1:])
     latent = np.random.default_rng(LATENT_SEED).standard_normal(shape).astype(np.float32)
     return [
         {"kind": "made picture", "framework": framework, "pixels": rounded(square(image))}
