@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-PACKAGES = ["tritonclient.grpc", "tensorflow_serving.apis.predict_pb2", "gateway.protos.tfserving_pb2"]
+PACKAGES = [
+    "tritonclient.grpc",
+    "tensorflow_serving.apis.predict_pb2",
+    "gateway.protos.tfserving_pb2",
+    "gateway.protos.v2_pb2",
+    "gateway.protos.health_pb2",
+]
 
 
 @pytest.mark.parametrize("order", [PACKAGES, PACKAGES[::-1]], ids=["gateway last", "gateway first"])

@@ -91,6 +91,7 @@ def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
     shape = [1, *spec.shape[1:]] if spec.shape[:1] == (-1,) else list(spec.shape)
     form = OutputForm(all_binary=True)
     if spec.datatype == "BYTES":
+        shape = [1 if size == -1 else size for size in shape]
         if prod(shape) != 1:
             raise InvalidArgument(f"{_RAW} takes one string; input {spec.name!r} has the shape {list(spec.shape)}")
         text = np.empty(1, np.object_)
@@ -98,8 +99,9 @@ def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
         return InferBody((Tensor(spec.name, spec.datatype, text.reshape(shape)),), (), {}, "", form)
     if shape.count(-1) > 1:
         raise InvalidArgument(f"{_RAW} needs at most one free dimension besides the batch; {spec.name!r} has more")
-    row = prod(size for size in shape if size != -1) * DATATYPES[spec.datatype].itemsize
-    shape = [len(body) // row if size == -1 and row else size for size in shape]
+    dtype = DATATYPES.get(spec.datatype)
+    known = prod(size for size in shape if size != -1) * (dtype.itemsize if dtype else 0)
+    shape = [(len(body) // known if known else 0) if size == -1 else size for size in shape]
     try:
         return InferBody((raw.decode(spec.name, spec.datatype, tuple(shape), body),), (), {}, "", form)
     except InvalidArgument as error:

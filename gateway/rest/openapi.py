@@ -39,7 +39,14 @@ SCHEMAS: dict[str, Any] = {
                 "items": {
                     "type": "object",
                     "required": ["name"],
-                    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+                    "properties": {
+                        "name": {"type": "string"},
+                        "parameters": {
+                            "type": "object",
+                            "description": "`binary_data` asks for this output as binary data, `classification` for "
+                            "so many of its best classes.",
+                        },
+                    },
                 },
             },
         },
@@ -58,12 +65,15 @@ SCHEMAS: dict[str, Any] = {
     "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
 }
 
+_HEADER_LENGTH = "Bytes of JSON before the binary tensors; 0 where the body is the only input's bytes and nothing else."
+
 _FAILURES = {
     400: "The request is wrong; the text says what.",
     404: "No such model, version or variant.",
     413: "The body is too large.",
     429: "Overload: try again after `Retry-After` seconds.",
     500: "The gateway or the model's code failed.",
+    501: "A `Content-Encoding` that is not known; `Accept-Encoding` names those that are.",
     502: "The server behind gave no valid answer.",
     503: "The server behind is not ready or cannot be reached.",
     504: "No answer before the deadline.",
@@ -78,7 +88,9 @@ def infer_operation(path: str) -> dict[str, Any]:
     ]
     parameters[0]["description"] = "A model's name; `name@tensorflow` or `name@pytorch` pins the framework."
     parameters.append(_header("x-duet-variant", "string", "Pins the framework, as `@` in the name does."))
-    parameters.append(_header("Inference-Header-Content-Length", "integer", "Bytes of JSON before the binary tensors."))
+    parameters.append(_header("Inference-Header-Content-Length", "integer", _HEADER_LENGTH))
+    parameters.append(_header("Content-Encoding", "string", "`gzip` or `deflate` where the body is compressed."))
+    parameters.append(_header("Accept-Encoding", "string", "`gzip` or `deflate`: larger answers are compressed."))
     return {
         "tags": ["Open Inference Protocol"],
         "summary": "Inference",

@@ -6,9 +6,17 @@ import numpy as np
 import orjson
 import pytest
 
-from gateway.codecs import v2
+from gateway.codecs import v2, v2_models
 from gateway.errors import DataLoss, InvalidArgument
-from gateway.types import InferRequest, InferResponse, Tensor
+from gateway.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Signature,
+    Tensor,
+    TensorSpec,
+    VersionMetadata,
+)
 
 X = Tensor("x", "FP32", np.array([[1, 2]], np.float32))
 ANSWER = InferResponse("m", "tensorflow", 3, (Tensor("y", "FP32", np.array([[0.1]], np.float32)), X))
@@ -131,3 +139,90 @@ def test_a_server_that_answers_nonsense_is_data_loss(body: bytes) -> None:
     """It is the server's fault, not the client's."""
     with pytest.raises(DataLoss, match="answer is not valid"):
         v2.decode_response(body, None)
+
+
+def signature(datatype: str, shape: tuple[int, ...], inputs: int = 1) -> Signature:
+    return Signature(tuple(TensorSpec(f"x{index}", datatype, shape) for index in range(inputs)), ())
+
+
+@pytest.mark.parametrize(
+    ("datatype", "declared", "body", "shape"),
+    [
+        ("FP32", (-1, 2), b"\0" * 8, (1, 2)),
+        ("FP32", (2,), b"\0" * 8, (2,)),
+        ("INT16", (-1, -1), b"\0" * 6, (1, 3)),
+        ("FP16", (-1, 2, -1), b"\0" * 8, (1, 2, 2)),
+        ("INT8", (-1, -1), b"", (1, 0)),
+        ("INT8", (-1, 0, -1), b"", (1, 0, 0)),
+        ("BYTES", (-1,), b"\xff text", (1,)),
+        ("BYTES", (-1, 1), b"", (1, 1)),
+        ("BYTES", (-1, -1), b"a", (1, 1)),
+    ],
+)
+def test_a_raw_request_takes_its_shape_from_the_signature(
+    datatype: str, declared: tuple[int, ...], body: bytes, shape: tuple[int, ...]
+) -> None:
+    """A batch of one, and one more dimension that may be free; a string has no length before it."""
+    decoded = v2.decode_raw_request(body, signature(datatype, declared))
+    (tensor,) = decoded.inputs
+    assert (tensor.name, tensor.datatype, tensor.shape) == ("x0", datatype, shape)
+    assert tensor.data.tobytes() == body or tensor.data.ravel().tolist() == [body]
+    assert decoded.form.binary("anything")
+
+
+@pytest.mark.parametrize(
+    ("declared", "body", "says"),
+    [
+        (signature("FP32", (-1, 2)), b"\0" * 7, "takes 8 bytes, got 7"),
+        (signature("FP32", (-1, -1)), b"\0" * 7, "takes 4 bytes, got 7"),
+        (signature("FP32", (-1, 0, -1)), b"\0" * 4, "takes 0 bytes, got 4"),
+        (signature("FP32", (-1, -1, -1)), b"", "at most one free dimension"),
+        (signature("FP32", (-1,), inputs=2), b"", "one input; this one has 2"),
+        (signature("BYTES", (-1, 2)), b"", "one string"),
+        (signature("UNKNOWN", (-1, -1)), b"", "unknown datatype"),
+    ],
+)
+def test_a_raw_request_that_does_not_fit_is_told_why(declared: Signature, body: bytes, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        v2.decode_raw_request(body, declared)
+
+
+def test_classes_take_the_form_asked_for() -> None:
+    outputs = [{"name": "y", "parameters": {"classification": 2, "binary_data": True}}, {"name": "x"}]
+    asked = v2.decode_request(request(outputs=outputs))
+    pieces, length = v2.encode_response(ANSWER, form=asked.form)
+    assert length is not None
+    classes, values = v2.decode_response(b"".join(pieces), length)
+    assert (classes.name, classes.datatype, classes.data.tolist()) == ("y", "BYTES", [[b"0.100000:0"]])
+    assert values.data.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, None), ({"timeout": 0}, None), ({"timeout": 1500}, 0.0015)])
+def test_a_timeout_is_in_microseconds_and_0_is_none(given: dict[str, Any], seconds: float | None) -> None:
+    assert v2.timeout_seconds(given) == seconds
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.5, "1"])
+def test_a_timeout_is_a_whole_number(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="microseconds"):
+        v2.timeout_seconds({"timeout": value})
+
+
+def test_shared_memory_is_not_offered() -> None:
+    tensor = {"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}}
+    with pytest.raises(InvalidArgument, match="shared memory"):
+        v2.decode_request(request(inputs=[tensor]))
+
+
+def test_a_model_whose_first_dimensions_are_not_all_free_has_no_batch() -> None:
+    """Then its configuration gives every dimension, and 0 as the largest batch (model_config.proto)."""
+    described = ModelMetadata("m", "tensorflow", "tensorflow_savedmodel", {}, None)
+    specs = (TensorSpec("a", "BYTES", (-1, 2)), TensorSpec("b", "ODD", (3,)))
+    one = VersionMetadata(1, ready=True, signatures={"serving_default": Signature(specs, specs[:1])})
+    config = v2_models.config(described, one)
+    assert config["max_batch_size"] == 0
+    assert config["input"] == [
+        {"name": "a", "data_type": "TYPE_STRING", "dims": [-1, 2]},
+        {"name": "b", "data_type": "TYPE_INVALID", "dims": [3]},
+    ]
+    assert v2_models.config(described, VersionMetadata(1, ready=False))["max_batch_size"] == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +64,8 @@ def error(response: httpx.Response) -> str:
 
 def test_server_metadata_lists_what_is_really_there(gateway: RunningGateway) -> None:
     body = gateway.client.get("/v2").json()
-    assert body == {"name": "duet", "version": "0.1.0", "extensions": ["binary_tensor_data", "classification", "model_configuration", "statistics"]}
+    extensions = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+    assert body == {"name": "duet", "version": "0.1.0", "extensions": extensions}
 
 
 def test_health(gateway: RunningGateway) -> None:
@@ -311,3 +311,23 @@ def test_the_gateway_runs_neither_framework_and_stays_small(gateway: RunningGate
     assert "torch" not in maps
     resident = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS"))
     assert int(resident.split()[1]) < 150 * 1024
+
+
+def test_a_header_is_the_deadline_in_every_rest_dialect(gateway: RunningGateway, pytorch: FakeTorchServe) -> None:
+    """Milliseconds. The server is slow; the answer comes when the deadline does."""
+    calls = {
+        "/v2/models/double@pytorch/infer": '{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[4]}]}',
+        "/v1/models/double@pytorch:predict": '{"instances":[[4.0]]}',
+        "/predictions/double@pytorch": "[[4.0]]",
+    }
+    pytorch.delay_seconds = 1
+    try:
+        for path, body in calls.items():
+            late = gateway.client.post(path, content=body, headers={"x-duet-timeout-ms": "50"})
+            assert late.status_code == 504, path
+    finally:
+        pytorch.delay_seconds = 0
+    for text in ("-1", "0", "soon", "1e3", ""):
+        bad = gateway.infer("double", [1], **{"x-duet-timeout-ms": text})
+        assert bad.status_code == 400
+        assert "milliseconds" in error(bad)
