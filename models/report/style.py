@@ -46,7 +46,11 @@ figure img { width: 84px; height: 84px; display: block; image-rendering: pixelat
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--panel); border-radius: 6px; padding: .75rem;
   margin: .25rem 0 .75rem; }
 .problem { border-left: 3px solid var(--bad); padding-left: .75rem; overflow-wrap: anywhere; }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } section { break-inside: avoid; }
-  h2 { break-after: avoid; } .scroll { overflow: visible; }
-  table { font-size: 8.5pt; } th, td { padding: .2rem .3rem; } }
+@page { margin: 13mm; }
+@media print { body { max-width: none; padding: 0; font-size: 9.5pt; } section { break-inside: avoid; }
+  h2 { break-after: avoid; margin-top: 1.2rem; } .scroll { overflow: visible; } p { max-width: none; }
+  .pair { grid-template-columns: 9fr 11fr; gap: 0 1rem; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; }
+  .pair th, .pair td { padding: .12rem .2rem; } figure, figure img { width: 62px; } figure img { height: 62px; }
+  figure { font-size: 6.5pt; } .bars { width: 62px; height: 22px; } .samples { gap: .5rem; }
+  * { print-color-adjust: exact; } }
 """
