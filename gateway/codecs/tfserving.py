@@ -53,6 +53,10 @@ _VALUES_FIELD: dict[str, str] = {
 }
 
 
+#: Fields that lie packed on the wire as an array lies in memory. As bytes they cost no Python object for each value,
+#: and a NaN keeps its payload, which the way through Python's floats may change.
+_AS_IN_MEMORY = frozenset({"BOOL", "FP32", "FP64"})
+
 #: numpy stops at 64 dimensions; no model comes near.
 _MAX_RANK = 32
 #: Far above what any message limit lets in, far below where the product of a shape overflows.
@@ -69,12 +73,14 @@ def encode_tensor(tensor: Tensor, into: pb.TensorProto, *, typed: bool = False) 
         dims.add(size=size)
     if tensor.datatype == "BYTES":
         into.string_val.extend(tensor.data.ravel())
-    elif typed:
+    elif not typed:
+        into.tensor_content = bytes(raw.encode(tensor))
+    elif tensor.datatype in _AS_IN_MEMORY:
+        into.MergeFromString(_packed_field(_VALUES_FIELD[tensor.datatype], raw.encode(tensor)))
+    else:
         flat = tensor.data.ravel()
         bits = flat.view(np.uint16) if tensor.datatype == "FP16" else flat
         getattr(into, _VALUES_FIELD[tensor.datatype]).extend(bits.tolist())
-    else:
-        into.tensor_content = bytes(raw.encode(tensor))
 
 
 def decode_tensor(name: str, proto: pb.TensorProto) -> Tensor:
@@ -184,6 +190,16 @@ def _specs(infos: Any) -> tuple[TensorSpec, ...]:
         )
         for name in sorted(infos)
     )
+
+
+def _packed_field(field: str, values: bytes | memoryview) -> bytes:
+    """Number and wire type 2, length as a varint, values (protobuf's encoding, "Packed repeated fields")."""
+    head = bytearray([pb.TensorProto.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+    length = len(values)
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    return b"".join([bytes([*head, length]), values])
 
 
 def _filled(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> Array:
