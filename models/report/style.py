@@ -47,10 +47,22 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--panel); 
   margin: .25rem 0 .75rem; }
 .problem { border-left: 3px solid var(--bad); padding-left: .75rem; overflow-wrap: anywhere; }
 @page { margin: 13mm; }
-@media print { body { max-width: none; padding: 0; font-size: 9.5pt; } section { break-inside: avoid; }
-  h2 { break-after: avoid; margin-top: 1.2rem; } .scroll { overflow: visible; } p { max-width: none; }
-  .pair { grid-template-columns: 9fr 11fr; gap: 0 1rem; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; }
-  .pair th, .pair td { padding: .12rem .2rem; } figure, figure img { width: 62px; } figure img { height: 62px; }
-  figure { font-size: 6.5pt; } .bars { width: 62px; height: 22px; } .samples { gap: .5rem; }
-  * { print-color-adjust: exact; } }
+@media print {
+  body { max-width: none; padding: 0; font-size: 9pt; line-height: 1.3; }
+  section { break-inside: avoid; }
+  h2 { break-after: avoid; margin: .8rem 0 0; padding-top: .5rem; }
+  h3 { margin: .5rem 0 .2rem; }
+  p { max-width: none; margin: .1rem 0 .3rem; }
+  table { font-size: 7.5pt; }
+  th, td { padding: .15rem .3rem; }
+  .scroll { overflow: visible; }
+  .pair { grid-template-columns: 9fr 11fr; gap: 0 1rem; }
+  .pair th, .pair td { padding: .05rem .2rem; }
+  .plot { max-width: 17rem; }
+  .samples { gap: .5rem; }
+  figure { width: 62px; font-size: 6pt; }
+  figure img { width: 54px; height: 54px; }
+  .bars { width: 54px; height: 19px; margin: .1rem 0; }
+  * { print-color-adjust: exact; }
+}
 """
