@@ -6,11 +6,15 @@ import os
 import sys
 from importlib.metadata import version
 
-from serving.embedded.flags import parse
+from serving.embedded.flags import FlagError, parse, usage
 
 
 def main() -> int:
-    flags = parse(sys.argv[1:])
+    try:
+        flags = parse(sys.argv[1:])
+    except FlagError as error:
+        print(f"{error}\n{usage()}", file=sys.stderr)
+        return 255
     if flags.version:
         print(f"TensorFlow ModelServer: embedded\nTensorFlow Library: {version('tensorflow')}")
         return 0

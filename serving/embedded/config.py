@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.embedded.flags import Flags
@@ -22,11 +23,24 @@ def load(flags: Flags) -> list[ModelConfig]:
         if not flags.model_base_path:
             raise ConfigError("Both server_options.model_base_path and server_options.model_config_file are empty!")
         return [ModelConfig(flags.model_name, Path(flags.model_base_path))]
+    return parse(_read(flags.model_config_file))
+
+
+def read_message(path: str, message: Message) -> Message:
+    """A message from a file of protobuf text, filled and returned. Raises ConfigError."""
     try:
-        text = Path(flags.model_config_file).read_text()
+        return text_format.Parse(_read(path), message)
+    except text_format.ParseError as error:
+        raise ConfigError(f"Error parsing text-format {message.DESCRIPTOR.full_name}: {path}: {error}") from error
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
     except OSError as error:
-        raise ConfigError(f"{flags.model_config_file}: {error.strerror}") from error
-    return parse(text)
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Error parsing text-format: {path} is not UTF-8") from error
 
 
 def parse(text: str) -> list[ModelConfig]:
@@ -39,6 +53,13 @@ def parse(text: str) -> list[ModelConfig]:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise ConfigError(f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}") from error
+    return from_message(message)
+
+
+def from_message(message: model_server_config_pb2.ModelServerConfig) -> list[ModelConfig]:
+    """The models of a configuration that came as a file or in a call. Raises ConfigError."""
+    if message.WhichOneof("config") == "custom_model_config":
+        raise ConfigError("custom_model_config is not supported; use model_config_list")
     models = [_model(entry) for entry in message.model_config_list.config]
     names = [model.name for model in models]
     for name in names:

@@ -13,12 +13,29 @@ class Flags:
     """Flags that mean something here, with the real server's defaults."""
 
     port: int = 8500
+    grpc_socket_path: str = ""
+    rest_api_port: int = 0
+    rest_api_num_threads: int = 16
+    rest_api_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
+    model_config_file_poll_wait_seconds: int = 0
     file_system_poll_wait_seconds: int = 1
     max_num_load_retries: int = 5
     load_retry_interval_micros: int = 60_000_000
+    num_load_threads: int = 0
+    allow_version_labels_for_unavailable_models: bool = False
+    saved_model_tags: str = "serve"
+    enable_model_warmup: bool = True
+    enable_batching: bool = False
+    batching_parameters_file: str = ""
+    monitoring_config_file: str = ""
+    ssl_config_file: str = ""
+    grpc_channel_arguments: str = ""
+    enable_grpc_healthcheck_service: bool = False
+    tensorflow_session_parallelism: int = 0
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     enable_serialization_as_tensor_content: bool = False
@@ -26,51 +43,49 @@ class Flags:
     grpc_host: str = "127.0.0.1"
     #: The real server's default is four a processor; Python's threads gain nothing above this.
     grpc_max_threads: int = 16
+    #: Ours: libraries of custom operations, with commas between; the real server has them compiled in.
+    custom_op_libraries: str = ""
     version: bool = False
 
 
-#: Flags of the real server that change nothing here yet; given, they are named once on standard error.
+#: Flags of the real server that change nothing here; given, they are named once on standard error.
 WITHOUT_MEANING = frozenset(
     {
-        "allow_version_labels_for_unavailable_models",
-        "batching_parameters_file",
-        "enable_batching",
-        "enable_grpc_healthcheck_service",
-        "enable_model_warmup",
         "enable_profiler",
+        "enable_signature_method_name_check",
         "flush_filesystem_caches",
-        "grpc_channel_arguments",
-        "grpc_socket_path",
-        "model_config_file_poll_wait_seconds",
-        "monitoring_config_file",
-        "num_load_threads",
         "num_unload_threads",
         "per_process_gpu_memory_fraction",
         "platform_config_file",
         "prefer_tflite_model",
-        "rest_api_enable_cors_support",
-        "rest_api_num_threads",
-        "rest_api_port",
-        "rest_api_timeout_in_ms",
-        "saved_model_tags",
-        "ssl_config_file",
+        "remove_unused_fields_from_bundle_metagraph",
         "tensorflow_session_config_file",
-        "tensorflow_session_parallelism",
+        "xla_cpu_compilation_enabled",
     }
 )
+
+
+class FlagError(Exception):
+    """A value that cannot be read; the text names the flag."""
+
 
 _TRUE, _FALSE = ("true", "1", ""), ("false", "0")
 
 
 def parse(arguments: Sequence[str], *, errors: TextIO = sys.stderr) -> Flags:
-    """As the real server does: what cannot be parsed prints the usage, and the server goes on (main.cc)."""
+    """Unknown arguments are named with the usage and otherwise ignored, as the real server does (main.cc).
+
+    Raises FlagError for a value that does not fit its flag: there the real server stops.
+    """
     flags = Flags()
     known = {field.name: field.type for field in fields(Flags)}
     for argument in arguments:
         name, separator, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name in WITHOUT_MEANING:
             print(f"flag --{name} has no effect in this server", file=errors)
-        elif not argument.startswith("--") or name not in known or not _set(flags, name, known[name], separator, value):
+        elif argument.startswith("--") and name in known and (separator or known[name] == "bool"):
+            setattr(flags, name, _value(name, known[name], value))
+        else:
             print(f"unknown argument: {argument}\n{usage()}", file=errors)
     return flags
 
@@ -80,18 +95,11 @@ def usage() -> str:
     return "\n".join(["usage: python -m serving.embedded", "Flags:", *lines])
 
 
-def _set(flags: Flags, name: str, kind: object, separator: str, value: str) -> bool:
-    if kind == "bool":
-        if value not in (*_TRUE, *_FALSE):
-            return False
-        setattr(flags, name, value in _TRUE)
-        return True
-    if not separator:
-        return False
-    if kind == "int":
-        if not value.removeprefix("-").isdecimal():
-            return False
-        setattr(flags, name, int(value))
-        return True
-    setattr(flags, name, value)
-    return True
+def _value(name: str, kind: object, text: str) -> bool | int | str:
+    if kind == "str":
+        return text
+    if kind == "bool" and text in (*_TRUE, *_FALSE):
+        return text in _TRUE
+    if kind == "int" and text.isascii() and text.removeprefix("-").isdigit():
+        return int(text)
+    raise FlagError(f"Couldn't interpret value {text} for flag {name}.")

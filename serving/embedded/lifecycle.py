@@ -1,7 +1,9 @@
 """Loads and unloads versions so that what is configured and lies there is what is served.
 
-A new version is loaded before an old one goes (availability_preserving_policy.cc), calls in flight end on the version
-that they began with, and a version that cannot be loaded is reported and harms no other.
+A new version is loaded before an old one goes, and the last that serves stays until another can take over
+(availability_preserving_policy.cc); calls in flight end on the version that they began with; a version that cannot be
+loaded is reported and harms no other. Loading and unloading have threads of their own: neither a slow load nor a long
+call holds up another model.
 """
 
 from __future__ import annotations
@@ -9,12 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from serving.embedded.errors import invalid_argument, not_found
+import grpc
+
+from serving.embedded.errors import ServingError, failed_precondition, invalid_argument, not_found
 from serving.embedded.servable import Servable
 from serving.embedded.versions import ModelConfig
 
@@ -31,47 +36,62 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Version:
-    state: State
+    """`failed`: not to be tried again while it is aspired. `tried`: a first attempt has ended, well or not."""
+
+    state: State = State.START
     error: str = ""
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
     servable: Servable | None = None
+    failed: bool = False
+    tried: bool = False
 
 
 class LoadFailed(Exception):
-    """A version cannot be loaded; the text is TensorFlow's."""
+    """A model cannot be loaded; the text names it and has TensorFlow's reason."""
 
 
 class Lifecycle:
-    """The versions of every configured model. `reconcile` is called by one thread; everything else may be by any."""
+    """The versions of every configured model. Any thread may call anything."""
 
     def __init__(
         self,
-        models: Sequence[ModelConfig],
         *,
-        load: Callable[[Path], Servable],
+        load: Callable[[str, int, Path], Servable],
         max_retries: int,
         retry_seconds: float,
+        load_threads: int,
+        labels_before_versions: bool,
         report: Callable[[str], None],
     ) -> None:
-        self._models = {model.name: model for model in models}
+        self._models: dict[str, ModelConfig] = {}
         self._load = load
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
+        self._labels_before_versions = labels_before_versions
         self._report = report
-        self._versions: dict[str, dict[int, Version]] = {name: {} for name in self._models}
+        self._versions: dict[str, dict[int, Version]] = {}
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._loads = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
 
-    def load_all(self) -> None:
-        """Load what lies there; wait for models without a version. Raises LoadFailed if a version cannot be loaded."""
-        while not self._stop.is_set():
+    def configure(self, models: Sequence[ModelConfig], *, poll_seconds: float = 0.2) -> None:
+        """Serve these models and no others; returns when each has a version that serves.
+
+        Waits for ever for a model without a version, as the real server does. Raises LoadFailed if a model cannot be
+        loaded, and ServingError (FAILED_PRECONDITION) where a label names a version that does not serve.
+        """
+        self._check_labels(models)
+        mine = {model.name: model for model in models}
+        with self._lock:
+            self._models = mine
+        while self._models is mine and not self._stop.is_set():
             self.reconcile()
-            for name, versions in self._versions.items():
-                for number, version in versions.items():
-                    if version.error:
-                        raise LoadFailed(f"{{name: {name} version: {number}}}: {version.error}")
-            if all(self._available(name) for name in self._models):
-                return
-            self._stop.wait(0.2)
+            with self._changed:
+                if self._settled():
+                    return
+                self._changed.wait(poll_seconds)
 
     def poll(self, seconds: float) -> None:
         """Reconcile every ``seconds`` in the background, until `close`."""
@@ -84,26 +104,24 @@ class Lifecycle:
         self._poller.start()
 
     def close(self) -> None:
+        """Start nothing more. What is being loaded is not waited for."""
         self._stop.set()
-        if self._poller:
-            self._poller.join()
+        self._loads.shutdown(wait=False, cancel_futures=True)
 
     def reconcile(self) -> None:
-        """Load what is new, then unload what is no longer aspired."""
-        for name, model in self._models.items():
-            aspired, versions = model.aspired(), self._versions[name]
-            for number, path in aspired.items():
-                if number not in versions or (versions[number].state is State.END and not versions[number].error):
-                    self._bring_up(name, number, path)
-            if not aspired:
-                continue  # an empty or vanished folder never takes a model out of service
-            for number, version in list(versions.items()):
-                if number not in aspired and version.state is State.AVAILABLE:
-                    self._take_down(name, number, version)
+        """Begin to load what is new, and to unload what is no longer aspired once something else serves."""
+        with self._lock:
+            models = dict(self._models)
+        for name in [*models, *(set(self._versions) - set(models))]:
+            aspired = models[name].aspired() if name in models else {}
+            if aspired is not None:
+                with self._lock:
+                    self._step(name, aspired)
 
     def status(self, name: str, number: int | None) -> list[tuple[int, Version]]:
         """Newest first. Raises ServingError (NOT_FOUND)."""
-        versions = self._versions.get(name)
+        with self._lock:
+            versions = dict(self._versions.get(name, {}))
         if not versions:
             raise not_found(f"Could not find any versions of model {name}")
         if number is None:
@@ -145,26 +163,82 @@ class Lifecycle:
             if version.state is State.AVAILABLE and version.servable
         }
 
-    def _bring_up(self, name: str, number: int, path: Path) -> None:
-        version = self._versions[name][number] = Version(State.LOADING)
+    def _check_labels(self, models: Sequence[ModelConfig]) -> None:
+        """A label may only name a version that serves; with the flag, a *new* label may name any (server_core.cc)."""
+        for model in models:
+            known = self._models[model.name].labels if model.name in self._models else {}
+            for label, number in model.labels.items():
+                if self._labels_before_versions and label not in known:
+                    continue
+                if number not in self._available(model.name):
+                    raise failed_precondition(
+                        f"Request to assign label to {number} of model {model.name}, "
+                        "which is not currently available for inference"
+                    )
+
+    def _settled(self) -> bool:
+        """Whether every model serves and all its versions were tried once. Raises LoadFailed if one never will."""
+        failures = []
+        for name in self._models:
+            versions = self._versions.get(name, {})
+            if versions and not self._available(name) and all(version.failed for version in versions.values()):
+                number, version = max(versions.items())
+                failures.append(f"{{name: {name} version: {number} due to error: {version.error}}}")
+        if failures:
+            raise LoadFailed(f"{len(failures)} servable(s) did not become available: {{{', '.join(failures)}, }}")
+        return all(
+            self._available(name)
+            and all(version.tried for version in self._versions[name].values() if version.state is not State.END)
+            for name in self._models
+        )
+
+    def _step(self, name: str, aspired: dict[int, Path]) -> None:
+        versions = self._versions.setdefault(name, {})
+        for number, version in versions.items():
+            if number not in aspired:
+                version.failed = False  # the folder may come back, mended
+        for number, path in aspired.items():
+            version = versions.get(number)
+            if version is None or (version.state is State.END and not version.failed):
+                versions[number] = version = Version(State.LOADING)
+                self._loads.submit(self._bring_up, name, number, path, version)
+        served = any(number in aspired and version.state is State.AVAILABLE for number, version in versions.items())
+        if not aspired or served:
+            for number, version in versions.items():
+                if number not in aspired and version.state is State.AVAILABLE:
+                    version.state = State.UNLOADING
+                    threading.Thread(target=self._take_down, args=(name, number, version), daemon=True).start()
+
+    def _bring_up(self, name: str, number: int, path: Path, version: Version) -> None:
         for attempt in range(self._max_retries + 1):
             begun = time.monotonic()
             try:
-                version.servable = self._load(path)
+                servable = self._load(name, number, path)
             except Exception as error:
-                version.error = str(error) or type(error).__name__
+                self._note(version, error)
                 self._report(f"cannot load {{name: {name} version: {number}}}: {version.error}")
                 if attempt < self._max_retries and self._stop.wait(self._retry_seconds):
                     break
                 continue
-            version.error, version.state = "", State.AVAILABLE
+            with self._changed:
+                version.servable, version.error, version.tried = servable, "", True
+                version.state = State.AVAILABLE
+                self._changed.notify_all()
             seconds = time.monotonic() - begun
             self._report(f"Successfully loaded servable version {{name: {name} version: {number}}} in {seconds:.1f} s")
+            self.reconcile()  # what it replaces can go now
             return
-        version.state = State.END
+        with self._changed:
+            version.failed, version.state = True, State.END
+            self._changed.notify_all()
+
+    def _note(self, version: Version, error: Exception) -> None:
+        with self._changed:
+            version.error, version.tried = str(error) or type(error).__name__, True
+            version.code = error.code if isinstance(error, ServingError) else grpc.StatusCode.UNKNOWN
+            self._changed.notify_all()
 
     def _take_down(self, name: str, number: int, version: Version) -> None:
-        version.state = State.UNLOADING
         if version.servable:
             version.servable.retire()
         version.servable, version.state = None, State.END

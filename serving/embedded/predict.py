@@ -1,14 +1,15 @@
-"""PredictionService.Predict: names to tensors, one call, tensors to names. Texts as in predict_util.cc."""
+"""Predict: names to tensors, one call, tensors to names. Order of checks and texts as in predict_util.cc."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tensorflow_serving.apis import predict_pb2
 
 from serving.embedded import tensors
 from serving.embedded.errors import failed_precondition, invalid_argument
 from serving.embedded.servable import Servable, SignatureDef
+from serving.embedded.tensors import Array
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -16,30 +17,39 @@ DEFAULT_SIGNATURE = "serving_default"
 def predict(
     servable: Servable, request: predict_pb2.PredictRequest, answer: predict_pb2.PredictResponse, *, as_content: bool
 ) -> None:
-    """Fills ``answer``'s outputs. Raises ServingError."""
+    """Fills ``answer``'s outputs and its signature's name. Raises ServingError."""
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
         raise failed_precondition(f'Serving signature key "{name}" not found.')
-    _check_inputs(request, signature)
-    outputs = _chosen_outputs(request.output_filter, signature)
-    aliases = list(request.inputs)
-    results = servable.run(
-        [signature.inputs[alias].name for alias in aliases],
-        [tensors.decode(alias, request.inputs[alias]) for alias in aliases],
-        [signature.outputs[alias].name for alias in outputs],
-    )
-    for alias, array in zip(outputs, results, strict=True):
+    check_inputs(request.inputs, signature)
+    inputs = {alias: tensors.decode(alias, proto) for alias, proto in request.inputs.items()}
+    results = run(servable, signature, inputs, _chosen_outputs(request.output_filter, signature))
+    for alias, array in results.items():
         tensors.encode(array, signature.outputs[alias].dtype, answer.outputs[alias], as_content=as_content)
     answer.model_spec.signature_name = name
 
 
-def _check_inputs(request: predict_pb2.PredictRequest, signature: SignatureDef) -> None:
-    sent, required = set(request.inputs), set(signature.inputs)
+def run(
+    servable: Servable, signature: SignatureDef, inputs: Mapping[str, Array], outputs: Iterable[str]
+) -> dict[str, Array]:
+    """Arrays by alias in, arrays by alias out. Raises ServingError with TensorFlow's own code and text."""
+    aliases, chosen = sorted(inputs), list(outputs)
+    results = servable.run(
+        [signature.inputs[alias].name for alias in aliases],
+        [inputs[alias] for alias in aliases],
+        [signature.outputs[alias].name for alias in chosen],
+    )
+    return dict(zip(chosen, results, strict=True))
+
+
+def check_inputs(names: Iterable[str], signature: SignatureDef) -> None:
+    """Raises ServingError (INVALID_ARGUMENT) unless ``names`` are the signature's inputs."""
+    sent, required = set(names), set(signature.inputs)
     if sent == required:
         return
     if len(sent) == len(required):
-        alias = sorted(sent - required)[0]
+        alias = min(sent - required)
         raise invalid_argument(
             f"input tensor alias not found in signature: {alias}. Inputs expected to be in the set {_braced(required)}."
         )

@@ -24,11 +24,11 @@ class Servable:
     """A SavedModel in a TF1 session, as TensorFlow Serving has it: it feeds and fetches by tensor name, and it does not
     check shapes against the signature.
 
-    Calls hold the servable; `retire` waits for them, then closes the session. Raises whatever TensorFlow raises where
-    the folder cannot be loaded.
+    Calls hold the servable; `retire` waits for them, then closes the session. Raises ServingError where the folder
+    cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, intra_op_threads: int, inter_op_threads: int) -> None:
+    def __init__(self, path: Path, *, tags: Sequence[str], intra_op_threads: int, inter_op_threads: int) -> None:
         graph = tf.Graph()
         settings = config_pb2.ConfigProto(
             intra_op_parallelism_threads=intra_op_threads,
@@ -39,10 +39,10 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=graph, config=settings)
         try:
             with graph.as_default():
-                loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
-        except BaseException:
+                loaded = tf.compat.v1.saved_model.load(self._session, list(tags), str(path))
+        except Exception as error:
             self._session.close()
-            raise
+            raise _refused(path, error) from error
         self.signatures: Mapping[str, SignatureDef] = dict(loaded.signature_def)
         self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Run] = {}
         self._idle = threading.Condition()
@@ -94,6 +94,15 @@ class Servable:
 
     def _tensors(self, names: Sequence[str]) -> list[Any]:
         return [self._session.graph.get_tensor_by_name(name) for name in names]
+
+
+def _refused(path: Path, error: Exception) -> ServingError:
+    if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        text = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
+        return ServingError(grpc.StatusCode.NOT_FOUND, text)
+    if isinstance(error, tf.errors.OpError):
+        return ServingError(_CODES[error.error_code], error.message)
+    return ServingError(grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__)
 
 
 def _as_list(run: Callable[..., Any]) -> Run:

@@ -1,94 +1,130 @@
-"""Loading, listening, stopping."""
+"""Loading, listening, stopping: where the parts are put together."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from concurrent import futures
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-import grpc
+import tensorflow as tf
 
 from serving.embedded import config
+from serving.embedded.calls import Calls
+from serving.embedded.errors import ServingError
 from serving.embedded.flags import Flags
 from serving.embedded.lifecycle import Lifecycle, LoadFailed
+from serving.embedded.listen import CannotListen, listen
+from serving.embedded.reload import poll_config
 from serving.embedded.servable import Servable
-from serving.embedded.services import Services
+from serving.embedded.services import handlers, health
+from serving.embedded.warmup import warm_up
 
 FAILED = 255
 GRACE_SECONDS = 5.0
-#: As the real server's: protobuf's own limit.
-MAX_MESSAGE_BYTES = (1 << 31) - 1
 
 
 def serve(flags: Flags) -> int:
-    """Serve until SIGTERM or SIGINT. Ports open only after every model is loaded. Returns the exit code."""
+    """Serve until SIGTERM or SIGINT. Ports open only after every model serves. Returns the exit code."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if not flags.port and not flags.grpc_socket_path:
+        return _fail(
+            "INVALID_ARGUMENT: At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        )
     try:
         models = config.load(flags)
+        for library in filter(None, flags.custom_op_libraries.split(",")):
+            tf.load_op_library(library)
     except config.ConfigError as error:
         print(error, file=sys.stderr, flush=True)
-        print("Failed to start server. Error: INVALID_ARGUMENT: the model configuration cannot be used", flush=True)
-        return FAILED
-    lifecycle = Lifecycle(
-        models,
-        load=partial(
-            Servable,
-            intra_op_threads=flags.tensorflow_intra_op_parallelism,
-            inter_op_threads=flags.tensorflow_inter_op_parallelism,
-        ),
-        max_retries=flags.max_num_load_retries,
-        retry_seconds=flags.load_retry_interval_micros / 1e6,
-        report=lambda line: print(line, flush=True),
-    )
+        return _fail("INVALID_ARGUMENT: the model configuration cannot be used")
+    except tf.errors.OpError as error:
+        return _fail(f"NOT_FOUND: --custom_op_libraries: {error.message}")
+    lifecycle = _lifecycle(flags)
     failures: list[str] = []
-    loading = threading.Thread(target=_load, args=(lifecycle, failures), daemon=True)
+    loading = threading.Thread(target=_load, args=(lambda: lifecycle.configure(models), failures), daemon=True)
     loading.start()
-    while loading.is_alive() and not stop.wait(0.05):
+    while loading.is_alive() and not stop.wait(0.02):
         pass
     if failures:
-        print(f"Failed to start server. Error: {failures[0]}", flush=True)
-        return FAILED
+        return _fail(failures[0])
     if stop.is_set():
-        return 0
-    server = _listen(flags, Services(lifecycle, as_content=flags.enable_serialization_as_tensor_content))
-    if server is None:
-        return FAILED
+        return _exit(0)
+    try:
+        return _run(flags, lifecycle, stop)
+    except CannotListen as error:
+        return _fail(str(error))
+    except config.ConfigError as error:
+        print(error, file=sys.stderr, flush=True)
+        return _fail("INVALID_ARGUMENT: the configuration cannot be used")
+
+
+def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
+    calls = Calls(lifecycle, as_content=flags.enable_serialization_as_tensor_content)
+    services = handlers(calls)
+    if flags.enable_grpc_healthcheck_service:
+        services.append(health())
+    server, port = listen(flags, services)
     if flags.file_system_poll_wait_seconds > 0:  # 0 polls once, below 0 never; both are done by now
         lifecycle.poll(flags.file_system_poll_wait_seconds)
-    print(f"Running gRPC ModelServer at {flags.grpc_host}:{flags.port} ...", flush=True)
+    if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
+        poll_config(Path(flags.model_config_file), lifecycle, flags.model_config_file_poll_wait_seconds, stop)
+    print(f"Running gRPC ModelServer at {flags.grpc_host}:{port} ...", flush=True)
     stop.wait()
     server.stop(GRACE_SECONDS).wait()
     lifecycle.close()
-    return 0
+    return _exit(0)
 
 
-def _load(lifecycle: Lifecycle, failures: list[str]) -> None:
-    try:
-        lifecycle.load_all()
-    except LoadFailed as error:
-        failures.append(str(error))
+def _lifecycle(flags: Flags) -> Lifecycle:
+    def load(name: str, number: int, path: Path) -> Servable:
+        servable = build(path)
+        try:
+            if flags.enable_model_warmup:
+                warm_up(servable, path)
+        except ServingError:
+            servable.retire()
+            raise
+        return servable
 
-
-def _listen(flags: Flags, services: Services) -> grpc.Server | None:
-    server = grpc.server(
-        futures.ThreadPoolExecutor(flags.grpc_max_threads),
-        options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            # Otherwise two servers share one port without a word.
-            ("grpc.so_reuseport", 0),
-        ],
+    both = flags.tensorflow_session_parallelism
+    build = partial(
+        Servable,
+        tags=flags.saved_model_tags.split(","),
+        intra_op_threads=flags.tensorflow_intra_op_parallelism or both,
+        inter_op_threads=flags.tensorflow_inter_op_parallelism or both,
     )
-    server.add_generic_rpc_handlers(services.handlers())
-    address = f"{flags.grpc_host}:{flags.port}"
+    return Lifecycle(
+        load=load,
+        max_retries=flags.max_num_load_retries,
+        retry_seconds=flags.load_retry_interval_micros / 1e6,
+        load_threads=flags.num_load_threads or os.cpu_count() or 1,
+        labels_before_versions=flags.allow_version_labels_for_unavailable_models,
+        report=lambda line: print(line, flush=True),
+    )
+
+
+def _load(configure: Callable[[], None], failures: list[str]) -> None:
     try:
-        server.add_insecure_port(address)
-    except RuntimeError:
-        print(f"Failed to start server. Error: cannot listen on {address}; give another --port", flush=True)
-        return None
-    server.start()
-    return server
+        configure()
+    except LoadFailed as error:
+        failures.append(f"UNKNOWN: {error}")
+    except ServingError as error:
+        failures.append(f"{error.code.name}: {error.message}")
+
+
+def _fail(message: str) -> int:
+    print(f"Failed to start server. Error: {message}", flush=True)
+    return _exit(FAILED)
+
+
+def _exit(code: int) -> int:
+    """End here: a version that is still being loaded in a thread would hold up, or break, an orderly end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -7,103 +7,65 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import wrappers_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_pb2,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
-from serving.embedded.errors import ServingError, invalid_argument
-from serving.embedded.lifecycle import Lifecycle
-from serving.embedded.predict import predict
+from serving.embedded.calls import Calls
+from serving.embedded.errors import ServingError, not_found
 
-SIGNATURE_FIELD = "signature_def"
+HEALTHY_SERVICES = frozenset({"", "ModelService", "PredictionService"})
+#: HealthCheckResponse.ServingStatus.SERVING
+SERVING = 1
 
 log = logging.getLogger("serving.embedded")
 
 
-class Services:
-    def __init__(self, lifecycle: Lifecycle, *, as_content: bool) -> None:
-        self._lifecycle = lifecycle
-        self._as_content = as_content
-
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        status, metadata = get_model_status_pb2, get_model_metadata_pb2
-        prediction = {
-            "Predict": _unary(self.predict, predict_pb2.PredictRequest),
-            "GetModelMetadata": _unary(self.metadata, metadata.GetModelMetadataRequest),
-        }
-        model = {"GetModelStatus": _unary(self.status, status.GetModelStatusRequest)}
-        return [
-            grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
-            grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
-        ]
-
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        answer = predict_pb2.PredictResponse()
-        with self._lifecycle.serving(*_name(request), **_version(request.model_spec)) as (number, servable):
-            answer.model_spec.name = request.model_spec.name
-            answer.model_spec.version.value = number
-            predict(servable, request, answer, as_content=self._as_content)
-        return answer
-
-    def metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        name = _name(request)
-        if not request.metadata_field:
-            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-        for wanted in request.metadata_field:
-            if wanted != SIGNATURE_FIELD:
-                raise invalid_argument(f"Metadata field {wanted} is not supported")
-        answer = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._lifecycle.serving(*name, **_version(request.model_spec)) as (number, servable):
-            definitions = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
-            answer.model_spec.name = request.model_spec.name
-            answer.model_spec.version.value = number
-            packed = any_pb2.Any()
-            packed.Pack(definitions)
-            answer.metadata[SIGNATURE_FIELD].CopyFrom(packed)
-        return answer
-
-    def status(
-        self, request: get_model_status_pb2.GetModelStatusRequest
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        (name,) = _name(request)
-        spec = request.model_spec
-        # A label is ignored here (get_model_status_impl.cc looks at has_version only).
-        number = spec.version.value if spec.HasField("version") else None
-        answer = get_model_status_pb2.GetModelStatusResponse()
-        for found, version in self._lifecycle.status(name, number):
-            entry = answer.model_version_status.add(version=found, state=version.state.value)
-            if version.error:
-                entry.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
-            entry.status.error_message = version.error
-        return answer
+def handlers(calls: Calls) -> list[grpc.GenericRpcHandler]:
+    prediction = {
+        "Predict": _unary(calls.predict, predict_pb2.PredictRequest),
+        "Classify": _unary(calls.classify, classification_pb2.ClassificationRequest),
+        "Regress": _unary(calls.regress, regression_pb2.RegressionRequest),
+        "MultiInference": _unary(calls.multi_inference, inference_pb2.MultiInferenceRequest),
+        "GetModelMetadata": _unary(calls.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+    }
+    model = {
+        "GetModelStatus": _unary(calls.status, get_model_status_pb2.GetModelStatusRequest),
+        "HandleReloadConfigRequest": _unary(calls.reload, model_management_pb2.ReloadConfigRequest),
+    }
+    return [
+        grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
+        grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
+    ]
 
 
-def _name(request: Any) -> tuple[str]:
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
-    if not request.model_spec.name:
-        raise invalid_argument("ModelSpec has no name specified.")
-    return (request.model_spec.name,)
+def health() -> grpc.GenericRpcHandler:
+    """``grpc.health.v1`` Check: it answers once the ports are open, and they open once every model serves.
+
+    Watch is left out: it would hold a thread of the pool for as long as a client likes.
+    """
+    # The messages of health.proto have one field each, of the same number and type as these.
+    check = _unary(_check_health, wrappers_pb2.StringValue)
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
 
 
-def _version(spec: model_pb2.ModelSpec) -> dict[str, Any]:
-    match spec.WhichOneof("version_choice"):
-        case "version":
-            return {"number": spec.version.value}
-        case "version_label":
-            return {"label": spec.version_label}
-        case _:
-            return {}
+def _check_health(request: wrappers_pb2.StringValue) -> wrappers_pb2.Int32Value:
+    if request.value not in HEALTHY_SERVICES:
+        raise not_found("")
+    return wrappers_pb2.Int32Value(value=SERVING)
 
 
 def _unary(behaviour: Callable[[Any], Any], request_type: Any) -> grpc.RpcMethodHandler:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        if not context.is_active():
+            return None  # gone while it waited for a thread: nobody would read the answer
         try:
             return behaviour(request)
         except ServingError as error:

@@ -1,8 +1,7 @@
-"""TensorProto <-> numpy. Field meanings: tensorflow/core/framework/tensor.proto."""
+"""TensorProto <-> numpy, as ``Tensor::FromProto`` and ``AsProtoField`` do it (tensorflow/core/framework/tensor.cc)."""
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.dtypes import as_dtype
 
-from serving.embedded.errors import invalid_argument
+from serving.embedded.errors import ServingError, invalid_argument
 
 Array = NDArray[Any]
 
@@ -29,34 +28,43 @@ _VALUES_FIELD = {
     types_pb2.DT_STRING: "string_val",
     types_pb2.DT_HALF: "half_val",
     types_pb2.DT_BFLOAT16: "half_val",
+    types_pb2.DT_COMPLEX64: "scomplex_val",
+    types_pb2.DT_COMPLEX128: "dcomplex_val",
 }
 _DTYPES: dict[int, np.dtype[Any]] = {number: np.dtype(as_dtype(number).as_numpy_dtype) for number in _VALUES_FIELD}
 _HALVES = frozenset({types_pb2.DT_HALF, types_pb2.DT_BFLOAT16})
-#: MultiplyWithoutOverflow in tensor_shape.cc: a shape's product must fit an int64.
-_MAX_ELEMENTS = 1 << 62
-#: Elements that a last value may be repeated to: a few bytes must not ask for gigabytes.
+#: Complex numbers travel as pairs of these.
+_PARTS = {types_pb2.DT_COMPLEX64: np.float32, types_pb2.DT_COMPLEX128: np.float64}
+_MAX_RANK = 254
+_MAX_INT64 = (1 << 63) - 1
+#: Elements that a last value may be repeated to; ours: a few bytes must not ask for gigabytes.
 _MAX_FILLED = 1 << 26
 
 
 def decode(alias: str, proto: tensor_pb2.TensorProto) -> Array:
-    """An array over ``tensor_content`` without a copy, or of the typed values, the last of which fills the rest.
+    """An array over ``tensor_content`` without a copy, or of the typed values.
 
-    Raises ServingError (INVALID_ARGUMENT) where dtype, shape and values do not fit one another.
+    Values beyond the shape are ignored, the last value fills what is missing, and no value at all means zeros or empty
+    strings. Raises ServingError (INVALID_ARGUMENT) where dtype, shape and content do not fit one another.
     """
     dtype = _DTYPES.get(proto.dtype)
-    if dtype is None:
-        raise invalid_argument(f"tensor parsing error: {alias}")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape) or len(shape) > 254:
-        raise invalid_argument(f"tensor parsing error: {alias}")
-    count = prod(shape)
-    if count > _MAX_ELEMENTS:
-        raise invalid_argument(f"tensor parsing error: {alias}")
-    if proto.tensor_content and proto.dtype != types_pb2.DT_STRING:
-        if len(proto.tensor_content) != count * dtype.itemsize:
-            raise invalid_argument(f"tensor parsing error: {alias}")
-        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
-    return _filled(alias, proto, dtype, count).reshape(shape)
+    if dtype is None or proto.tensor_shape.unknown_rank or len(shape) > _MAX_RANK:
+        raise _unparsable(alias)
+    count = 1
+    for size in shape:
+        count *= size
+        if size < 0 or count > _MAX_INT64:
+            raise _unparsable(alias)
+    if not count:
+        return _empty(alias, shape, dtype)  # what the values say does not matter then
+    if not proto.tensor_content:
+        return _typed(alias, proto, dtype, count).reshape(shape)
+    if proto.dtype == types_pb2.DT_STRING:
+        return _strings(alias, proto.tensor_content, count).reshape(shape)
+    if len(proto.tensor_content) != count * dtype.itemsize:
+        raise _unparsable(alias)
+    return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
 
 
 def encode(array: Array, number: int, into: tensor_pb2.TensorProto, *, as_content: bool) -> None:
@@ -72,25 +80,74 @@ def encode(array: Array, number: int, into: tensor_pb2.TensorProto, *, as_conten
     elif number in _HALVES:
         into.half_val.extend(flat.view(np.uint16).tolist())
     else:
-        getattr(into, _VALUES_FIELD[number]).extend(flat.tolist())
+        parts = flat.view(_PARTS[number]) if number in _PARTS else flat
+        getattr(into, _VALUES_FIELD[number]).extend(parts.tolist())
 
 
-def _filled(alias: str, proto: tensor_pb2.TensorProto, dtype: np.dtype[Any], count: int) -> Array:
+def _empty(alias: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    try:
+        return np.empty(shape, dtype)
+    except ValueError as error:  # numpy multiplies the dimensions that are not 0
+        raise _unparsable(alias) from error
+
+
+def _typed(alias: str, proto: tensor_pb2.TensorProto, dtype: np.dtype[Any], count: int) -> Array:
     values = getattr(proto, _VALUES_FIELD[proto.dtype])
-    if len(values) > count:
-        raise invalid_argument(f"tensor parsing error: {alias}")
-    if not values:
-        # Tensor::FromProto makes zeros (empty strings) of no values; a claimed shape must not take memory for it.
-        if count:
-            raise invalid_argument(f"tensor parsing error: {alias}")
-        return np.empty(0, dtype)
-    if count > len(values) and count > _MAX_FILLED:
-        raise invalid_argument(f"tensor parsing error: {alias}")
-    if proto.dtype in _HALVES:
-        array = np.array(values, np.uint16).view(dtype)
-    elif proto.dtype == types_pb2.DT_STRING:
+    if count > max(len(values), _MAX_FILLED):
+        raise _unparsable(alias)
+    if proto.dtype == types_pb2.DT_STRING:
         array = np.empty(len(values), np.object_)
         array[:] = values
+    elif proto.dtype in _HALVES:
+        array = np.array(values, np.int32).astype(np.uint16).view(dtype)
+    elif proto.dtype in _PARTS:
+        whole = len(values) - len(values) % 2
+        array = np.array(values[:whole], _PARTS[proto.dtype]).view(dtype)
     else:
-        array = np.array(values).astype(dtype)
-    return np.concatenate([array, np.full(count - len(array), array[-1], dtype)]) if len(array) < count else array
+        array = np.array(values, _WIRE[_VALUES_FIELD[proto.dtype]]).astype(dtype, copy=False)
+    if len(array) >= count:
+        return array[:count]
+    last = array[-1] if len(array) else (b"" if proto.dtype == types_pb2.DT_STRING else dtype.type(0))
+    filled = np.empty(count, dtype)
+    filled[: len(array)], filled[len(array) :] = array, last
+    return filled
+
+
+#: What a field's values are before they become the tensor's type; small integers wrap as C's do.
+_WIRE = {
+    "float_val": np.float32,
+    "double_val": np.float64,
+    "int_val": np.int32,
+    "int64_val": np.int64,
+    "uint32_val": np.uint32,
+    "uint64_val": np.uint64,
+    "bool_val": np.bool_,
+}
+
+
+def _strings(alias: str, content: bytes, count: int) -> Array:
+    """All lengths as varints, then all bytes (EncodeStringList in tensor_coding.cc)."""
+    array = np.empty(min(count, len(content)), np.object_)
+    if count > len(content):  # a length takes a byte at least
+        raise _unparsable(alias)
+    lengths, position = [], 0
+    for _ in range(count):
+        length = shift = 0
+        while True:
+            if position >= len(content) or shift > 28:
+                raise _unparsable(alias)
+            byte = content[position]
+            position, length, shift = position + 1, length | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                break
+        lengths.append(length)
+    if position + sum(lengths) != len(content):
+        raise _unparsable(alias)
+    for index, length in enumerate(lengths):
+        array[index] = content[position : position + length]
+        position += length
+    return array
+
+
+def _unparsable(alias: str) -> ServingError:
+    return invalid_argument(f"tensor parsing error: {alias}")

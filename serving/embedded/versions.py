@@ -41,9 +41,16 @@ class ModelConfig:
     policy: Policy = field(default_factory=Latest)
     labels: Mapping[str, int] = field(default_factory=dict)
 
-    def aspired(self) -> dict[int, Path]:
-        """The versions to be served, and where they lie. A folder is a version if its name is a whole number."""
-        found = {int(path.name): path for path in _folders(self.base_path) if _is_version(path.name)}
+    def aspired(self) -> dict[int, Path] | None:
+        """The versions to be served, and where they lie. A folder is a version if its name is a whole number.
+
+        None if the base path cannot be read: then nothing changes. A base path that is empty aspires to nothing, and
+        what was served is unloaded (file_system_storage_path_source.cc).
+        """
+        folders = _folders(self.base_path)
+        if folders is None:
+            return None
+        found = {int(path.name): path for path in folders if _is_version(path.name)}
         return {version: found[version] for version in sorted(self.policy.choose(found))}
 
 
@@ -51,8 +58,8 @@ def _is_version(name: str) -> bool:
     return name.isascii() and name.isdigit() and int(name) < 1 << 63
 
 
-def _folders(base_path: Path) -> list[Path]:
+def _folders(base_path: Path) -> list[Path] | None:
     try:
         return [path for path in base_path.iterdir() if path.is_dir()]
     except OSError:
-        return []  # not there yet, or not there for a moment: nothing is aspired, and nothing is unloaded for it
+        return None  # not there yet, or not there for a moment

@@ -1,0 +1,141 @@
+"""What the server does, one method a call: requests in, answers out, apart from the transport that they came by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from serving.embedded import config, examples
+from serving.embedded.errors import ServingError, invalid_argument
+from serving.embedded.lifecycle import Lifecycle, LoadFailed
+from serving.embedded.predict import DEFAULT_SIGNATURE, predict
+
+SIGNATURE_FIELD = "signature_def"
+
+
+class Calls:
+    """Every method raises ServingError, and nothing else that it means to."""
+
+    def __init__(self, lifecycle: Lifecycle, *, as_content: bool) -> None:
+        self.lifecycle = lifecycle
+        self._as_content = as_content
+
+    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        answer = predict_pb2.PredictResponse()
+        with self.lifecycle.serving(**_servable(request)) as (number, servable):
+            answer.model_spec.name = request.model_spec.name
+            answer.model_spec.version.value = number
+            predict(servable, request, answer, as_content=self._as_content)
+        return answer
+
+    def classify(self, request: classification_pb2.ClassificationRequest) -> classification_pb2.ClassificationResponse:
+        answer = classification_pb2.ClassificationResponse()
+        with self.lifecycle.serving(**_servable(request)) as (number, servable):
+            result = examples.classify(servable, request.model_spec.signature_name, request.input)
+            answer.result.CopyFrom(result)
+            _fill(answer.model_spec, request.model_spec, number)
+        return answer
+
+    def regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
+        answer = regression_pb2.RegressionResponse()
+        with self.lifecycle.serving(**_servable(request)) as (number, servable):
+            result = examples.regress(servable, request.model_spec.signature_name, request.input)
+            answer.result.CopyFrom(result)
+            _fill(answer.model_spec, request.model_spec, number)
+        return answer
+
+    def multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> inference_pb2.MultiInferenceResponse:
+        answer = inference_pb2.MultiInferenceResponse()
+        if not request.tasks:
+            raise invalid_argument("Inference request must have at least one task")
+        with self.lifecycle.serving(**_servable(request.tasks[0])) as (number, servable):
+            answer.results.extend(examples.multi_inference(servable, request))
+            for task, result in zip(request.tasks, answer.results, strict=True):
+                _fill(result.model_spec, task.model_spec, number)
+        return answer
+
+    def metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        wanted = _servable(request)
+        if not request.metadata_field:
+            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+        for name in request.metadata_field:
+            if name != SIGNATURE_FIELD:
+                raise invalid_argument(f"Metadata field {name} is not supported")
+        answer = get_model_metadata_pb2.GetModelMetadataResponse()
+        with self.lifecycle.serving(**wanted) as (number, servable):
+            definitions = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+            answer.model_spec.name = request.model_spec.name
+            answer.model_spec.version.value = number
+            packed = any_pb2.Any()
+            packed.Pack(definitions)
+            answer.metadata[SIGNATURE_FIELD].CopyFrom(packed)
+        return answer
+
+    def status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        spec = _spec(request)
+        # A label is ignored here (get_model_status_impl.cc looks at has_version only).
+        number = spec.version.value if spec.HasField("version") else None
+        answer = get_model_status_pb2.GetModelStatusResponse()
+        for found, version in self.lifecycle.status(spec.name, number):
+            entry = answer.model_version_status.add(version=found, state=version.state.value)
+            if version.error:
+                entry.status.error_code = version.code.value[0]
+            entry.status.error_message = version.error
+        return answer
+
+    def reload(self, request: model_management_pb2.ReloadConfigRequest) -> model_management_pb2.ReloadConfigResponse:
+        """The request's models replace all others; answered when the new ones serve (model_service_impl.cc)."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            kind = "ModelConfigList is currently supported"
+            raise invalid_argument(f"ServerConfig type not supported by HandleReloadConfigRequest. Only {kind}")
+        try:
+            self.lifecycle.configure(config.from_message(request.config))
+        except config.ConfigError as error:
+            raise invalid_argument(str(error)) from error
+        except LoadFailed as error:
+            raise ServingError(grpc.StatusCode.UNKNOWN, str(error)) from error
+        return model_management_pb2.ReloadConfigResponse()
+
+
+def version_wanted(spec: model_pb2.ModelSpec) -> dict[str, Any]:
+    match spec.WhichOneof("version_choice"):
+        case "version":
+            return {"number": spec.version.value}
+        case "version_label":
+            return {"label": spec.version_label}
+        case _:
+            return {}
+
+
+def _servable(request: Any) -> dict[str, Any]:
+    spec = _spec(request)
+    return {"name": spec.name, **version_wanted(spec)}
+
+
+def _spec(request: Any) -> model_pb2.ModelSpec:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    if not request.model_spec.name:
+        raise invalid_argument("ModelSpec has no name specified.")
+    return request.model_spec
+
+
+def _fill(into: model_pb2.ModelSpec, asked: model_pb2.ModelSpec, number: int) -> None:
+    into.name, into.version.value = asked.name, number
+    into.signature_name = asked.signature_name or DEFAULT_SIGNATURE

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving.embedded import savedmodels
+from tests.serving.embedded.process import EMBEDDED, Server, config_text
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server-cmd", help="run the contract against this server, e.g. tensorflow_model_server")
+
+
+@pytest.fixture(scope="session")
+def command(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--server-cmd", default=None) or EMBEDDED
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, and an empty folder's name, `none`."""
+    folder = tmp_path_factory.mktemp("store")
+    savedmodels.save(folder / "half" / "1", savedmodels.half_plus(2))
+    savedmodels.save(folder / "half" / "2", savedmodels.half_plus(3))
+    for build in (savedmodels.sums, savedmodels.text, savedmodels.types):
+        savedmodels.save(folder / build.__name__ / "1", build)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(store: Path, command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that only ask."""
+    folder = tmp_path_factory.mktemp("server")
+    models = {name: store / name for name in ("half", "sums", "text", "types")}
+    labels = 'version_labels { key: "stable" value: 1 } version_labels { key: "lost" value: 9 }'
+    text = config_text(models).replace('/half" ', f'/half" {labels} ')
+    (folder / "models.config").write_text(text)
+    monitoring = folder / "monitoring.config"
+    monitoring.write_text("prometheus_config { enable: true }")
+    flags = [f"--model_config_file={folder / 'models.config'}", "--allow_version_labels_for_unavailable_models=true"]
+    flags += [f"--monitoring_config_file={monitoring}", "--enable_grpc_healthcheck_service=true"]
+    running = Server(folder, flags, command=command)
+    try:
+        yield running.ready()
+    finally:
+        running.close()
