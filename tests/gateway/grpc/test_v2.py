@@ -1,11 +1,8 @@
-"""The v2 front over gRPC of the real gateway process: Triton's public clients, unmodified, and bare messages."""
+"""The v2 front over gRPC of the real gateway process: Triton's public client, unmodified, and bare messages."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,90 +10,14 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from gateway.protos import health_pb2, v2_pb2
-from tests.fakes.tfserving import FakeTFServing
+from gateway.protos import v2_pb2
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway
+from tests.gateway.grpc.v2_messages import SERVICE, infer, message, tensor
 
-SERVICE = "/inference.GRPCInferenceService/"
 VARIANTS = ("tensorflow", "pytorch")
-
-
-@pytest.fixture(scope="module")
-def tensorflow() -> Iterator[FakeTFServing]:
-    fake = FakeTFServing({"double": [1, 3]})
-    yield fake
-    fake.close()
-
-
-@pytest.fixture(scope="module")
-def pytorch() -> Iterator[FakeTorchServe]:
-    fake = FakeTorchServe({"double": ["3", "1"]})
-    yield fake
-    fake.close()
-
-
-def settings(tensorflow: FakeTFServing, pytorch: FakeTorchServe) -> dict[str, Any]:
-    return {
-        "servers": {
-            "tensorflow": {"kind": "tfserving", "endpoint": tensorflow.endpoint},
-            "pytorch": {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url},
-        },
-        "models": {"double": {}, "absent": {}},
-        "default_deadline_seconds": 5,
-        "drain_seconds": 10,
-    }
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
-    running = start_gateway(settings(tensorflow, pytorch), tmp_path_factory.mktemp("gateway"))
-    try:
-        for variant in VARIANTS:
-            running.wait_until(f"/v2/models/double@{variant}/ready", 200)
-        yield running
-    finally:
-        assert running.stop() == 0
-        assert "Traceback" not in running.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def client(gateway: RunningGateway) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(f"127.0.0.1:{gateway.grpc_port}") as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def channel(gateway: RunningGateway) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
-        yield channel
-
-
-def tensor(*values: float) -> triton.InferInput:
-    found = triton.InferInput("x", [len(values), 1], "FP32")
-    return found.set_data_from_numpy(np.array(values, np.float32).reshape(-1, 1))
-
-
-def message(*values: float, **members: Any) -> v2_pb2.ModelInferRequest:
-    """A typed request."""
-    contents = v2_pb2.InferTensorContents(fp32_contents=values)
-    x = v2_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[len(values), 1], contents=contents)
-    return v2_pb2.ModelInferRequest(**{"model_name": "double", "inputs": [x], **members})
-
-
-def infer(channel: grpc.Channel, request: v2_pb2.ModelInferRequest, **options: Any) -> tuple[Any, dict[str, str]]:
-    call = channel.unary_unary(
-        SERVICE + "ModelInfer",
-        v2_pb2.ModelInferRequest.SerializeToString,
-        v2_pb2.ModelInferResponse.FromString,
-    )
-    answer, seen = call.with_call(request, timeout=10, **options)
-    return answer, {key: value for key, value in seen.trailing_metadata() if isinstance(value, str)}
 
 
 def refused(channel: grpc.Channel, request: v2_pb2.ModelInferRequest, **options: Any) -> tuple[grpc.StatusCode, str]:
@@ -307,161 +228,3 @@ def test_loading_models_is_no_clients_business(client: triton.InferenceServerCli
         with pytest.raises(InferenceServerException, match="cannot load or unload") as caught:
             call("double")
         assert caught.value.status() == "StatusCode.PERMISSION_DENIED"
-
-
-Answers = "queue.Queue[tuple[triton.InferResult | None, InferenceServerException | None]]"
-
-
-def test_a_stream_answers_in_order_and_goes_on_after_an_error(
-    gateway: RunningGateway, tensorflow: FakeTFServing
-) -> None:
-    """The first is slow and the second fails at once: still theirs are the first and the second answer."""
-    answers: Answers = queue.Queue()
-    with triton.InferenceServerClient(f"127.0.0.1:{gateway.grpc_port}") as client:
-        client.start_stream(lambda result, error: answers.put((result, error)))
-        tensorflow.delay_seconds = 0.3
-        try:
-            client.async_stream_infer("double@tensorflow", [tensor(1)], request_id="a")
-            client.async_stream_infer("nope", [tensor(2)], request_id="b")
-            client.async_stream_infer("double@pytorch", [tensor(3)], request_id="c")
-            found = [answers.get(timeout=10) for _ in range(3)]
-        finally:
-            tensorflow.delay_seconds = 0
-        client.stop_stream()
-    first, second, third = found
-    assert first[0] is not None
-    assert first[0].get_response().id == "a"
-    assert first[0].as_numpy("y").tolist() == [[2]]
-    assert "unknown model 'nope'" in str(second[1])
-    assert third[0] is not None
-    assert third[0].get_response().id == "c"
-    assert third[0].get_response().parameters["variant"].string_param == "pytorch"
-    assert "triton_final_response" not in third[0].get_response().parameters
-
-
-def stream(channel: grpc.Channel, *requests: v2_pb2.ModelInferRequest) -> Iterator[v2_pb2.ModelStreamInferResponse]:
-    call = channel.stream_stream(
-        SERVICE + "ModelStreamInfer",
-        v2_pb2.ModelInferRequest.SerializeToString,
-        v2_pb2.ModelStreamInferResponse.FromString,
-    )
-    return iter(call(iter(requests), timeout=10))
-
-
-def test_the_last_answer_is_marked_when_asked_for(channel: grpc.Channel) -> None:
-    asked = {"triton_enable_empty_final_response": v2_pb2.InferParameter(bool_param=True)}
-    good, bad = stream(
-        channel, message(1, id="g", parameters=asked), message(1, id="b", model_name="nope", parameters=asked)
-    )
-    assert (good.error_message, good.infer_response.id) == ("", "g")
-    assert (bad.infer_response.id, "nope" in bad.error_message) == ("b", True)
-    for answer in (good, bad):
-        assert answer.infer_response.parameters["triton_final_response"].bool_param
-
-
-def test_a_stream_carries_more_than_it_works_on_at_a_time(channel: grpc.Channel) -> None:
-    answers = stream(channel, *(message(number, id=str(number)) for number in range(200)))
-    values = [
-        (answer.infer_response.id, *answer.infer_response.outputs[0].contents.fp32_contents) for answer in answers
-    ]
-    assert values == [(str(number), 2 * number) for number in range(200)]
-
-
-def test_a_client_that_leaves_its_stream_harms_nobody(channel: grpc.Channel, tensorflow: FakeTFServing) -> None:
-    tensorflow.delay_seconds = 0.2
-    try:
-        call = channel.stream_stream(SERVICE + "ModelStreamInfer", v2_pb2.ModelInferRequest.SerializeToString)
-        answers = call(iter([message(1)] * 5), timeout=10)
-        next(answers)
-        answers.cancel()
-    finally:
-        tensorflow.delay_seconds = 0
-    assert infer(channel, message(1))[0].outputs
-
-
-def test_tritons_asyncio_client(gateway: RunningGateway) -> None:
-    async def calls() -> None:
-        async with triton_aio.InferenceServerClient(f"127.0.0.1:{gateway.grpc_port}") as client:
-            assert await client.is_model_ready("double")
-            answer = await client.infer("double@pytorch", [tensor(4)], headers={"x-request-id": "q"})
-            assert answer.as_numpy("y").tolist() == [[8]]
-
-            async def requests() -> AsyncIterator[dict[str, Any]]:
-                for value in (1, 2):
-                    yield {"model_name": "double", "inputs": [tensor(value)], "request_id": str(value)}
-
-            found = [pair async for pair in client.stream_infer(requests())]
-            assert [(result.get_response().id, error) for result, error in found] == [("1", None), ("2", None)]
-
-    asyncio.run(calls())
-
-
-def check(channel: grpc.Channel, service: str) -> int:
-    call = channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        health_pb2.HealthCheckRequest.SerializeToString,
-        health_pb2.HealthCheckResponse.FromString,
-    )
-    return int(call(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
-
-
-def watch(channel: grpc.Channel, service: str) -> Any:
-    call = channel.unary_stream(
-        "/grpc.health.v1.Health/Watch",
-        health_pb2.HealthCheckRequest.SerializeToString,
-        health_pb2.HealthCheckResponse.FromString,
-    )
-    return call(health_pb2.HealthCheckRequest(service=service), timeout=20)
-
-
-def test_grpcs_health_service(channel: grpc.Channel) -> None:
-    serving = health_pb2.HealthCheckResponse.SERVING
-    assert check(channel, "") == check(channel, "inference.GRPCInferenceService") == serving
-    with pytest.raises(grpc.RpcError) as caught:
-        check(channel, "nope")
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    unknown = watch(channel, "nope")
-    assert next(unknown).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-    unknown.cancel()
-
-
-def test_open_streams_do_not_hold_up_the_end(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, gateway_with: Callable[[dict[str, Any]], RunningGateway]
-) -> None:
-    """A watcher is told, an idle stream is closed as UNAVAILABLE, and the process is gone long before its drain."""
-    running = gateway_with(settings(tensorflow, pytorch))
-    running.wait_until("/v2/models/double/ready", 200)
-    waiting: queue.Queue[v2_pb2.ModelInferRequest | None] = queue.Queue()
-    with grpc.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
-        watching = watch(channel, "")
-        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
-        call = channel.stream_stream(
-            SERVICE + "ModelStreamInfer",
-            v2_pb2.ModelInferRequest.SerializeToString,
-            v2_pb2.ModelStreamInferResponse.FromString,
-        )
-        answers = call(iter(waiting.get, None), timeout=20)
-        waiting.put(message(1))
-        assert next(answers).infer_response.outputs
-        start = time.monotonic()
-        assert running.stop() == 0
-        assert time.monotonic() - start < 4
-        for ended in (watching, answers):
-            with pytest.raises(grpc.RpcError) as caught:
-                list(ended)
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        waiting.put(None)
-    assert "Traceback" not in running.log.read_text()
-
-
-def test_metrics_count_each_request_of_a_stream(gateway: RunningGateway, channel: grpc.Channel) -> None:
-    labels = 'duet_requests_total{code="OK",front="v2_grpc",model="double",variant="pytorch",version="3"} '
-
-    def counted() -> float:
-        lines = gateway.admin.get("/metrics").text.splitlines()
-        return sum(float(line.removeprefix(labels)) for line in lines if line.startswith(labels))
-
-    before = counted()
-    list(stream(channel, *[message(1, model_name="double@pytorch")] * 3))
-    assert counted() - before == 3
-    assert 'duet_requests_in_flight{front="v2_grpc"} 0.0' in gateway.admin.get("/metrics").text
