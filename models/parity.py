@@ -1,9 +1,8 @@
 """Proof that both frameworks serve the same function: exported artifacts, from disk, on the same inputs.
 
 Version 2 must agree within the tolerance. Version 1 is trained in each framework on its own, and is only measured. Of
-either version the weights in each artifact must be those that its signature's fingerprint names.
-
->>> require(Store(Path("artifacts")), ["convnet"])  # raises ParityError unless the twins compute the same
+either version the weights in each artifact must be those that its signature's fingerprint names. `require` is the gate
+for whoever is about to compare the frameworks: it raises ParityError unless the twins compute the same.
 """
 
 from __future__ import annotations
@@ -96,13 +95,14 @@ def compare(store: Store, spec: ModelSpec, version: int = TRANSPLANTED, rows: in
     problems += fingerprint_problems(loaded)
     difference = None
     if len(loaded) == len(FRAMEWORKS):
-        difference = measure(spec, *(one.predict for one in loaded), inputs=probes(spec, rows, seed))
+        one, other = (found.predict for found in loaded)
+        difference = measure(spec, one, other, probes(spec, rows, seed))
         if version == TRANSPLANTED and not difference.within:
             problems.append(
                 f"{spec.name} {version}: the twins differ by up to {difference.absolute:.3g}, "
                 f"{difference.of_tolerance:.3g} times the tolerance"
             )
-    prints = {one.artifact.framework: one.fingerprint for one in loaded}
+    prints = {found.artifact.framework: found.fingerprint for found in loaded}
     return Parity(spec.name, version, rows, difference, prints, tuple(problems))
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras  # quiet, as `frameworks.load` has imported it before
 import numpy as np
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from models.frameworks.tensorflow import keras, quiet_stderr, tf
+from models.frameworks.tensorflow import quiet_stderr
 from models.importing.candidate import Answer, Candidate, last_line
 from models.importing.request import ImportRefusedError, Request
 from models.spec import Array, TensorSpec
@@ -96,7 +98,7 @@ def write_unknown_shapes(saved: Path, inputs: Sequence[TensorSpec], outputs: Seq
 @contextmanager
 def edited(saved: Path) -> Iterator[Any]:
     """The signatures of the graph that is served; written back where they were changed. Raises ImportRefusedError."""
-    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped]
 
     file = saved / "saved_model.pb"
     before = file.read_bytes()

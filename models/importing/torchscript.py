@@ -138,7 +138,7 @@ def compiled(request: Request, given: Mapping[str, Array], module: nn.Module) ->
     with torchscript(), warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         try:
-            traced = torch.jit.trace(module, tuple(two))
+            traced: nn.Module = torch.jit.trace(module, tuple(two))  # type: ignore[no-untyped-call]
             three = tensors(inputs, examples.repeated(inputs, arrays, 3))
             same = equal(module(*three), traced(*three))
         except Exception as error:  # as above
@@ -162,7 +162,7 @@ def signature_of(module: nn.Module) -> list[tuple[str, str]]:
 
 def parameters(module: nn.Module) -> list[tuple[str, str]]:
     """Name and type of what `forward` must be given. Raises ImportRefusedError for what no tensor can be."""
-    schema = module.forward.schema  # type: ignore[union-attr]
+    schema = module.forward.schema  # type: ignore[attr-defined]
     wanted = [one for one in schema.arguments[1:] if not one.has_default_value()]  # the first is the module
     found = [(one.name.replace(".", "_"), str(one.type)) for one in wanted]
     for name, kind in found:

@@ -82,7 +82,7 @@ def steps(low: float, high: float) -> list[float]:
     """Round numbers around `low` to `high`, about five of them.
 
     >>> steps(1, 12)
-    [0.0, 5.0, 10.0, 15.0]
+    [0, 5, 10, 15]
     """
     span = (high - low) or abs(high) or 1.0
     magnitude = 10 ** math.floor(math.log10(span / 4))
