@@ -12,6 +12,8 @@ class ServingError(Exception):
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+        #: Uncut, for a transport without the limit.
+        self.full = message
         self.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "...TRUNCATED"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
@@ -74,10 +75,10 @@ class Servable:
     def run(self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str]) -> list[Array]:
         """The values of ``fetches`` (tensor names). Raises ServingError with TensorFlow's own code and text."""
         key = (tuple(feeds), tuple(fetches))
-        run = self._callables.get(key)
-        if run is None:
-            run = self._callables[key] = self._prepare(*key)
         try:
+            run = self._callables.get(key)
+            if run is None:
+                run = self._callables[key] = self._prepare(*key)
             return run(*values)
         except tf.errors.OpError as error:
             raise ServingError(_CODES[error.error_code], error.message) from error
@@ -106,4 +107,9 @@ def _refused(path: Path, error: Exception) -> ServingError:
 
 
 def _as_list(run: Callable[..., Any]) -> Run:
-    return lambda *values: list(run(*values))
+    return lambda *values: [value if isinstance(value, np.ndarray) else _scalar(value) for value in run(*values)]
+
+
+def _scalar(value: Any) -> Array:
+    """TensorFlow gives numbers as numpy's scalars, and a string as `bytes`, which numpy would cut at a final zero."""
+    return np.array(value, np.object_ if isinstance(value, bytes) else None)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -23,12 +24,16 @@ from serving.embedded.servable import Servable
 from serving.embedded.services import handlers, health
 from serving.embedded.warmup import warm_up
 
+if TYPE_CHECKING:
+    from serving.embedded.rest.http import HttpServer
+
 FAILED = 255
 GRACE_SECONDS = 5.0
 
 
 def serve(flags: Flags) -> int:
     """Serve until SIGTERM or SIGINT. Ports open only after every model serves. Returns the exit code."""
+    tf.get_logger().setLevel("ERROR")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -70,15 +75,48 @@ def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
     if flags.enable_grpc_healthcheck_service:
         services.append(health())
     server, port = listen(flags, services)
+    web = _start_rest(flags, calls)
     if flags.file_system_poll_wait_seconds > 0:  # 0 polls once, below 0 never; both are done by now
         lifecycle.poll(flags.file_system_poll_wait_seconds)
     if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
         poll_config(Path(flags.model_config_file), lifecycle, flags.model_config_file_poll_wait_seconds, stop)
     print(f"Running gRPC ModelServer at {flags.grpc_host}:{port} ...", flush=True)
     stop.wait()
-    server.stop(GRACE_SECONDS).wait()
+    ended = server.stop(GRACE_SECONDS)
+    if web:
+        web.stop(GRACE_SECONDS)
+    ended.wait()
     lifecycle.close()
     return _exit(0)
+
+
+def _start_rest(flags: Flags, calls: Calls) -> HttpServer | None:
+    """None without --rest_api_port; a port that cannot be used ends the start, as the real server's does."""
+    if not flags.rest_api_port:
+        return None
+    address = f"{flags.grpc_host}:{flags.rest_api_port}"
+    if flags.rest_api_port == flags.port:
+        print("--rest_api_port is --port as well: REST is left out", file=sys.stderr, flush=True)
+        return None
+    try:
+        # Here, since only REST needs uvicorn and python-rapidjson: without it the server starts without them.
+        from serving.embedded.rest.http import App, HttpServer, listener
+        from serving.embedded.rest.routes import Routes
+    except ModuleNotFoundError as error:
+        raise CannotListen(f"--rest_api_port needs a package: {error}; install it with pip") from error
+    try:
+        taken = listener(flags.grpc_host, flags.rest_api_port)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}; give another --rest_api_port") from error
+    app = App(
+        Routes(calls),
+        threads=max(flags.rest_api_num_threads, 1),
+        timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
+        cors=flags.rest_api_enable_cors_support,
+        pages={},
+    )
+    print(f"Exporting HTTP/REST API at:{address} ...", flush=True)
+    return HttpServer(app, taken)
 
 
 def _lifecycle(flags: Flags) -> Lifecycle:

@@ -49,7 +49,7 @@ class Server:
         return self._stderr.read_text()
 
     def ready(self, seconds: float = 60) -> Server:
-        for port in (self.port,):
+        for port in (self.port, self.rest_port):
             self._answers(port, time.monotonic() + seconds)
         return self
 

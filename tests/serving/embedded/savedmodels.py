@@ -41,7 +41,7 @@ def half_plus(offset: float) -> Callable[[], Mapping[str, Signature]]:
     def build() -> Mapping[str, Signature]:
         examples = v1.placeholder(tf.string, name="tf_example")
         parsed = v1.io.parse_example(examples, {"x": tf.io.FixedLenFeature([1], tf.float32)})
-        x = tf.identity(parsed["x"], name="x")
+        x = tf.ensure_shape(parsed["x"], [None, 1], name="x")
         half = v1.get_variable("a", initializer=0.5)
         y = tf.add(tf.multiply(half, x), offset, name="y")
         y2 = tf.add(tf.multiply(half, x), offset + 1, name="y2")
@@ -65,7 +65,7 @@ def sums() -> Mapping[str, Signature]:
     return {
         "serving_default": ({"a": a, "b": b}, outputs, PREDICT),
         "total": ({"a": a, "b": b}, {"total": tf.reduce_sum(a)}, PREDICT),
-        "uneven": ({"a": a, "b": b}, {"a": a, "first": a[:1]}, PREDICT),
+        "uneven": ({"a": a, "b": b}, {"a": tf.identity(a), "first": a[:1]}, PREDICT),
     }
 
 

@@ -75,6 +75,8 @@ def test_strings_come_back_as_bytes(server: Server) -> None:
     values = np.array([b"", b"\xff\x00", "ä".encode()], np.object_)
     answer = server.prediction.Predict(request(spec("text"), {"s": values}), TIMEOUT)
     assert list(answer.outputs["s"].string_val) == values.tolist()
+    answer = server.prediction.Predict(request(spec("text"), {"s": np.array(b"a\0", np.object_)}), TIMEOUT)
+    assert list(answer.outputs["s"].string_val) == [b"a\0"]
 
 
 def test_the_last_value_fills_the_tensor(server: Server) -> None:
