@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from concurrent import futures
+from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import Message
 
-from serving.embedded import config
+from serving.embedded import config, protos
 from serving.embedded.flags import Flags
 
 #: As the real server's: protobuf's own limit.
 MAX_MESSAGE_BYTES = (1 << 31) - 1
-_STRING, _BOOL = 9, 8
 
 
 class CannotListen(Exception):
@@ -62,23 +60,11 @@ def _bind(server: grpc.Server, address: str, ssl_config_file: str, flag: str) ->
 
 def _credentials(path: str) -> grpc.ServerCredentials:
     """Of an SSLConfig (config/ssl_config.proto); the certificates and the key are in the file itself, as PEM text."""
-    settings = config.read_message(path, _ssl_config())
+    settings: Any = config.read_message(path, protos.message("SSLConfig"))
     key, certificate, authority = (
         getattr(settings, field).encode() for field in ("server_key", "server_cert", "custom_ca")
     )
     if not key or not certificate:
         raise config.ConfigError(f"{path}: server_key and server_cert must hold PEM text")
-    verify = settings.client_verify  # type: ignore[attr-defined]
+    verify = settings.client_verify
     return grpc.ssl_server_credentials([(key, certificate)], authority or None, verify)
-
-
-def _ssl_config() -> Message:
-    """An empty SSLConfig: no package carries this proto."""
-    file = descriptor_pb2.FileDescriptorProto(name="serving/embedded/ssl_config.proto", package="tensorflow.serving")
-    entry = file.message_type.add(name="SSLConfig")
-    fields = (("server_key", _STRING), ("server_cert", _STRING), ("custom_ca", _STRING), ("client_verify", _BOOL))
-    for number, (name, kind) in enumerate(fields, 1):
-        entry.field.add(name=name, number=number, type=kind, label=1)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.SSLConfig"))()

@@ -17,6 +17,8 @@ from serving.embedded.tensors import Array
 
 SignatureDef = meta_graph_pb2.SignatureDef
 Run = Callable[..., list[Array]]
+#: Tensor names to feed, their values, tensor names to fetch.
+NamedRun = Callable[[Sequence[str], Sequence[Array], Sequence[str]], list[Array]]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -29,7 +31,15 @@ class Servable:
     cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, tags: Sequence[str], intra_op_threads: int, inter_op_threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tags: Sequence[str],
+        intra_op_threads: int,
+        inter_op_threads: int,
+        batched: Callable[[NamedRun], NamedRun] | None = None,
+    ) -> None:
         graph = tf.Graph()
         settings = config_pb2.ConfigProto(
             intra_op_parallelism_threads=intra_op_threads,
@@ -45,6 +55,8 @@ class Servable:
             self._session.close()
             raise _refused(path, error) from error
         self.signatures: Mapping[str, SignatureDef] = dict(loaded.signature_def)
+        #: Values of tensors by name. Raises ServingError with TensorFlow's own code and text.
+        self.run: NamedRun = batched(self._call) if batched else self._call
         self._callables: dict[tuple[tuple[str, ...], tuple[str, ...]], Run] = {}
         self._idle = threading.Condition()
         self._calls = 0
@@ -72,8 +84,7 @@ class Servable:
         self._callables.clear()
         self._session.close()
 
-    def run(self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str]) -> list[Array]:
-        """The values of ``fetches`` (tensor names). Raises ServingError with TensorFlow's own code and text."""
+    def _call(self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str]) -> list[Array]:
         key = (tuple(feeds), tuple(fetches))
         try:
             run = self._callables.get(key)

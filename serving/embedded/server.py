@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from serving.embedded import config
+from serving.embedded.batching import Batcher, Parameters
 from serving.embedded.calls import Calls
 from serving.embedded.errors import ServingError
 from serving.embedded.flags import Flags
 from serving.embedded.lifecycle import Lifecycle, LoadFailed
 from serving.embedded.listen import CannotListen, listen
+from serving.embedded.metrics import Metrics
 from serving.embedded.reload import poll_config
 from serving.embedded.servable import Servable
 from serving.embedded.services import handlers, health
 from serving.embedded.warmup import warm_up
 
 if TYPE_CHECKING:
-    from serving.embedded.rest.http import HttpServer
+    from serving.embedded.rest.http import HttpServer, Page
 
 FAILED = 255
 GRACE_SECONDS = 5.0
@@ -43,6 +45,7 @@ def serve(flags: Flags) -> int:
         )
     try:
         models = config.load(flags)
+        batching = config.batching(flags)
         for library in filter(None, flags.custom_op_libraries.split(",")):
             tf.load_op_library(library)
     except config.ConfigError as error:
@@ -50,7 +53,7 @@ def serve(flags: Flags) -> int:
         return _fail("INVALID_ARGUMENT: the model configuration cannot be used")
     except tf.errors.OpError as error:
         return _fail(f"NOT_FOUND: --custom_op_libraries: {error.message}")
-    lifecycle = _lifecycle(flags)
+    lifecycle = _lifecycle(flags, batching)
     failures: list[str] = []
     loading = threading.Thread(target=_load, args=(lambda: lifecycle.configure(models), failures), daemon=True)
     loading.start()
@@ -71,11 +74,12 @@ def serve(flags: Flags) -> int:
 
 def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
     calls = Calls(lifecycle, as_content=flags.enable_serialization_as_tensor_content)
-    services = handlers(calls)
+    metrics = Metrics()
+    services = handlers(calls, metrics)
     if flags.enable_grpc_healthcheck_service:
         services.append(health())
     server, port = listen(flags, services)
-    web = _start_rest(flags, calls)
+    web = _start_rest(flags, calls, metrics)
     if flags.file_system_poll_wait_seconds > 0:  # 0 polls once, below 0 never; both are done by now
         lifecycle.poll(flags.file_system_poll_wait_seconds)
     if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
@@ -90,7 +94,7 @@ def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
     return _exit(0)
 
 
-def _start_rest(flags: Flags, calls: Calls) -> HttpServer | None:
+def _start_rest(flags: Flags, calls: Calls, metrics: Metrics) -> HttpServer | None:
     """None without --rest_api_port; a port that cannot be used ends the start, as the real server's does."""
     if not flags.rest_api_port:
         return None
@@ -109,17 +113,23 @@ def _start_rest(flags: Flags, calls: Calls) -> HttpServer | None:
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}; give another --rest_api_port") from error
     app = App(
-        Routes(calls),
+        Routes(calls, metrics),
         threads=max(flags.rest_api_num_threads, 1),
         timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
         cors=flags.rest_api_enable_cors_support,
-        pages={},
+        pages=_metrics_page(flags, metrics),
     )
     print(f"Exporting HTTP/REST API at:{address} ...", flush=True)
     return HttpServer(app, taken)
 
 
-def _lifecycle(flags: Flags) -> Lifecycle:
+def _metrics_page(flags: Flags, metrics: Metrics) -> dict[str, Page]:
+    """Where --monitoring_config_file says so, and only if it does. Raises ConfigError."""
+    path = config.prometheus_path(flags.monitoring_config_file)
+    return {path: lambda: (metrics.text().encode(), "text/plain")} if path else {}
+
+
+def _lifecycle(flags: Flags, batching: Parameters | None) -> Lifecycle:
     def load(name: str, number: int, path: Path) -> Servable:
         servable = build(path)
         try:
@@ -136,6 +146,7 @@ def _lifecycle(flags: Flags) -> Lifecycle:
         tags=flags.saved_model_tags.split(","),
         intra_op_threads=flags.tensorflow_intra_op_parallelism or both,
         inter_op_threads=flags.tensorflow_inter_op_parallelism or both,
+        batched=(lambda run: Batcher(run, batching).run) if batching else None,
     )
     return Lifecycle(
         load=load,

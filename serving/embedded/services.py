@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
 
 from serving.embedded.calls import Calls
 from serving.embedded.errors import ServingError, not_found
+from serving.embedded.metrics import Metrics
 
 HEALTHY_SERVICES = frozenset({"", "ModelService", "PredictionService"})
 #: HealthCheckResponse.ServingStatus.SERVING
@@ -28,20 +29,21 @@ SERVING = 1
 log = logging.getLogger("serving.embedded")
 
 
-def handlers(calls: Calls) -> list[grpc.GenericRpcHandler]:
+def handlers(calls: Calls, metrics: Metrics) -> list[grpc.GenericRpcHandler]:
     prediction = {
-        "Predict": _unary(calls.predict, predict_pb2.PredictRequest),
-        "Classify": _unary(calls.classify, classification_pb2.ClassificationRequest),
-        "Regress": _unary(calls.regress, regression_pb2.RegressionRequest),
-        "MultiInference": _unary(calls.multi_inference, inference_pb2.MultiInferenceRequest),
-        "GetModelMetadata": _unary(calls.metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+        "Predict": (calls.predict, predict_pb2.PredictRequest),
+        "Classify": (calls.classify, classification_pb2.ClassificationRequest),
+        "Regress": (calls.regress, regression_pb2.RegressionRequest),
+        "MultiInference": (calls.multi_inference, inference_pb2.MultiInferenceRequest),
     }
+    methods = {name: _unary(_timed(metrics, name, call), kind) for name, (call, kind) in prediction.items()}
+    methods["GetModelMetadata"] = _unary(calls.metadata, get_model_metadata_pb2.GetModelMetadataRequest)
     model = {
         "GetModelStatus": _unary(calls.status, get_model_status_pb2.GetModelStatusRequest),
         "HandleReloadConfigRequest": _unary(calls.reload, model_management_pb2.ReloadConfigRequest),
     }
     return [
-        grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
+        grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", methods),
         grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
     ]
 
@@ -60,6 +62,16 @@ def _check_health(request: wrappers_pb2.StringValue) -> wrappers_pb2.Int32Value:
     if request.value not in HEALTHY_SERVICES:
         raise not_found("")
     return wrappers_pb2.Int32Value(value=SERVING)
+
+
+def _timed(metrics: Metrics, api: str, behaviour: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def timed(request: Any) -> Any:
+        spec = request.tasks[0].model_spec if api == "MultiInference" and request.tasks else None
+        name = spec.name if spec else "" if api == "MultiInference" else request.model_spec.name
+        with metrics.observe(name, api, "GRPC"):
+            return behaviour(request)
+
+    return timed
 
 
 def _unary(behaviour: Callable[[Any], Any], request_type: Any) -> grpc.RpcMethodHandler:

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
 
 from serving.embedded.calls import SIGNATURE_FIELD, Calls, version_wanted
 from serving.embedded.errors import ServingError, invalid_argument
+from serving.embedded.metrics import Metrics
 from serving.embedded.predict import DEFAULT_SIGNATURE, run
 from serving.embedded.rest import requests, writing
 
@@ -62,8 +63,9 @@ def failure(code: grpc.StatusCode, message: str) -> Answer:
 
 
 class Routes:
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, metrics: Metrics) -> None:
         self._calls = calls
+        self._metrics = metrics
 
     def answer(self, method: str, target: str, body: bytes) -> Answer:
         """``target`` is the path with the query string: the real server matches both together."""
@@ -87,16 +89,12 @@ class Routes:
         if method == "GET":
             # Any case matches, and only lower case is understood.
             return self._metadata(spec) if found["metadata"] == "/metadata" else self._status(spec)
-        match found["verb"]:
-            case "predict":
-                text = self._predict(spec, body)
-            case "classify":
-                text = self._classify(spec, body)
-            case "regress":
-                text = self._regress(spec, body)
-            case _:
-                raise invalid_argument(f"Malformed request: {method} {target}")
-        return Answer(200, writing.finish(text))
+        verbs = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
+        verb = verbs.get(found["verb"])
+        if verb is None:
+            raise invalid_argument(f"Malformed request: {method} {target}")
+        with self._metrics.observe(spec.name, found["verb"].capitalize(), "REST"):
+            return Answer(200, writing.finish(verb(spec, body)))
 
     def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> str:
         value, name = requests.document(body)

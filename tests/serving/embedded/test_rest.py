@@ -440,3 +440,17 @@ def test_examples_that_are_wrong_are_400(client: httpx.Client, case: str, verb: 
 def test_an_unknown_model_is_looked_up_after_the_examples(client: httpx.Client) -> None:
     assert error(post(client, "nope", '{"examples": []}', "regress"))[0] == 400
     assert error(post(client, "nope", '{"examples": [{}]}', "regress"))[0] == 404
+
+
+def test_metrics_bear_the_real_servers_names(client: httpx.Client) -> None:
+    """Requests are counted by status, times of those that went well; a model that is not served has no name."""
+    post(client, "half", '{"instances": [1.0]}')
+    post(client, "half", "{}")
+    post(client, "stranger", "{}")
+    answer = client.get("/monitoring/prometheus/metrics")
+    assert answer.headers["content-type"] == "text/plain"
+    assert ':tensorflow:serving:request_count{model_name="half",status="OK"}' in answer.text
+    assert ':tensorflow:serving:request_count{model_name="half",status="INVALID_ARGUMENT"}' in answer.text
+    bucket = ':tensorflow:serving:request_latency_bucket{model_name="half",API="Predict",entrypoint="REST",le="10"}'
+    assert bucket in answer.text
+    assert "stranger" not in answer.text

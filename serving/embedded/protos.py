@@ -1,0 +1,67 @@
+"""Messages of TensorFlow Serving's configuration files that its Python package does not carry.
+
+Fields and numbers: config/ssl_config.proto, config/monitoring_config.proto,
+servables/tensorflow/session_bundle_config.proto.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+from google.protobuf.message import Message
+
+_PACKAGE = "tensorflow.serving"
+_BOOL, _STRING, _MESSAGE = 8, 9, 11
+_INT64 = ".google.protobuf.Int64Value"
+_OPTIONAL, _REPEATED = 1, 3
+#: name -> (number, type or message type, repeated)
+_MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
+    "SSLConfig": {
+        "server_key": (1, _STRING, False),
+        "server_cert": (2, _STRING, False),
+        "custom_ca": (3, _STRING, False),
+        "client_verify": (4, _BOOL, False),
+    },
+    "PrometheusConfig": {"enable": (1, _BOOL, False), "path": (2, _STRING, False)},
+    "MonitoringConfig": {"prometheus_config": (1, f".{_PACKAGE}.PrometheusConfig", False)},
+    "BatchingParameters": {
+        "max_batch_size": (1, _INT64, False),
+        "batch_timeout_micros": (2, _INT64, False),
+        "max_enqueued_batches": (3, _INT64, False),
+        "num_batch_threads": (4, _INT64, False),
+        "thread_pool_name": (5, ".google.protobuf.StringValue", False),
+        "allowed_batch_sizes": (6, 3, True),
+        "pad_variable_length_inputs": (7, _BOOL, False),
+        "enable_large_batch_splitting": (8, ".google.protobuf.BoolValue", False),
+        "max_execution_batch_size": (9, _INT64, False),
+    },
+}
+
+
+def message(name: str) -> Message:
+    """
+    >>> message("PrometheusConfig").DESCRIPTOR.full_name
+    'tensorflow.serving.PrometheusConfig'
+    """
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))()
+
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    """Of its own, so that it cannot collide with a package that does carry them."""
+    file = descriptor_pb2.FileDescriptorProto(name="embedded_config.proto", package=_PACKAGE, syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    for name, fields in _MESSAGES.items():
+        entry = file.message_type.add(name=name)
+        for field, (number, kind, repeated) in fields.items():
+            label = _REPEATED if repeated else _OPTIONAL
+            made = entry.field.add(name=field, number=number, label=label)
+            if isinstance(kind, str):
+                made.type, made.type_name = _MESSAGE, kind
+            else:
+                made.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return pool
