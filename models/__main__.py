@@ -22,7 +22,7 @@ from models.generate import LENGTH, MODEL, PROMPT, SEED, TEMPERATURE, Generation
 from models.importing.request import ImportRefusedError, Request, model_name, tensor_name, tensor_spec
 from models.plan import Options, Step, decide, settings, with_dataset
 from models.served import imported
-from models.spec import FRAMEWORKS, TRANSPLANTED, UnknownNameError
+from models.spec import FILE, FRAMEWORKS, TRANSPLANTED, UnknownNameError
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -68,12 +68,21 @@ def add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--framework", action="append", default=[], metavar="FRAMEWORK", help=f"{' or '.join(FRAMEWORKS)}; both"
     )
-    command.add_argument("--dataset", help="train on this data; without NAME, the models that can be")
+    data = command.add_mutually_exclusive_group()
+    data.add_argument("--dataset", help="train on this data; without NAME, the models that can be")
+    data.add_argument(
+        "--data", dest="dataset", type=own_file, metavar="FILE", help="your own sentences, each with a tab and 0 or 1"
+    )
     command.add_argument("--epochs", type=partial(whole_number, smallest=1), metavar="N", help="the model's own number")
     command.add_argument(
         "--seed", type=partial(whole_number, smallest=0), metavar="N", help="of weights and batches; 0"
     )
     command.add_argument("--force", action="store_true", help="train again what is there")
+
+
+def own_file(text: str) -> str:
+    """The name of the dataset, which version 2 finds again from any folder."""
+    return f"{FILE}{Path(text).resolve()}"
 
 
 def importing_help() -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models import export, frameworks, sentences
+from models.__main__ import main
 from models.artifacts import Artifact, Store
 from models.catalog import CATALOG
 from models.datasets import DatasetUnavailableError
@@ -145,6 +146,27 @@ def test_a_bad_file_says_which_line(content: bytes, sentence: str, tmp_path: Pat
         SPEC.data(f"file:{file}")
     assert str(caught.value).startswith(str(file))
     assert str(caught.value).endswith(sentence)
+
+
+def test_a_model_of_a_file_of_ones_own_knows_its_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named from the folder that it lies in; version 2 finds the same file again for its measure."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"hip {number}\t1\nhop {number}\t0\n" for number in range(100)]
+    Path("own.tsv").write_text("".join(lines), "utf-8")
+    assert main(["train", "--data", "own.tsv", "--framework", "pytorch", "--epochs", "12", "--out", "made"]) == 0
+    store = Store(tmp_path / "made")
+    for version in SPEC.versions:
+        record = store.record(Artifact(SPEC.name, version, "pytorch")) or {}
+        assert record["dataset"] == f"file:{tmp_path.resolve() / 'own.tsv'}"
+        assert record["accuracy"] == 1
+    capsys.readouterr()
+    Path("own.tsv").write_text("hip\thop\n", "utf-8")
+    assert main(["train", "--data", "own.tsv", "--framework", "pytorch", "--force", "--out", "made"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "own.tsv: line 1 has the label 'hop', not one of 0, 1, negative, positive\n"
+    )
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
