@@ -1,1 +1,1 @@
-"""A TensorFlow Serving-compatible server on the tensorflow wheel: `python -m serving.embedded --port=8500 ...`."""
+"""A server that speaks TensorFlow Serving's wire, on the tensorflow wheel: for machines without the real binary."""

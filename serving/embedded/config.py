@@ -1,129 +1,127 @@
-"""ModelServerConfig -> frozen settings, with TF Serving's checks and texts (model_servers/server_core.cc)."""
+"""The model configuration: a text-format ``ModelServerConfig``, or one model given by flags."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig, ModelType
+from google.protobuf.message import Message
+from tensorflow_serving.config import model_server_config_pb2
 
-from serving.embedded.errors import ServingError, failed_precondition, invalid_argument, not_found
-from serving.embedded.versions import All, Latest, Policy, Specific
+from serving.embedded import protos
+from serving.embedded.batching import Parameters
+from serving.embedded.flags import Flags
+from serving.embedded.versions import All, Latest, ModelConfig, Policy, Specific
 
-PLATFORM = "tensorflow"
-
-
-class ConfigSyntaxError(ServingError):
-    """The file is no text-format ModelServerConfig; `detail` is the line protobuf's parser writes to stderr."""
-
-    def __init__(self, path: str, detail: str) -> None:
-        cause = invalid_argument(f"Invalid protobuf file: '{path}'")
-        super().__init__(cause.code, cause.message)
-        self.detail = detail
+DEFAULT_PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    name: str
-    base_path: str
-    policy: Policy = Latest(1)
-    labels: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+class ConfigError(Exception):
+    """The configuration cannot be used; the text is for standard error."""
 
 
-def single_model(name: str, base_path: str) -> tuple[ModelSettings, ...]:
-    """What `--model_name` and `--model_base_path` ask for."""
-    config = ModelServerConfig()
-    config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
-    return settings(config)
+def load(flags: Flags) -> list[ModelConfig]:
+    """The models to serve. Raises ConfigError."""
+    if not flags.model_config_file:
+        if not flags.model_base_path:
+            raise ConfigError("Both server_options.model_base_path and server_options.model_config_file are empty!")
+        return [ModelConfig(flags.model_name, Path(flags.model_base_path))]
+    return parse(_read(flags.model_config_file))
 
 
-def read(path: str) -> tuple[ModelSettings, ...]:
-    """The models of a `--model_config_file`. Raises ServingError; an empty file is a server without models."""
+def read_message(path: str, message: Message) -> Message:
+    """A message from a file of protobuf text, filled and returned. Raises ConfigError."""
     try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise not_found(f"{path}; {os.strerror(error.errno or 0)}") from error
-    config = ModelServerConfig()
+        return text_format.Parse(_read(path), message)
+    except text_format.ParseError as error:
+        raise ConfigError(f"Error parsing text-format {message.DESCRIPTOR.full_name}: {path}: {error}") from error
+
+
+def prometheus_path(monitoring_config_file: str) -> str:
+    """Where the metrics are shown; empty if they are not (config/monitoring_config.proto). Raises ConfigError."""
+    if not monitoring_config_file:
+        return ""
+    settings: Any = read_message(monitoring_config_file, protos.message("MonitoringConfig"))
+    prometheus = settings.prometheus_config
+    return (prometheus.path or DEFAULT_PROMETHEUS_PATH) if prometheus.enable else ""
+
+
+def batching(flags: Flags) -> Parameters | None:
+    """None unless --enable_batching. Raises ConfigError."""
+    if not flags.enable_batching:
+        if flags.batching_parameters_file:
+            raise ConfigError(
+                "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+            )
+        return None
+    given: Any = protos.message("BatchingParameters")
+    if flags.batching_parameters_file:
+        read_message(flags.batching_parameters_file, given)
+    numbers = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    values = {name: getattr(given, name).value for name in numbers if given.HasField(name)}
     try:
-        text_format.Parse(text, config)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ConfigSyntaxError(path, _parser_line(str(error))) from error
-    return settings(config)
-
-
-def settings(config: ModelServerConfig) -> tuple[ModelSettings, ...]:
-    """Raises INVALID_ARGUMENT for names listed twice, relative base paths and platforms other than tensorflow."""
-    if config.HasField("custom_model_config"):
-        raise invalid_argument("ModelServer does not yet support custom model config.")
-    models = config.model_config_list.config
-    _check_names_and_paths(models)
-    for model in models:
-        _check_platform(model)
-    return tuple(ModelSettings(m.name, m.base_path, _policy(m), dict(m.version_labels)) for m in models)
-
-
-def check_labels(models: Sequence[ModelSettings], *, allow_unavailable: bool) -> None:
-    """At the start no version is available yet, so a label needs the flag that allows it.
-
-    TF Serving's UpdateModelVersionLabelMap runs before the models are loaded: every label fails there without
-    --allow_version_labels_for_unavailable_models.
-    """
-    for model in models:
-        for version in model.labels.values():
-            if not allow_unavailable:
-                raise failed_precondition(
-                    f"Request to assign label to version {version} of model {model.name}, "
-                    "which is not currently available for inference"
-                )
-
-
-def _check_names_and_paths(models: Sequence[ModelConfig]) -> None:
-    seen: set[str] = set()
-    for model in models:
-        if model.name in seen:
-            raise invalid_argument(f"Illegal to list model {model.name} multiple times in config list")
-        seen.add(model.name)
-    for model in models:
-        if not os.path.isabs(model.base_path):
-            raise invalid_argument(
-                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
-            )
-
-
-def _check_platform(model: ModelConfig) -> None:
-    named = model.model_platform
-    if model.model_type != ModelType.MODEL_TYPE_UNSPECIFIED:
-        if named:
-            raise invalid_argument(
-                "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
-            )
-        if model.model_type != ModelType.TENSORFLOW:
-            raise invalid_argument(f"ModelServerConfig::model_type choice {model.model_type} not supported.")
-        named = PLATFORM
-    if not named:
-        raise invalid_argument(
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
+        return Parameters(
+            **values,
+            allowed_batch_sizes=tuple(given.allowed_batch_sizes),
+            enable_large_batch_splitting=given.enable_large_batch_splitting.value,
         )
-    if named != PLATFORM:
-        raise invalid_argument(f"Model {model.name} requests unsupported platform {named}")
+    except ValueError as error:
+        raise ConfigError(f"{flags.batching_parameters_file}: {error}") from error
 
 
-def _policy(model: ModelConfig) -> Policy:
-    chosen = model.model_version_policy
-    match chosen.WhichOneof("policy_choice"):
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Error parsing text-format: {path} is not UTF-8") from error
+
+
+def parse(text: str) -> list[ModelConfig]:
+    """
+    >>> parse('model_config_list { config { name: "m" base_path: "/m" model_platform: "tensorflow" } }')
+    [ModelConfig(name='m', base_path=PosixPath('/m'), policy=Latest(count=1), labels={})]
+    """
+    message = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise ConfigError(f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}") from error
+    return from_message(message)
+
+
+def from_message(message: model_server_config_pb2.ModelServerConfig) -> list[ModelConfig]:
+    """The models of a configuration that came as a file or in a call. Raises ConfigError."""
+    if message.WhichOneof("config") == "custom_model_config":
+        raise ConfigError("custom_model_config is not supported; use model_config_list")
+    models = [_model(entry) for entry in message.model_config_list.config]
+    names = [model.name for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"Illegal to list model {name} multiple times in config list")
+    return models
+
+
+def _model(entry: model_server_config_pb2.ModelConfig) -> ModelConfig:
+    if not entry.name or not entry.base_path:
+        raise ConfigError(
+            f"a model in the config list has no name or no base_path: {text_format.MessageToString(entry)}"
+        )
+    if entry.model_platform and entry.model_platform != "tensorflow":
+        raise ConfigError(f"model {entry.name}: model_platform {entry.model_platform!r} is not tensorflow")
+    return ModelConfig(
+        entry.name, Path(entry.base_path), _policy(entry.model_version_policy), dict(entry.version_labels)
+    )
+
+
+def _policy(message: Any) -> Policy:
+    """Of a FileSystemStoragePathSourceConfig.ServableVersionPolicy."""
+    match message.WhichOneof("policy_choice"):
         case "all":
             return All()
         case "specific":
-            return Specific(frozenset(chosen.specific.versions))
+            return Specific(frozenset(message.specific.versions))
         case _:
-            return Latest(max(chosen.latest.num_versions, 1))
-
-
-def _parser_line(message: str) -> str:
-    # Python's parser writes "1:36 : Expected ...", the C++ one "1:36: Expected ...".
-    return f"Error parsing text-format {ModelServerConfig.DESCRIPTOR.full_name}: {re.sub(r'^(\d+:\d+) : ', r'\1: ', message)}"
+            return Latest(message.latest.num_versions or 1)

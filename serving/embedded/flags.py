@@ -1,111 +1,105 @@
-"""The command line of tensorflow_model_server: the same names, defaults and way of parsing.
-
-Read in TF Serving's model_servers/main.cc and TensorFlow's core/util/command_line_flags.cc: a flag is `--name=value`, a
-boolean may stand alone; `--name value` is two unknown arguments; an unknown argument prints the usage and the server goes
-on; a value that cannot be read prints the usage and the server exits with 255.
-"""
+"""The command line, as tensorflow_model_server has it (model_servers/main.cc): ``--name=value``, ``--switch``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TextIO
 
-from serving.embedded.flag_table import FLAGS, REFUSED, Flag
 
-Value = str | int | float | bool
+@dataclass(slots=True)
+class Flags:
+    """Flags that mean something here, with the real server's defaults."""
+
+    port: int = 8500
+    grpc_socket_path: str = ""
+    rest_api_port: int = 0
+    rest_api_num_threads: int = 16
+    rest_api_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False
+    model_name: str = "default"
+    model_base_path: str = ""
+    model_config_file: str = ""
+    model_config_file_poll_wait_seconds: int = 0
+    file_system_poll_wait_seconds: int = 1
+    max_num_load_retries: int = 5
+    load_retry_interval_micros: int = 60_000_000
+    num_load_threads: int = 0
+    allow_version_labels_for_unavailable_models: bool = False
+    saved_model_tags: str = "serve"
+    enable_model_warmup: bool = True
+    enable_batching: bool = False
+    batching_parameters_file: str = ""
+    monitoring_config_file: str = ""
+    ssl_config_file: str = ""
+    grpc_channel_arguments: str = ""
+    enable_grpc_healthcheck_service: bool = False
+    tensorflow_session_parallelism: int = 0
+    tensorflow_intra_op_parallelism: int = 0
+    tensorflow_inter_op_parallelism: int = 0
+    enable_serialization_as_tensor_content: bool = False
+    #: Ours: the real server listens on every address and cannot be told otherwise.
+    grpc_host: str = "127.0.0.1"
+    #: The real server's default is four a processor; Python's threads gain nothing above this.
+    grpc_max_threads: int = 16
+    #: Ours: libraries of custom operations, with commas between; the real server has them compiled in.
+    custom_op_libraries: str = ""
+    version: bool = False
+
+
+#: Flags of the real server that change nothing here; given, they are named once on standard error.
+WITHOUT_MEANING = frozenset(
+    {
+        "enable_profiler",
+        "enable_signature_method_name_check",
+        "flush_filesystem_caches",
+        "num_unload_threads",
+        "per_process_gpu_memory_fraction",
+        "platform_config_file",
+        "prefer_tflite_model",
+        "remove_unused_fields_from_bundle_metagraph",
+        "tensorflow_session_config_file",
+        "xla_cpu_compilation_enabled",
+    }
+)
 
 
 class FlagError(Exception):
-    """A value could not be read; the text is TensorFlow's."""
+    """A value that cannot be read; the text names the flag."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
-    """What was asked for. `values` holds every known flag, given or default."""
-
-    values: dict[str, Value]
-    given: frozenset[str] = frozenset()
-    unknown: tuple[str, ...] = ()
-    help_asked: bool = False
-    warnings: tuple[str, ...] = field(default=())
-
-    def text(self, name: str) -> str:
-        return str(self.values[name])
-
-    def number(self, name: str) -> int:
-        return int(self.values[name])
-
-    def fraction(self, name: str) -> float:
-        return float(self.values[name])
-
-    def on(self, name: str) -> bool:
-        return bool(self.values[name])
+_TRUE, _FALSE = ("true", "1", ""), ("false", "0")
 
 
-def parse(arguments: Sequence[str]) -> CommandLine:
-    """Raises FlagError for a value of the wrong type, and for a flag that would be unsafe to ignore."""
-    values: dict[str, Value] = {flag.name: flag.default for flag in FLAGS.values()}
-    given: dict[str, Flag] = {}
-    unknown: list[str] = []
+def parse(arguments: Sequence[str], *, errors: TextIO = sys.stderr) -> Flags:
+    """Unknown arguments are named with the usage and otherwise ignored, as the real server does (main.cc).
+
+    Raises FlagError for a value that does not fit its flag: there the real server stops.
+    """
+    flags = Flags()
+    known = {field.name: field.type for field in fields(Flags)}
     for argument in arguments:
-        flag, value = _match(argument)
-        if flag is None:
-            unknown.append(argument)
+        name, separator, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name in WITHOUT_MEANING:
+            print(f"flag --{name} has no effect in this server", file=errors)
+        elif argument.startswith("--") and name in known and (separator or known[name] == "bool"):
+            setattr(flags, name, _value(name, known[name], value))
         else:
-            values[flag.name] = value
-            given[flag.name] = flag
-    _refuse_unsafe(values, given)
-    return CommandLine(
-        values=values,
-        given=frozenset(given),
-        unknown=tuple(argument for argument in unknown if argument != "--help"),
-        help_asked="--help" in unknown,
-        warnings=tuple(_warnings(given.values())),
-    )
+            print(f"unknown argument: {argument}\n{usage()}", file=errors)
+    return flags
 
 
-def usage(program: str) -> str:
-    """The list of flags in TensorFlow's layout."""
-    lines = [f"usage: {program}", "Flags:"]
-    for flag in FLAGS.values():
-        kind = {str: "string", bool: "bool", int: "int32", float: "float"}[type(flag.default)]
-        shown = f'"{flag.default}"' if isinstance(flag.default, str) else str(flag.default).lower()
-        lines.append(f"\t--{flag.name + '=' + shown:<45}\t{kind}\t{flag.help}")
-    return "\n".join(lines) + "\n"
+def usage() -> str:
+    lines = [f"\t--{field.name}={getattr(Flags(), field.name)}" for field in fields(Flags)]
+    return "\n".join(["usage: python -m serving.embedded", "Flags:", *lines])
 
 
-def _match(argument: str) -> tuple[Flag | None, Value]:
-    name, equals, text = argument.removeprefix("--").partition("=")
-    flag = FLAGS.get(name) if argument.startswith("--") else None
-    if flag is None:
-        return None, ""
-    if isinstance(flag.default, bool):
-        return flag, _boolean(flag, text) if equals else True
-    if not equals:
-        return None, ""
-    return flag, _value(flag, text)
-
-
-def _boolean(flag: Flag, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise FlagError(f"Couldn't interpret value ={text} for flag {flag.name}.")
-    return text == "true"
-
-
-def _value(flag: Flag, text: str) -> Value:
-    try:
-        return type(flag.default)(text)
-    except ValueError:
-        raise FlagError(f"Couldn't interpret value {text} for flag {flag.name}.") from None
-
-
-def _warnings(given: Iterable[Flag]) -> Iterable[str]:
-    for flag in given:
-        if flag.without_meaning:
-            yield f"--{flag.name} is accepted and ignored: {flag.without_meaning}"
-
-
-def _refuse_unsafe(values: dict[str, Value], given: Iterable[str]) -> None:
-    for name in given:
-        if name in REFUSED and values[name]:
-            raise FlagError(f"--{name}: {REFUSED[name]}")
+def _value(name: str, kind: object, text: str) -> bool | int | str:
+    if kind == "str":
+        return text
+    if kind == "bool" and text in (*_TRUE, *_FALSE):
+        return text in _TRUE
+    if kind == "int" and text.isascii() and text.removeprefix("-").isdigit():
+        return int(text)
+    raise FlagError(f"Couldn't interpret value {text} for flag {name}.")

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -85,11 +86,12 @@ def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
     if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
         poll_config(Path(flags.model_config_file), lifecycle, flags.model_config_file_poll_wait_seconds, stop)
     print(f"Running gRPC ModelServer at {flags.grpc_host}:{port} ...", flush=True)
-    stop.wait()
-    ended = server.stop(GRACE_SECONDS)
+    while not stop.wait(0.5):
+        pass  # a signal that another thread took in does not wake this one
+    ended, limit = server.stop(GRACE_SECONDS), time.monotonic() + GRACE_SECONDS
     if web:
         web.stop(GRACE_SECONDS)
-    ended.wait()
+    ended.wait(max(limit - time.monotonic(), 0.5))
     lifecycle.close()
     return _exit(0)
 

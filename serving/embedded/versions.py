@@ -1,112 +1,65 @@
-"""Which versions a model should have: version policies over the folders under its base path.
-
-The behaviour is that of sources/storage_path/file_system_storage_path_source.cc.
-"""
+"""Which versions of a model lie in its folder, and which of them are to be served."""
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from serving.embedded.errors import ServingError, invalid_argument
 
-LOG = logging.getLogger(__name__)
-
-Aspired = Mapping[str, Mapping[int, str]]
-"""Model name -> version -> path of its folder."""
-
-_NUMBER = re.compile(r"\s*-?[0-9]+\s*", re.ASCII)
+class Policy(Protocol):
+    def choose(self, versions: Iterable[int]) -> set[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    count: int
+    count: int = 1
+
+    def choose(self, versions: Iterable[int]) -> set[int]:
+        return set(sorted(versions)[-self.count :])
 
 
 @dataclass(frozen=True, slots=True)
 class All:
-    pass
+    def choose(self, versions: Iterable[int]) -> set[int]:
+        return set(versions)
 
 
 @dataclass(frozen=True, slots=True)
 class Specific:
-    versions: frozenset[int]
+    wanted: frozenset[int]
+
+    def choose(self, versions: Iterable[int]) -> set[int]:
+        return set(versions) & self.wanted
 
 
-Policy = Latest | All | Specific
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    name: str
+    base_path: Path
+    policy: Policy = field(default_factory=Latest)
+    labels: Mapping[str, int] = field(default_factory=dict)
 
+    def aspired(self) -> dict[int, Path] | None:
+        """The versions to be served, and where they lie. A folder is a version if its name is a whole number.
 
-class Watched(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def base_path(self) -> str: ...
-    @property
-    def policy(self) -> Policy: ...
-
-
-def version_number(child: str) -> int | None:
-    """The version that a folder's name means, or None; as strings::safe_strto64 reads it, so `007` is 7."""
-    if not _NUMBER.fullmatch(child):
-        return None
-    number = int(child)
-    return number if -(2**63) <= number < 2**63 else None
-
-
-def aspired_versions(policy: Policy, children: Iterable[str]) -> dict[int, str]:
-    """Version -> folder name, of the children that the policy wants; of two names for one version the later counts."""
-    found = {number: child for child in sorted(children) if (number := version_number(child)) is not None}
-    match policy:
-        case Latest(count):
-            return {number: found[number] for number in sorted(found, reverse=True)[:count]}
-        case All():
-            return found
-        case Specific(versions):
-            return {number: child for number, child in found.items() if number in versions}
-
-
-class FolderSource:
-    """Polls the base paths of `models`.
-
-    One base path that cannot be read fails the whole poll, so nothing is loaded and nothing unloaded, for any model: so
-    does TF Serving. A base path that exists and is empty unloads the model's versions.
-    """
-
-    def __init__(self, models: Sequence[Watched]) -> None:
-        self._models = tuple(models)
-        self._complaints: set[str] = set()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(model.name for model in self._models)
-
-    def poll(self) -> Aspired | None:
-        """What should be served now; None, with a log line on the first time, if a base path cannot be read."""
-        try:
-            aspired = {model.name: self._poll_one(model) for model in self._models}
-        except ServingError as error:
-            self._complain(f"filesystem access error: {error.message}")
+        None if the base path cannot be read: then nothing changes. A base path that is empty aspires to nothing, and
+        what was served is unloaded (file_system_storage_path_source.cc).
+        """
+        folders = _folders(self.base_path)
+        if folders is None:
             return None
-        self._complain(*(f"no version folders under the base path of {name}" for name in aspired if not aspired[name]))
-        return aspired
+        found = {int(path.name): path for path in folders if _is_version(path.name)}
+        return {version: found[version] for version in sorted(self.policy.choose(found))}
 
-    def _poll_one(self, model: Watched) -> dict[int, str]:
-        try:
-            children = os.listdir(model.base_path)
-        except OSError as error:
-            raise invalid_argument(
-                f"Could not find base path {model.base_path} for servable {model.name} "
-                f"with error {os.strerror(error.errno or 0)}"
-            ) from error
-        wanted = aspired_versions(model.policy, children)
-        return {number: os.path.join(model.base_path, child) for number, child in wanted.items()}
 
-    def _complain(self, *complaints: str) -> None:
-        # The same line at every poll would bury the rest of the log.
-        for complaint in sorted(set(complaints) - self._complaints):
-            LOG.warning("%s", complaint)
-        self._complaints = set(complaints)
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and int(name) < 1 << 63
+
+
+def _folders(base_path: Path) -> list[Path] | None:
+    try:
+        return [path for path in base_path.iterdir() if path.is_dir()]
+    except OSError:
+        return None  # not there yet, or not there for a moment
