@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from models.__main__ import main
 from models.artifacts import Store
 from models.catalog import CATALOG
 from tests.models.lengths import SHORTENED
+
+with warnings.catch_warnings():
+    # torchserve's own version.py leaves a file open, and tells so when it is collected: at once, in CPython.
+    warnings.simplefilter("ignore", ResourceWarning)
+    import ts  # noqa: F401
 
 
 @pytest.fixture(scope="session")
