@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare test check format protos lock clean
+.PHONY: help up train compare test-full bench-embedded test check format protos lock clean
 
 help: ## Show the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Installed once; again when the dependencies change, or when an earlier run was interrupted.
 $(READY): pyproject.toml constraints.txt
@@ -24,6 +24,12 @@ up: $(READY) ## Train what is missing, start both servers and the gateway, show 
 
 train: $(READY) ## Train and export the documented models
 	@$(BIN)/python -m models train $(ARGS)
+
+test-full: $(READY) ## The long tests: every model's bar, the long fuzz
+	@$(BIN)/python -m pytest -m full $(ARGS)
+
+bench-embedded: $(READY) ## The embedded TensorFlow server against its floors, interleaved
+	@$(BIN)/python -m serving.embedded.bench
 
 compare: $(READY) ## Short load comparison of the two frameworks through the gateway
 	@$(BIN)/python -m loadtest compare $(ARGS)

@@ -7,6 +7,8 @@ from gateway.errors import InvalidArgument
 #: Header or metadata key, in requests and answers.
 VARIANT = "x-duet-variant"
 VERSION = "x-duet-version"
+#: Header of a request over REST: its deadline, in milliseconds from now. Over gRPC it is the call's own.
+TIMEOUT = "x-duet-timeout-ms"
 
 
 def is_model_name(name: str) -> bool:

@@ -164,7 +164,7 @@ def _show_addresses(options: Options, bodies: Mapping[str, object], console: Con
         logs=options.run_dir / "logs",
         curls=(
             f"  curl -s {http}/v2/models/{name}",
-            f"  curl -s {http}/v2/models/{name}@pytorch/infer -d '{json.dumps(body)}'",
+            f"  curl -s {http}/v2/models/{name}/infer -d '{json.dumps(body)}'",
             f"  curl -s {admin}/metrics | grep {name}",
         ),
     )

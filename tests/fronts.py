@@ -79,7 +79,13 @@ def jsonable(array: np.ndarray[Any, Any]) -> Any:
 
 
 def from_json(model: str, values: Mapping[str, Any]) -> Arrays:
-    return {spec.name: np.array(values[spec.name], DATATYPES[spec.datatype]) for spec in spec_of(model).outputs}
+    outputs = spec_of(model).outputs
+    return {spec.name: shaped(np.array(values[spec.name], DATATYPES[spec.datatype]), spec.shape) for spec in outputs}
+
+
+def shaped(array: np.ndarray[Any, Any], declared: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """An empty list has lost its inner dimensions, which the declared shape knows."""
+    return array if array.size else np.empty((0, *declared[1:]), array.dtype)
 
 
 def v2_path(model: str, variant: str, version: int | None) -> str:

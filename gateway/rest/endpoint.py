@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
+from gateway import pins
 from gateway.backends.base import Backend
-from gateway.errors import DuetError, Internal, Unavailable
+from gateway.errors import DuetError, Internal, InvalidArgument, Unavailable
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi
+from gateway.types import InferRequest, InferResponse
 
 OBSERVATION = "duet.observation"
 
 log = logging.getLogger("duet.rest")
+
+STOPPING = "the gateway was told to stop at once"
+_MILLISECONDS = re.compile(rb"(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class InferEndpoint(ABC):
@@ -35,6 +42,14 @@ class InferEndpoint(ABC):
     @abstractmethod
     def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
         """Status, headers and body of an error in the dialect's own shape."""
+
+    async def infer(self, request: InferRequest, scope: asgi.Scope) -> InferResponse:
+        """Calls the backend. A request without a deadline takes that of the header `pins.TIMEOUT`."""
+        if request.deadline is None:
+            timeout = asgi.header(scope, pins.TIMEOUT.encode())
+            if timeout is not None:
+                request = replace(request, deadline=asyncio.get_running_loop().time() + _seconds(timeout))
+        return await self.backend.infer(request)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         seen: Observation = scope[OBSERVATION]
@@ -62,4 +77,7 @@ class InferEndpoint(ABC):
         await asgi.respond(send, status, headers, [body])
 
 
-STOPPING = "the gateway was told to stop at once"
+def _seconds(milliseconds: bytes) -> float:
+    if not _MILLISECONDS.fullmatch(milliseconds):
+        raise InvalidArgument(f"{pins.TIMEOUT} must be a number of milliseconds above 0")
+    return float(milliseconds) / 1e3

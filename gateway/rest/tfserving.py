@@ -65,7 +65,7 @@ class Infer(InferEndpoint):
         with servables.targeted(metadata, version):
             signature = servables.signature(version, decoded.signature_name, codec.unknown_signature)
             fitted = fit(decoded.inputs(signature), signature)
-            response = await self._infer(servable.request(fitted.inputs, decoded.signature_name), seen, start)
+            response = await self._call(servable.request(fitted.inputs, decoded.signature_name), scope, seen, start)
             start = perf_counter()
             content = codec.encode_predict(fitted.restore(response.outputs, signature), rows=decoded.rows)
         seen.timings["encode"] = perf_counter() - start
@@ -81,15 +81,15 @@ class Infer(InferEndpoint):
         with servables.targeted(metadata, version):
             examples.check(servables.signature(version, decoded.signature_name, examples.unknown_signature), method)
             inputs = (examples.tensor(decoded.examples),)
-            response = await self._infer(servable.request(inputs, decoded.signature_name), seen, start)
+            response = await self._call(servable.request(inputs, decoded.signature_name), scope, seen, start)
             start = perf_counter()
             content = examples.encode(response.outputs, len(decoded.examples), method)
         seen.timings["encode"] = perf_counter() - start
         return content
 
-    async def _infer(self, request: InferRequest, seen: Observation, start: float) -> InferResponse:
+    async def _call(self, request: InferRequest, scope: asgi.Scope, seen: Observation, start: float) -> InferResponse:
         seen.timings["decode"] = perf_counter() - start
-        response = await self.backend.infer(request)
+        response = await self.infer(request, scope)
         seen.answered(request, response)
         return response
 

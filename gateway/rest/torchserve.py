@@ -119,7 +119,7 @@ class Predictions(InferEndpoint):
             metadata.model, decoded.inputs, decoded.outputs, version, variant, decoded.parameters, decoded.id
         )
         seen.timings["decode"] = perf_counter() - start
-        response = await self.backend.infer(request)
+        response = await self.infer(request, scope)
         seen.answered(request, response)
         start = perf_counter()
         answer = codec.encode(response, decoded, codec.accepted(_text(scope, b"accept")))

@@ -64,7 +64,7 @@ class Infer(InferEndpoint):
             None if timeout is None else asyncio.get_running_loop().time() + timeout,
         )
         seen.timings["decode"] = perf_counter() - start
-        response = await self.backend.infer(request)
+        response = await self.infer(request, scope)
         seen.answered(request, response)
         start = perf_counter()
         pieces, json_length = codec.encode_response(response, form=decoded.form, request_id=decoded.id)
