@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,14 @@ pytestmark = [
     pytest.mark.parametrize("variant", VARIANTS),
     pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS.keys()),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _used_up(_stacks: list[Stack]) -> Iterator[None]:
+    """What has lost its servers is no world for the tests of another file."""
+    yield
+    for stack in _stacks:
+        stack.stop()
 
 
 def array(values: Any, datatype: str) -> np.ndarray[Any, Any]:

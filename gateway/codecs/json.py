@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import chain
 from math import prod
 from typing import Any
@@ -13,7 +14,6 @@ from gateway.types import DATATYPES, Array, Tensor
 
 _NO_JSON_FORM = frozenset({"FP16", "BF16"})
 _WANTED = {"b": "booleans (true or false)", "i": "integers", "u": "integers", "f": "numbers"}
-_ACCEPTED_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
 
 def decode(name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_hold_booleans: bool) -> Tensor:
@@ -55,40 +55,53 @@ def encode(tensor: Tensor) -> Any:
 
 
 def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) -> Array:
+    """By ``array.array``, which takes numbers alone: of strings, numpy would make elements as wide as the longest."""
     dtype = DATATYPES[datatype]
+    flat = _even(name, shape, data)
+    if dtype.kind == "b":
+        if set(map(type, flat)) - {bool}:
+            raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED['b']}")
+        return np.array(flat, np.bool_).reshape(shape)
+    typecode = "d" if dtype.kind == "f" else "Q" if datatype == "UINT64" else "q"
     try:
-        found: Array = np.array(data)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(f"tensor {name!r}: 'data' is nested unevenly") from None
-    if found.size != prod(shape) or (found.ndim != 1 and found.shape != shape):
-        raise InvalidArgument(
-            f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} values, 'data' has {found.size} "
-            f"in the form {list(found.shape)}"
-        )
-    if found.size == 0:
-        return np.empty(shape, dtype)
-    if datatype == "UINT64" and found.dtype.kind in "fO":
-        found = _large_integers(data, found, len(shape))
-    if found.dtype.kind not in _ACCEPTED_KINDS[dtype.kind]:
-        raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]} in its range, nothing else")
+        found: Array = np.frombuffer(array(typecode, flat), typecode)
+    except TypeError:
+        raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]}, nothing else") from None
+    except OverflowError:
+        raise _out_of_range(name, datatype) from None
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise InvalidArgument(f"tensor {name!r}: {datatype} holds {limits.min} to {limits.max}")
+        if found.size and (int(found.min()) < limits.min or int(found.max()) > limits.max):
+            raise _out_of_range(name, datatype)
         return found.astype(dtype).reshape(shape)
     with np.errstate(over="ignore"):
-        array = found.astype(dtype).reshape(shape)
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidArgument(f"tensor {name!r}: a number is outside the range of {datatype}")
-    return array
+        values = found.astype(dtype).reshape(shape)
+    if not np.isfinite(values).all():
+        raise _out_of_range(name, datatype)
+    return values
 
 
-def _large_integers(data: list[Any], found: Array, depth: int) -> Array:
-    """Without a word, numpy makes doubles of integers of which some are above INT64's range and some are not."""
-    flat = list(_flatten(data, depth))
-    if set(map(type, flat)) != {int} or min(flat) < 0 or max(flat) >= 1 << 64:
-        return found
-    return np.array(flat, np.uint64).reshape(found.shape)
+def _out_of_range(name: str, datatype: str) -> InvalidArgument:
+    dtype = DATATYPES[datatype]
+    if dtype.kind == "f":
+        return InvalidArgument(f"tensor {name!r}: a number is outside the range of {datatype}")
+    limits = np.iinfo(dtype)
+    return InvalidArgument(f"tensor {name!r}: {datatype} holds {limits.min} to {limits.max}")
+
+
+def _even(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
+    """The elements of ``data``, which is flat or nested exactly as ``shape`` says. Raises InvalidArgument."""
+    form = [len(data)]
+    while data and isinstance(data[0], list) and len(form) <= len(shape):
+        sizes = {len(item) if isinstance(item, list) else -1 for item in data}
+        if len(sizes) > 1:
+            raise InvalidArgument(f"tensor {name!r}: 'data' is nested unevenly")
+        form.append(sizes.pop())
+        data = list(chain.from_iterable(data))
+    if len(data) != prod(shape) or (len(form) > 1 and data and tuple(form) != shape):
+        wanted = f"shape {list(shape)} takes {prod(shape)} values"
+        raise InvalidArgument(f"tensor {name!r}: {wanted}, 'data' has {len(data)} in the form {form}")
+    return data
 
 
 def _strings(name: str, shape: tuple[int, ...], data: list[Any]) -> Array:

@@ -89,3 +89,10 @@ def test_answers_that_have_no_json_form_say_so() -> None:
         json.encode(Tensor("y", "FP16", np.ones(1, np.float16)))
     with pytest.raises(DataLoss, match="UTF-8"):
         json.encode(Tensor("y", "BYTES", np.array([b"\xff"], np.object_)))
+
+
+def test_strings_among_numbers_take_no_memory() -> None:
+    """numpy would make 2,000 elements of a megabyte each of this."""
+    data = ["1"] * 2_000 + ["x" * 1_000_000]
+    with pytest.raises(InvalidArgument, match="FP32 takes numbers"):
+        json.decode("x", "FP32", (2_001,), data, may_hold_booleans=False)
