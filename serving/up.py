@@ -94,7 +94,7 @@ def _serve(
     ]
     console.print(display.answers_table([(answer, *_shown(answer)) for answer in answers]))
     console.print(f"Ready after {time.monotonic() - begun:.1f} s.")
-    _show_addresses(options, bodies, console)
+    _show_addresses(options, models, bodies, console)
     while not stops.asked:
         supervisor.restart_dead()
         stops.pause(POLL_SECONDS)
@@ -153,10 +153,11 @@ def _shown(answer: Answer) -> tuple[str, str]:
     return spec.shown(answer.output), spec.shown_answer()
 
 
-def _show_addresses(options: Options, bodies: Mapping[str, object], console: Console) -> None:
+def _show_addresses(options: Options, models: Sequence[Served], bodies: Mapping[str, object], console: Console) -> None:
     http = f"http://{_for_people(options.host)}:{options.ports['--http-port']}"
     admin = f"http://{_for_people(options.admin_host)}:{options.ports['--admin-port']}"
     name, body = min(bodies.items(), key=lambda item: len(json.dumps(item[1])))
+    variant = next(model.variants[-1] for model in models if model.name == name)
     display.show_addresses(
         console,
         http=http,
@@ -164,7 +165,7 @@ def _show_addresses(options: Options, bodies: Mapping[str, object], console: Con
         logs=options.run_dir / "logs",
         curls=(
             f"  curl -s {http}/v2/models/{name}",
-            f"  curl -s {http}/v2/models/{name}/infer -d '{json.dumps(body)}'",
+            f"  curl -s {http}/v2/models/{name}@{variant}/infer -d '{json.dumps(body)}'",
             f"  curl -s {admin}/metrics | grep {name}",
         ),
     )
