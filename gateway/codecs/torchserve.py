@@ -299,7 +299,8 @@ def _of_values(
 
 
 def _fitted(pairs: Sequence[tuple[Tensor, TensorSpec]], envelope: Envelope = Envelope.BARE) -> Body:
-    fits = [fitting.fit(tensor, spec, has_batch=envelope is Envelope.INSTANCES) for tensor, spec in pairs]
+    rules = fitting.TORCHSERVE_ROWS if envelope is Envelope.INSTANCES else fitting.TORCHSERVE
+    fits = [fitting.fit(tensor, spec, rules) for tensor, spec in pairs]
     return Body(tuple(tensor for tensor, _ in fits), envelope, fitting.agreed([added for _, added in fits]))
 
 

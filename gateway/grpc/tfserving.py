@@ -13,11 +13,11 @@ import grpc
 
 from gateway import pins, versions
 from gateway.backends.base import Backend
+from gateway.codecs import fitting
 from gateway.codecs import tfserving as codec
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
-from gateway.codecs.tfserving_shapes import fit
 from gateway.errors import DuetError, FailedPrecondition, InvalidArgument, PermissionDenied, Unimplemented
 from gateway.grpc.calls import Behaviour, Call, Calls, plain
 from gateway.grpc.server import Services
@@ -44,13 +44,13 @@ class Prediction:
             signature = servables.signature(version, name, _unknown_key)
             codec.check_names(message.inputs, message.output_filter, signature)
             inputs, typed = codec.decode_predict(message)
-            fitted = fit(inputs, signature)
+            fitted = fitting.fit_all(inputs, signature, fitting.TFSERVING)
             outputs = tuple(message.output_filter)
             request = servable.request(fitted.inputs, name, outputs=outputs, deadline=call.deadline)
             response = await self._infer(request, call, start)
         start = perf_counter()
         answer = codec.encode_predict_response(
-            fitted.restore(response.outputs, signature),
+            fitted.restore(response.outputs),
             model_spec=codec.model_spec(servable.name, response.version, name),
             typed=typed,
         )

@@ -14,12 +14,12 @@ from starlette.routing import BaseRoute, Route
 
 from gateway import pins, versions
 from gateway.backends.base import Backend
+from gateway.codecs import fitting
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_json as json
 from gateway.codecs import tfserving_rest as codec
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
-from gateway.codecs.tfserving_shapes import fit
 from gateway.errors import DuetError, InvalidArgument
 from gateway.metrics import Metrics
 from gateway.observation import Observation
@@ -64,10 +64,10 @@ class Infer(InferEndpoint):
         metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
             signature = servables.signature(version, decoded.signature_name, codec.unknown_signature)
-            fitted = fit(decoded.inputs(signature), signature)
+            fitted = fitting.fit_all(decoded.inputs(signature), signature, fitting.TFSERVING)
             response = await self._call(servable.request(fitted.inputs, decoded.signature_name), scope, seen, start)
             start = perf_counter()
-            content = codec.encode_predict(fitted.restore(response.outputs, signature), rows=decoded.rows)
+            content = codec.encode_predict(fitted.restore(response.outputs), rows=decoded.rows)
         seen.timings["encode"] = perf_counter() - start
         return content
 

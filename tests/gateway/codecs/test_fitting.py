@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.codecs import fitting
-from gateway.codecs.fitting import Added
+from gateway.codecs.fitting import TFSERVING, TORCHSERVE, TORCHSERVE_ROWS, Added
 from gateway.errors import InvalidArgument
-from gateway.types import Tensor, TensorSpec
+from gateway.types import Signature, Tensor, TensorSpec
+
+Shape = tuple[int, ...]
 
 
-def tensor(*shape: int) -> Tensor:
-    return Tensor("x", "FP32", np.zeros(shape, np.float32))
+def tensor(*shape: int, name: str = "x") -> Tensor:
+    return Tensor(name, "FP32", np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
 
 
-def spec(*shape: int) -> TensorSpec:
-    return TensorSpec("x", "FP32", shape)
+def spec(*shape: int, name: str = "x") -> TensorSpec:
+    return TensorSpec(name, "FP32", shape)
 
 
 @pytest.mark.parametrize(
-    ("given", "declared", "fitted", "added"),
+    ("shape", "declared", "fitted", "added"),
     [
         ((3,), (-1, 1), (3, 1), Added(False, 1, 2)),
         ((), (-1, 1), (1, 1), Added(True, 1, 2)),
@@ -27,7 +31,7 @@ def spec(*shape: int) -> TensorSpec:
         ((28, 28), (-1, 28, 28, 1), (1, 28, 28, 1), Added(True, 1, 4)),
         ((2, 28, 28), (-1, 28, 28, 1), (2, 28, 28, 1), Added(False, 1, 4)),
         ((28, 28, 1), (-1, 28, 28, 1), (1, 28, 28, 1), Added(True, 0, 4)),
-        ((0,), (-1, 28, 28, 1), (0, 28, 28, 1), fitting.NOTHING),
+        ((0,), (-1, 28, 28, 1), (0, 28, 28, 1), Added(False, 3, 4)),
         ((0,), (-1,), (0,), fitting.NOTHING),
         ((1, 2), (-1, 1), (1, 2), fitting.NOTHING),
         ((5,), (-1, 4), (5,), fitting.NOTHING),
@@ -35,18 +39,18 @@ def spec(*shape: int) -> TensorSpec:
         ((2, 2, 2), (-1, 1), (2, 2, 2), fitting.NOTHING),
     ],
 )
-def test_dimensions_of_size_1_are_added_where_only_they_lack(
-    given: tuple[int, ...], declared: tuple[int, ...], fitted: tuple[int, ...], added: Added
+def test_torchserves_clients_may_leave_out_the_batch_too(
+    shape: Shape, declared: Shape, fitted: Shape, added: Added
 ) -> None:
     """At the end first, so that a list of one value is a batch as a list of two is; what cannot fit stays as it is."""
-    found, what = fitting.fit(tensor(*given), spec(*declared))
+    found, what = fitting.fit(tensor(*shape), spec(*declared), TORCHSERVE)
     assert (found.shape, what) == (fitted, added)
 
 
 def test_rows_are_a_batch_already() -> None:
     """Four rows are never taken for one row of four."""
-    assert fitting.fit(tensor(4), spec(-1, 4), has_batch=True)[0].shape == (4,)
-    assert fitting.fit(tensor(4), spec(-1, 1), has_batch=True)[0].shape == (4, 1)
+    assert fitting.fit(tensor(4), spec(-1, 4), TORCHSERVE_ROWS)[0].shape == (4,)
+    assert fitting.fit(tensor(4), spec(-1, 1), TORCHSERVE_ROWS)[0].shape == (4, 1)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +63,12 @@ def test_rows_are_a_batch_already() -> None:
         ((2, 1), Added(False, 1, 4), (2, 1)),
         ((3, 10), Added(False, 1, 2), (3, 10)),
         ((2, 10), Added(True, 0, 2), (2, 10)),
-        ((1,), Added(False, 1, 1), (1,)),
+        ((1,), Added(False, 1, 1), ()),
+        ((3,), Added(False, -1, 1), (3, 1)),
+        ((3, 4), Added(False, -1, 1), (3, 4)),
     ],
 )
-def test_outputs_lose_what_the_inputs_lacked(output: tuple[int, ...], added: Added, undone: tuple[int, ...]) -> None:
+def test_outputs_lose_what_the_inputs_lacked(output: Shape, added: Added, undone: Shape) -> None:
     """Only what has size 1, and at the end only if the output has the inputs' rank."""
     assert fitting.undo(tensor(*output), added).shape == undone
 
@@ -71,6 +77,90 @@ def test_inputs_that_were_not_treated_alike_leave_the_outputs_alone() -> None:
     assert fitting.agreed([Added(True, 1, 2), Added(False, 1, 2)]) == Added(False, 1, 2)
     assert fitting.agreed([Added(False, 1, 2), fitting.NOTHING]).trailing == 0
     assert not fitting.agreed([Added(True, 0, 2), fitting.NOTHING]).batch
+
+
+@pytest.mark.parametrize(
+    ("shape", "declared", "fitted"),
+    [
+        ((3,), (-1, 1), (3, 1)),
+        ((3, 1), (-1, 1), (3, 1)),
+        ((3, 1), (-1,), (3,)),
+        ((3, 1, 1), (-1,), (3,)),
+        ((2, 28, 28), (-1, 28, 28, 1), (2, 28, 28, 1)),
+        ((0,), (-1, 4), (0, 4)),
+        ((0,), (-1, 1), (0, 1)),
+        ((), (-1, 1), (1, 1)),
+        ((), (-1,), (1,)),
+        ((), (-1, -1), (1, 1)),
+        ((0,), (-1, -1), (0, 0)),
+        # Not ours to guess: the check against the signature names these.
+        ((3,), (-1, 4), (3,)),
+        ((3,), (-1, -1), (3,)),
+        ((3, 2), (-1,), (3, 2)),
+        ((2, 27, 28), (-1, 28, 28, 1), (2, 27, 28)),
+        ((2, 2), (-1, 1), (2, 2)),
+    ],
+)
+def test_tensorflows_clients_may_leave_out_or_add_dimensions_at_the_end(
+    shape: Shape, declared: Shape, fitted: Shape
+) -> None:
+    signature = Signature((spec(*declared),), ())
+    result = fitting.fit_all((tensor(*shape),), signature, TFSERVING).inputs[0]
+    assert result.shape == fitted
+    assert result.data.tobytes() == tensor(*shape).data.tobytes()
+
+
+def test_the_dialects_part_where_a_flat_list_may_be_one_example() -> None:
+    """The same value, the same declared input; also what only a graph that broadcasts would take."""
+    assert [fitting.fit(tensor(4), spec(-1, 4), rules)[0].shape for rules in (TORCHSERVE, TFSERVING)] == [(1, 4), (4,)]
+    assert [fitting.fit(tensor(3, 1), spec(-1), rules)[0].shape for rules in (TORCHSERVE, TFSERVING)] == [(3, 1), (3,)]
+    assert [fitting.fit(tensor(), spec(-1, -1), r)[0].shape for r in (TORCHSERVE_ROWS, TFSERVING)] == [(), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "declared", "output", "restored"),
+    [
+        ((3,), (-1, 1), (3, 1), (3,)),
+        ((), (-1, 1), (1, 1), ()),
+        ((0,), (-1, 1), (0, 1), (0,)),
+        ((3, 1), (-1,), (3,), (3, 1)),
+        ((3, 1), (-1, 1), (3, 1), (3, 1)),
+        ((3,), (-1, 1), (3, 4), (3, 4)),
+        # Ranks differ: nothing tells that this output follows its input element by element.
+        ((2, 28, 28), (-1, 28, 28, 1), (2, 1), (2, 1)),
+        ((3,), (-1, 1), (3,), (3,)),
+    ],
+)
+def test_outputs_get_the_same_treatment_back(shape: Shape, declared: Shape, output: Shape, restored: Shape) -> None:
+    fitted = fitting.fit_all((tensor(*shape),), Signature((spec(*declared),), ()), TFSERVING)
+    (result,) = fitted.restore((tensor(*output, name="y"),))
+    assert result.shape == restored
+
+
+def test_inputs_treated_differently_leave_outputs_as_declared() -> None:
+    signature = Signature((spec(-1, 1, name="a"), spec(-1, 4, name="b")), ())
+    fitted = fitting.fit_all((tensor(3, name="a"), tensor(3, 4, name="b")), signature, TFSERVING)
+    assert [tensor.shape for tensor in fitted.inputs] == [(3, 1), (3, 4)]
+    assert fitted.restore((tensor(3, 1, name="y"),))[0].shape == (3, 1)
+
+
+def test_an_input_that_the_model_does_not_have_is_left_to_the_check() -> None:
+    fitted = fitting.fit_all((tensor(3, name="z"),), Signature((spec(-1, 1),), ()), TFSERVING)
+    assert fitted.inputs[0].shape == (3,)
+
+
+@pytest.mark.parametrize("rules", [TORCHSERVE_ROWS, TFSERVING], ids=["torchserve", "tfserving"])
+@given(st.lists(st.integers(0, 3), max_size=4), st.integers(0, 3))
+def test_for_a_model_that_keeps_shapes_fitting_and_restoring_is_the_identity(
+    rules: fitting.Rules, sizes: list[int], missing: int
+) -> None:
+    declared = (-1, *sizes, *(1,) * missing)
+    client = tensor(2, *sizes)
+    fitted = fitting.fit_all((client,), Signature((spec(*declared),), ()), rules)
+    assert fitted.inputs[0].shape == (2, *declared[1:])
+    restored = fitted.restore(fitted.inputs)[0]
+    assert restored.data.tobytes() == client.data.tobytes()
+    assert restored.shape == client.shape
 
 
 def test_a_value_has_the_shape_that_it_is_nested_in() -> None:
