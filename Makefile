@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+KSERVE := .venv-kserve
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare test-full bench-embedded test check format protos lock clean
+.PHONY: help up train compare test-full bench-embedded kserve test check format protos lock clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +18,14 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies into $(VENV) (once, a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,loadtest,dev]'
+	@touch $@
+
+# The KServe SDK pins other versions than ours, and its messages collide with tritonclient's: an environment of its own.
+# Begun afresh each time, since of an interrupted installation nobody knows what is whole.
+$(KSERVE)/.ready: constraints-kserve.txt
+	@echo "Installing the KServe SDK into $(KSERVE), for its clients' tests (once, a minute) ..."
+	@$(PYTHON) -m venv --clear $(KSERVE)
+	@$(KSERVE)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-kserve.txt
 	@touch $@
 
 up: $(READY) ## Train what is missing, start both servers and the gateway, show predictions; Ctrl-C stops all
@@ -34,7 +43,9 @@ bench-embedded: $(READY) ## The embedded TensorFlow server against its floors, i
 compare: $(READY) ## Short load comparison of the two frameworks through the gateway
 	@$(BIN)/python -m loadtest compare $(ARGS)
 
-test: $(READY) ## Unit, contract and integration tests, against the real servers
+kserve: $(KSERVE)/.ready ## Install the KServe SDK, which `make test` calls the gateway with
+
+test: $(READY) $(KSERVE)/.ready ## Unit, contract and integration tests, against the real servers
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(READY) ## Lint and types
@@ -53,4 +64,4 @@ lock: $(READY) ## Write the installed versions to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -e 's/+cpu$$//' | grep -viE '^(nvidia|triton==|cuda)' > constraints.txt
 
 clean: ## Remove the environment, artifacts and run-time files
-	rm -rf $(VENV) .duet artifacts
+	rm -rf $(VENV) $(KSERVE) .duet artifacts
