@@ -34,18 +34,23 @@ from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
+from gateway.workers.member import Member
 
 #: What errors call the servers.
 _NAMES = {"tfserving": "TensorFlow Serving", "torchserve": "TorchServe"}
 
 
 class Gateway:
-    """Both applications and what they share. `start` begins the background work, `aclose` ends it."""
+    """Both applications and what they share. `start` begins the background work, `aclose` ends it.
 
-    def __init__(self, settings: Settings) -> None:
+    ``member`` is this process's place among several workers: on the admin port each answers for all of them.
+    """
+
+    def __init__(self, settings: Settings, *, member: Member | None = None) -> None:
         self.draining = False
+        self._member = member
         self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
-        metrics = Metrics(_process_registry())
+        metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
         observer = Observer(metrics=metrics, access_log=self._access_log)
         servers = {name: _server(name, server) for name, server in settings.servers.items()}
         self._registry = Registry(
@@ -60,7 +65,10 @@ class Gateway:
         self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=self.http_app.openapi)
 
     def ready(self) -> bool:
-        """True while at least one model is ready and the gateway is not about to stop."""
+        """True while at least one model is ready, in every worker, and the gateway is not about to stop."""
+        return self._member.whole_ready if self._member else self.own_ready()
+
+    def own_ready(self) -> bool:
         return not self.draining and self._registry.any_ready
 
     def models(self) -> Iterable[str]:
@@ -68,6 +76,14 @@ class Gateway:
 
     async def start(self) -> None:
         self._registry.start()
+        if self._member:
+            self._member.tell(self.own_ready)
+
+    def drain(self) -> None:
+        """From now on it is not ready; it goes on serving until its servers are stopped."""
+        self.draining = True
+        if self._member:
+            self._member.leave()
 
     async def aclose(self) -> None:
         await self._registry.aclose()
@@ -148,7 +164,12 @@ def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gatew
         **grpc_torchserve.services(backend, calls, ready=gateway.ready),
     }
     services |= health.services(calls, ready=gateway.ready, names=services)
-    return grpc_server.build(services, max_message_bytes=settings.grpc.max_message_bytes, ending=calls.ending)
+    return grpc_server.build(
+        services,
+        max_message_bytes=settings.grpc.max_message_bytes,
+        ending=calls.ending,
+        share_port=settings.workers > 1,
+    )
 
 
 async def _render_error(_: Request, error: Exception) -> Response:

@@ -115,6 +115,8 @@ class Log(_Settings):
 
 
 class Settings(_Settings):
+    #: Processes that share the ports.
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     http: Http = Http()
     grpc: Grpc = Grpc()
     admin: Address = Address(port=8002)

@@ -20,10 +20,14 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The gateway's metrics, in a registry that is given so that two gateways can live in one process."""
+    """The gateway's metrics, in a registry that is given so that two gateways can live in one process.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    ``exposed`` is the registry that is shown where it is another: that of all workers together. Each gauge says by its
+    ``multiprocess_mode`` how it adds up over them.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, exposed: CollectorRegistry | None = None) -> None:
+        self._exposed = exposed or registry
         served = ("model", "variant", "version", "front")
         requests = Counter("duet_requests", "Requests answered, by gRPC code.", (*served, "code"), registry=registry)
         seconds = Histogram(
@@ -41,7 +45,13 @@ class Metrics:
             registry=registry,
             buckets=_BUCKETS,
         )
-        in_flight = Gauge("duet_requests_in_flight", "Requests being answered now.", ("front",), registry=registry)
+        in_flight = Gauge(
+            "duet_requests_in_flight",
+            "Requests being answered now.",
+            ("front",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
 
         @cache
         def requests_of(model: str, variant: str, version: str, front: str, code: str) -> Counter:
@@ -71,4 +81,4 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """The text format, version 0.0.4."""
-        return generate_latest(self._registry)
+        return generate_latest(self._exposed)

@@ -31,16 +31,19 @@ class Server:
         await self._inner.stop(grace_seconds)
 
 
-def build(services: Services, *, max_message_bytes: int, ending: asyncio.Event) -> Server:
-    """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it."""
+def build(services: Services, *, max_message_bytes: int, ending: asyncio.Event, share_port: bool = False) -> Server:
+    """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it.
+
+    ``share_port`` lets several processes listen on one port. Otherwise a second one would take half of the calls
+    without a word.
+    """
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", 1024),
             ("grpc.max_metadata_size", 16 << 10),
-            # Otherwise a second process takes half of the calls without a word.
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(share_port)),
             # Clients may ping while they wait for a long call.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ]

@@ -1,0 +1,123 @@
+"""One process that serves, alone or as one of several workers: sockets, signals, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from gateway.app import Gateway
+from gateway.config import Settings
+from gateway.workers import listen
+from gateway.workers.member import Member, when_orphaned
+from gateway.workers.order import Order
+
+log = logging.getLogger("duet")
+
+
+def run(settings: Settings) -> None:
+    """Serves until told to stop. Raises OSError where it cannot listen."""
+    http, admin = (listen.alone(address.host, address.port) for address in (settings.http, settings.admin))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, http, admin, grpc_port=settings.grpc.port))
+
+
+def run_worker(order: Order) -> None:
+    """The same, on the supervisor's sockets, and until the supervisor is gone."""
+    member = Member(order)
+    http, admin = socket.socket(fileno=order.http), socket.socket(fileno=order.admin)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(order.settings, http, admin, grpc_port=order.grpc_port, member=member))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: two servers run in this process and stop in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    settings: Settings, http: socket.socket, admin: socket.socket, *, grpc_port: int, member: Member | None = None
+) -> None:
+    gateway = Gateway(settings, member=member)
+    grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port)
+    drain_seconds = max(1, round(settings.drain_seconds))
+    servers = [_server(gateway.http_app, drain_seconds), _server(gateway.admin_app, 1)]
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        log.info("%s: draining" if not stop.is_set() else "%s again: stopping at once", name)
+        if stop.is_set():
+            for server in servers:
+                server.force_exit = True
+            hurry.set()
+        gateway.drain()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    if member:
+        when_orphaned(lambda: on_signal("the supervisor is gone"))
+    tasks = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, (http, admin), strict=True)]
+    await gateway.start()
+    await gateway.grpc_server.start()
+    address = listen.authority(*http.getsockname()[:2])
+    log.info("serving on http://%s and gRPC %s", address, listen.authority(settings.grpc.host, grpc_port))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    if member is None or member.whole_draining:
+        # Readiness says no from the signal on; clients that have not noticed yet are still served for a while.
+        await asyncio.sleep(settings.linger_seconds)
+    servers[0].should_exit = True
+    await asyncio.gather(tasks[0], _stop_grpc(gateway, drain_seconds, hurry))
+    servers[1].should_exit = True
+    await tasks[1]
+    stopped.cancel()
+    await gateway.aclose()
+
+
+def _listen_grpc(gateway: Gateway, host: str, port: int) -> int:
+    address = listen.authority(host, port)
+    try:
+        return gateway.grpc_server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(
+            f"cannot listen on {address}: another process does, or it is no address; choose another"
+        ) from error
+
+
+async def _stop_grpc(gateway: Gateway, drain_seconds: float, hurry: asyncio.Event) -> None:
+    """Lets calls in flight end, for ``drain_seconds`` at most or until ``hurry`` is set."""
+    stopping = asyncio.create_task(gateway.grpc_server.stop(drain_seconds))
+    hurried = asyncio.create_task(hurry.wait())
+    await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await gateway.grpc_server.stop(None)
+    hurried.cancel()
+    await stopping
+
+
+def _server(app: object, drain_seconds: int) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]  # uvicorn's own ASGI types
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # Above the usual 60 s idle time-out of load balancers, so that they and not we close first.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=drain_seconds,
+        )
+    )
