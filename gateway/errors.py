@@ -49,8 +49,25 @@ class Target:
     version: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What layers make of a server's failure; ``name`` is for metrics (`gateway.backends.translation` has them all).
+
+    ``retry_safe``: the same request may do better at another endpoint or at the same one soon. ``counts``: a sign that
+    the endpoint is not well. ``unreachable``: nothing can be called there, whichever model.
+    """
+
+    name: str
+    retry_safe: bool
+    counts: bool
+    unreachable: bool = False
+
+
 class DuetError(Exception):
-    """``message`` is for the client: what was wrong and what to do. ``target`` is set once the router chose one."""
+    """``message`` is for the client: what was wrong and what to do. ``target`` is set once the router chose one.
+
+    ``fault`` is set where a server failed; None is a failure of the request, or one of ours.
+    """
 
     code = Code.INTERNAL
 
@@ -59,6 +76,7 @@ class DuetError(Exception):
         self.message = message
         self.retry_after_seconds = retry_after_seconds
         self.target: Target | None = None
+        self.fault: Fault | None = None
 
 
 class InvalidArgument(DuetError):

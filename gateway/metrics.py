@@ -45,6 +45,12 @@ class Metrics:
             registry=registry,
             buckets=_BUCKETS,
         )
+        faults = Counter(
+            "duet_server_faults",
+            "Failures of servers by what they are: overload, crash, refused and so on.",
+            ("model", "variant", "fault"),
+            registry=registry,
+        )
         in_flight = Gauge(
             "duet_requests_in_flight",
             "Requests being answered now.",
@@ -70,6 +76,10 @@ class Metrics:
             return backend.labels(model, variant, str(version))
 
         @cache
+        def faults_of(model: str, variant: str, fault: str) -> Counter:
+            return faults.labels(model, variant, fault)
+
+        @cache
         def in_flight_of(front: str) -> Gauge:
             return in_flight.labels(front)
 
@@ -77,6 +87,7 @@ class Metrics:
         self.request_seconds = seconds_of
         self.rows = rows_of
         self.backend_seconds = backend_seconds
+        self.faults = faults_of
         self.in_flight = in_flight_of
 
     def exposition(self) -> bytes:

@@ -44,7 +44,8 @@ class Balanced:
 
     ``resolve`` tells the addresses, asked at most every ``resolve_seconds``; ``connect`` makes the Backend of one. A
     version is ready where one endpoint has it ready. A call goes to the one of two such endpoints, drawn at random,
-    that has fewer in flight; one that fails with Unavailable gets no more until it has told its metadata again.
+    that has fewer in flight; one that fails with Unavailable gets no more of that model (of none, where it cannot be
+    reached) until it has told its metadata again.
     """
 
     def __init__(
@@ -70,8 +71,11 @@ class Balanced:
         endpoint.in_flight += 1
         try:
             return await endpoint.backend.infer(request)
-        except Unavailable:
-            endpoint.known.clear()
+        except Unavailable as error:
+            if error.fault is None or error.fault.unreachable:
+                endpoint.known.clear()
+            else:  # this model's matter: the endpoint's others go on
+                endpoint.known.pop(request.model, None)
             raise
         finally:
             endpoint.in_flight -= 1

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.errors import DataLoss, Unavailable
+from gateway.backends.translation import Lost, translated
 
 log = logging.getLogger("duet.backends.http")
 
@@ -35,7 +35,7 @@ class Response:
 class HttpPool:
     """Connections to ``http://host:port``, at most ``max_connections`` at once; further calls wait in turn.
 
-    ``name`` is what errors call the server: addresses are not for clients.
+    ``name`` is what errors call the server, and `translation` too: addresses are not for clients.
 
     An idle connection is kept ``idle_seconds``: less than the server keeps it, so that a request is not sent into a
     connection that is just being closed. Where that happens all the same, and not one byte of an answer has come, the
@@ -81,7 +81,7 @@ class HttpPool:
                     return response
             response = await self._exchange(await self._connect(), message)
             if response is None:
-                raise Unavailable(f"{self._name} closed the connection without an answer", retry_after_seconds=1)
+                raise translated(self._name, Lost.CLOSED)
             return response
 
     async def aclose(self) -> None:
@@ -106,7 +106,7 @@ class HttpPool:
         except (OSError, TimeoutError) as error:
             reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or "failed"
             log.info("cannot connect to %s: %s", self._authority, reason)
-            raise Unavailable(f"{self._name} cannot be reached", retry_after_seconds=1) from error
+            raise translated(self._name, Lost.CONNECT) from error
         return connection
 
     async def _exchange(self, connection: _Connection, message: list[Piece]) -> Response | None:
@@ -158,7 +158,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(DataLoss(f"{self._name} sent no valid HTTP answer: {error}"))
+            self._fail(translated(self._name, Lost.UNREADABLE, str(error)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -167,7 +167,7 @@ class _Connection(asyncio.Protocol):
         if not self._started:
             self._answer.set_result(None)
         else:
-            self._fail(DataLoss(f"{self._name} broke off in the middle of its answer"))
+            self._fail(translated(self._name, Lost.BROKEN))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
         if self._size > self._max_response_bytes:
-            self._fail(DataLoss(f"{self._name} sent an answer of more than {self._max_response_bytes} bytes"))
+            self._fail(translated(self._name, Lost.TOO_LONG, str(self._max_response_bytes)))
             return
         self._pieces.append(body)
 

@@ -7,11 +7,14 @@ import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError, Message
 
 from gateway import errors
+from gateway.backends.translation import TFSERVING, Lost, readable, translated
 from gateway.codecs import model_config
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
@@ -20,6 +23,8 @@ from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature,
 log = logging.getLogger("duet.backends.tfserving")
 
 PLATFORM = "tensorflow_savedmodel"
+
+_Answer = TypeVar("_Answer", bound=Message)
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -31,16 +36,6 @@ _CHANNEL_OPTIONS = (
 )
 
 _GONE = VersionMetadata(0, ready=False)
-
-_ERRORS: dict[grpc.StatusCode, type[errors.DuetError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
-    grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
-    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
-    grpc.StatusCode.UNIMPLEMENTED: errors.Unimplemented,
-}
 
 
 class TFServing:
@@ -57,31 +52,31 @@ class TFServing:
         self._predict = self._channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=pb.PredictRequest.SerializeToString,
-            response_deserializer=pb.PredictResponse.FromString,
         )
         self._get_metadata = self._channel.unary_unary(
             "/tensorflow.serving.PredictionService/GetModelMetadata",
             request_serializer=pb.GetModelMetadataRequest.SerializeToString,
-            response_deserializer=pb.GetModelMetadataResponse.FromString,
         )
         self._get_status = self._channel.unary_unary(
             "/tensorflow.serving.ModelService/GetModelStatus",
             request_serializer=pb.GetModelStatusRequest.SerializeToString,
-            response_deserializer=pb.GetModelStatusResponse.FromString,
         )
         # A version's signature never changes while it is served.
         self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         with self._translated():
-            message = await self._predict(codec.encode_predict(request), timeout=_seconds_left(request))
-        outputs = codec.decode_predict_response(message)
+            data = await self._predict(codec.encode_predict(request), timeout=_seconds_left(request))
+        message = _parsed(data, pb.PredictResponse)
+        with readable():
+            outputs = codec.decode_predict_response(message)
         return InferResponse(request.model, self._variant, message.model_spec.version.value, outputs)
 
     async def metadata(self, model: str) -> ModelMetadata:
-        with self._translated():
+        with self._translated(describing=True):
             spec = pb.ModelSpec(name=model)
-            answer = await self._get_status(pb.GetModelStatusRequest(model_spec=spec))
+            data = await self._get_status(pb.GetModelStatusRequest(model_spec=spec))
+        answer = _parsed(data, pb.GetModelStatusResponse)
         versions: dict[int, VersionMetadata] = {}
         for status in sorted(answer.model_version_status, key=lambda status: status.version):
             ready = status.state == pb.ModelVersionStatus.AVAILABLE
@@ -110,8 +105,9 @@ class TFServing:
             return known
         spec = pb.ModelSpec(name=model, version=pb.Int64Value(value=version))
         request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        with self._translated():
-            answer = await self._get_metadata(request)
+        with self._translated(describing=True):
+            data = await self._get_metadata(request)
+        answer = _parsed(data, pb.GetModelMetadataResponse)
         definitions = pb.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
         signatures = {name: codec.decode_signature(definitions[name]) for name in sorted(definitions)}
         self._signatures[model, version] = signatures
@@ -123,15 +119,22 @@ class TFServing:
             del self._signatures[key]
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, *, describing: bool = False) -> Iterator[None]:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            kind = _ERRORS.get(error.code(), errors.Internal)
-            if kind is errors.Unavailable:
+            failure = translated(TFSERVING, error.code(), error.details() or "", describing=describing)
+            if isinstance(failure, errors.Unavailable):
                 log.info("%s: %s", self.endpoint, error.details())
-                raise errors.Unavailable("TensorFlow Serving cannot be reached", retry_after_seconds=1) from error
-            raise kind(f"TensorFlow Serving: {error.details()}") from error
+            raise failure from error
+
+
+def _parsed(data: bytes, kind: type[_Answer]) -> _Answer:
+    """The message. Not left to grpc.aio, which gives None for what it cannot parse. Raises DataLoss."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise translated(TFSERVING, Lost.UNREADABLE, "it is no message of this call") from error
 
 
 def _seconds_left(request: InferRequest) -> float | None:

@@ -16,6 +16,7 @@ import orjson
 from gateway import errors
 from gateway.backends.http import HttpPool, Response
 from gateway.backends.torchserve_keys import Keys
+from gateway.backends.translation import TORCHSERVE, readable, translated
 from gateway.codecs import v2
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -40,8 +41,8 @@ class TorchServe:
     def __init__(self, endpoint: str, *, management: str, variant: str, key_file: Path | None = None) -> None:
         self.endpoint = endpoint
         self._variant = variant
-        self._inference = HttpPool(endpoint, name="TorchServe")
-        self._management = HttpPool(management, name="TorchServe", max_connections=4)
+        self._inference = HttpPool(endpoint, name=TORCHSERVE)
+        self._management = HttpPool(management, name=TORCHSERVE, max_connections=4)
         self._keys = Keys(key_file)
         # TorchServe's versions are text ("1", "1.0"); ours are integers.
         self._version_texts: dict[tuple[str, int], str] = {}
@@ -63,7 +64,8 @@ class TorchServe:
             )
         if response.status != 200:
             raise _failure(response)
-        outputs = v2.decode_response(response.body, _header_length(response))
+        with readable():
+            outputs = v2.decode_response(response.body, _header_length(response))
         return InferResponse(request.model, self._variant, version, outputs)
 
     async def metadata(self, model: str) -> ModelMetadata:
@@ -121,7 +123,7 @@ class TorchServe:
             self._signatures.clear()
             raise
         if response.status != 200:
-            raise _failure(response)
+            raise _failure(response, describing=True)
         try:
             return orjson.loads(response.body)
         except orjson.JSONDecodeError:
@@ -153,28 +155,9 @@ class TorchServe:
         return (self._keys.inference, self._keys.management) != before
 
 
-def _failure(response: Response) -> errors.DuetError:
-    """TorchServe's errors; ``type`` tells apart what shares a status (frontend ``org/pytorch/serve/http``)."""
+def _failure(response: Response, *, describing: bool = False) -> errors.DuetError:
     kind, message = _error_type(response)
-    match response.status, kind:
-        case 404, _:
-            return errors.NotFound(f"TorchServe: {message}")
-        case 400, "InvalidKeyException":
-            return errors.Unavailable(
-                "TorchServe refuses the gateway's token; check the key file", retry_after_seconds=1
-            )
-        case 400, _:
-            return errors.InvalidArgument(message)
-        case 413 | 507, _ if response.status == 413 or "too large" in message.lower():
-            return errors.PayloadTooLarge("the request or its answer is larger than TorchServe takes")
-        case 503, "ServiceUnavailableException":
-            return errors.ResourceExhausted("TorchServe has no worker free for this model", retry_after_seconds=1)
-        case ((500 | 507), _):
-            return errors.Unavailable("TorchServe's worker died of this request or of another", retry_after_seconds=1)
-        case 408, _:
-            return errors.DeadlineExceeded("TorchServe gave the request up")
-        case _:
-            return errors.Internal(f"the model's handler in TorchServe failed: {message}")
+    return translated(TORCHSERVE, response.status, message, kind, describing=describing)
 
 
 def _error_type(response: Response) -> tuple[str, str]:

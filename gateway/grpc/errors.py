@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import grpc
 
 from gateway import pins
@@ -17,7 +19,7 @@ def metadata(error: DuetError) -> Metadata:
     if error.retry_after_seconds is not None:
         # gRPC's retry pushback (gRFC A6): milliseconds.
         found.append(("grpc-retry-pushback-ms", str(round(error.retry_after_seconds * 1e3))))
-        found.append(("retry-after", str(max(1, round(error.retry_after_seconds)))))
+        found.append(("retry-after", str(ceil(error.retry_after_seconds))))
     if error.target is not None:
         found.append((pins.VARIANT, error.target.variant))
         if error.target.version is not None:

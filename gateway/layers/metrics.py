@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from gateway.backends.base import Backend, Layer
+from gateway.errors import DuetError
 from gateway.metrics import Metrics
 from gateway.types import InferRequest, InferResponse
 
@@ -21,6 +22,10 @@ class Timed(Layer):
         start = perf_counter()
         try:
             response = await self.inner.infer(request)
+        except DuetError as error:
+            if error.fault is not None:
+                self._metrics.faults(request.model, self._variant, error.fault.name).inc()
+            raise
         finally:
             seconds = perf_counter() - start
             self._metrics.backend_seconds(request.model, self._variant, request.version).observe(seconds)

@@ -24,6 +24,9 @@ class FakeTFServing:
         self.models = models
         self.delay_seconds = 0.0
         self.garbage = False
+        self.failure: tuple[grpc.StatusCode, str] | None = None
+        #: What a prediction's answer is on the wire, in place of a message.
+        self.raw_answer: bytes | None = None
         self.predicted: list[pb.PredictRequest] = []
         self.timeouts: list[float | None] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
@@ -42,6 +45,8 @@ class FakeTFServing:
         self.predicted.append(request)
         self.timeouts.append(context.time_remaining())
         time.sleep(self.delay_seconds)
+        if self.failure is not None:
+            context.abort(*self.failure)
         answer = pb.PredictResponse(model_spec=request.model_spec)
         if "inputs" in request.inputs:
             _examine(request, answer)
@@ -117,8 +122,13 @@ def _services(fake: FakeTFServing) -> grpc.GenericRpcHandler:
             if details.method not in methods:
                 return None
             behaviour, message = methods[details.method]
+
+            def serialized(answer: Any) -> bytes:
+                raw = fake.raw_answer if isinstance(answer, pb.PredictResponse) else None
+                return answer.SerializeToString() if raw is None else raw
+
             return grpc.unary_unary_rpc_method_handler(
-                behaviour, request_deserializer=message.FromString, response_serializer=lambda m: m.SerializeToString()
+                behaviour, request_deserializer=message.FromString, response_serializer=serialized
             )
 
     return Handler()

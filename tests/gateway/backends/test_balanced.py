@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gateway.backends.balanced import Balanced, resolve_host
-from gateway.errors import DuetError, NotFound, Unavailable
+from gateway.backends.translation import TORCHSERVE, translated
+from gateway.errors import DuetError, NotFound, ResourceExhausted, Unavailable
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 
 pytestmark = pytest.mark.anyio
@@ -111,6 +113,34 @@ async def test_an_endpoint_that_cannot_be_reached_gets_no_more_until_it_answers(
     for _ in range(40):
         await world.balanced.infer(REQUEST)
     assert a.calls
+
+
+async def test_a_model_whose_worker_died_takes_no_other_model_with_it() -> None:
+    """What the endpoint says of one model is no sign that it is gone."""
+    a = Endpoint()
+    world = World(a=a)
+    for model in ("m", "other"):
+        await world.balanced.metadata(model)
+    a.failure = translated(TORCHSERVE, 500, "Worker died.")
+    with pytest.raises(Unavailable, match="worker died"):
+        await world.balanced.infer(REQUEST)
+    a.failure = None
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await world.balanced.infer(REQUEST)
+    assert (await world.balanced.infer(replace(REQUEST, model="other"))).model == "other"
+    await world.balanced.metadata("m")
+    assert (await world.balanced.infer(REQUEST)).model == "m"
+
+
+async def test_overload_is_no_reason_to_leave_an_endpoint_out() -> None:
+    a = Endpoint()
+    world = World(a=a)
+    await world.balanced.metadata("m")
+    a.failure = translated(TORCHSERVE, 503, kind="ServiceUnavailableException")
+    for _ in range(3):
+        with pytest.raises(ResourceExhausted):
+            await world.balanced.infer(REQUEST)
+    assert a.calls == 3
 
 
 async def test_the_server_is_there_while_one_endpoint_is() -> None:

@@ -88,7 +88,7 @@ async def test_a_request_into_a_connection_that_was_just_closed_is_sent_once_mor
     [
         (b"", Unavailable, "closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", DataLoss, "broke off in the middle"),
-        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", DataLoss, "no valid HTTP answer"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", DataLoss, "no valid answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"x" * 99, DataLoss, "more than 64 bytes"),
     ],
     ids=["nothing", "half an answer", "no HTTP", "too long"],

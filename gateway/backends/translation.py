@@ -1,0 +1,193 @@
+"""What the servers' own failures mean here: one table for both, in which the first row that fits counts.
+
+A row says what the client is told and what layers make of it (`Fault`). It is data, so that it can be tested row by
+row. Sources: what TorchServe 0.12 was seen to answer, and its ``org/pytorch/serve/http``; TensorFlow Serving's texts in
+core/platform/errors.h, kernels/batching_util/shared_batch_scheduler.h and core/manager.h; gRPC core's own texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+import grpc
+
+from gateway import errors
+from gateway.errors import DuetError, Fault
+
+TORCHSERVE = "TorchServe"
+TFSERVING = "TensorFlow Serving"
+
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class Lost(Enum):
+    """A call without an answer that can be read. gRPC tells of it by codes and texts, HTTP by what the socket did."""
+
+    CONNECT = "no connection"
+    CLOSED = "closed before the first byte of an answer"
+    BROKEN = "closed in the middle of an answer"
+    UNREADABLE = "what came is no answer"
+    TOO_LONG = "an answer larger than the gateway takes"
+
+
+Signal: TypeAlias = "Lost | int | grpc.StatusCode"
+
+# What happened, and what layers make of it. Overload is no fault of the endpoint: it is shed, not broken.
+_DEAD = Fault("unreachable", retry_safe=True, counts=True, unreachable=True)
+_CORRUPT = Fault("corrupt", retry_safe=True, counts=True)
+_CRASH = Fault("crash", retry_safe=True, counts=True)
+_OVERLOAD = Fault("overload", retry_safe=False, counts=False)
+#: The version was there when the request was routed: another endpoint may still have it, or already have the next.
+_SWAP = Fault("swap", retry_safe=True, counts=False)
+#: A try after a time-out would queue behind the call that it replaces.
+_LATE = Fault("late", retry_safe=False, counts=True)
+_TOKEN = Fault("token", retry_safe=True, counts=True, unreachable=True)
+#: The request passed our own check against the signature. What only the model can see in it is still the client's.
+_REFUSED = Fault("refused", retry_safe=False, counts=False)
+_TOO_LARGE = Fault("too_large", retry_safe=False, counts=False)
+_MODEL = Fault("model", retry_safe=False, counts=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``server`` and ``signal`` None fit all; ``kind`` is TorchServe's ``type``; ``text`` a pattern of the text.
+
+    ``describing`` True fits only calls that ask about models, False only those that run them. ``says`` is for the
+    client; ``{text}`` in it is the server's own, which names no address in these rows.
+    """
+
+    server: str | None
+    signal: Signal | None
+    error: type[DuetError]
+    says: str
+    fault: Fault
+    kind: str | None = None
+    text: str = ""
+    describing: bool | None = None
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """Whoever is told to come later is told when: no answer of 429 or 503 is without it."""
+        later = issubclass(self.error, errors.Unavailable | errors.ResourceExhausted)
+        return _RETRY_AFTER_SECONDS if later and self.error is not errors.PayloadTooLarge else None
+
+    def fits(self, server: str, signal: Signal, text: str, kind: str, describing: bool) -> bool:
+        return (
+            self.server in (None, server)
+            and self.signal in (None, signal)
+            and (self.kind is None or re.fullmatch(self.kind, kind) is not None)
+            and re.search(self.text, text, re.IGNORECASE) is not None
+            and self.describing in (None, describing)
+        )
+
+
+_HANDLER = "InternalServerException"
+_GONE = "ModelNotFoundException|ModelVersionNotFoundException"
+_AWAY = "{server} cannot be reached"
+_OWN = "{server}: {text}"
+_DIED = "TorchServe's worker died of this request or of another"
+_BUSY = "TorchServe has no worker free for this model"
+_LARGE = "the request or its answer is larger than {server} takes"
+_LONG = "{server} sent an answer that is larger than the gateway takes"
+_ACCELERATOR = "TensorFlow Serving's accelerator failed"
+_REFUSES = "TorchServe refuses the gateway's token; check the key file"
+_HANDLER_FAILED = "the model's handler in TorchServe failed: {text}"
+_QUEUED = "TensorFlow Serving's batch queue for this model is full"
+_SWAPPED = "the version is just being taken away or replaced; try again"
+_Code = grpc.StatusCode
+
+_OF_TORCHSERVE = (
+    Row(TORCHSERVE, 404, errors.NotFound, "TorchServe: {text}", _MODEL, kind=_GONE, describing=True),
+    Row(TORCHSERVE, 404, errors.Unavailable, _SWAPPED, _SWAP, kind=_GONE),
+    Row(TORCHSERVE, 400, errors.Unavailable, _REFUSES, _TOKEN, kind="InvalidKeyException"),
+    # 503 alone is overload or a bug in the handler; the type settles it. Whether workers are busy or all dead it does
+    # not say: the registry asks each second, and routes nothing to a model without a ready worker.
+    Row(TORCHSERVE, 503, errors.ResourceExhausted, _BUSY, _OVERLOAD, kind="ServiceUnavailableException"),
+    # Also an answer that took too long or grew too large for TorchServe: it kills the worker.
+    Row(TORCHSERVE, 500, errors.Unavailable, _DIED, _CRASH, text="worker died"),
+    Row(TORCHSERVE, 413, errors.PayloadTooLarge, _LARGE, _TOO_LARGE),
+    Row(TORCHSERVE, 507, errors.PayloadTooLarge, _LARGE, _TOO_LARGE, text="too large"),
+    Row(TORCHSERVE, 507, errors.Unavailable, _DIED, _CRASH),
+    Row(TORCHSERVE, 408, errors.DeadlineExceeded, "TorchServe gave the request up", _LATE),
+    # What a handler says itself: PredictionException(text, status).
+    Row(TORCHSERVE, 400, errors.InvalidArgument, "{text}", _REFUSED),
+    Row(TORCHSERVE, 401, errors.Unauthenticated, "{text}", _MODEL, kind=_HANDLER),
+    Row(TORCHSERVE, 403, errors.PermissionDenied, "{text}", _MODEL, kind=_HANDLER),
+    Row(TORCHSERVE, 404, errors.NotFound, "{text}", _MODEL, kind=_HANDLER),
+    Row(TORCHSERVE, 409, errors.FailedPrecondition, "{text}", _MODEL, kind=_HANDLER),
+    Row(TORCHSERVE, 422, errors.InvalidArgument, "{text}", _REFUSED, kind=_HANDLER),
+    Row(TORCHSERVE, 429, errors.ResourceExhausted, "{text}", _OVERLOAD, kind=_HANDLER),
+    Row(TORCHSERVE, 501, errors.Unimplemented, "{text}", _MODEL, kind=_HANDLER),
+    Row(TORCHSERVE, 504, errors.DeadlineExceeded, "{text}", _MODEL, kind=_HANDLER),
+    # Without TorchServe's type, these are of something that stands between: a proxy or a mesh.
+    Row(TORCHSERVE, 502, errors.Unavailable, _AWAY, _DEAD, kind=""),
+    Row(TORCHSERVE, 503, errors.Unavailable, _AWAY, _DEAD, kind=""),
+    Row(TORCHSERVE, 504, errors.Unavailable, _AWAY, _DEAD, kind=""),
+    Row(TORCHSERVE, None, errors.Internal, _HANDLER_FAILED, _MODEL),
+)
+
+_OF_TFSERVING = (
+    Row(TFSERVING, _Code.UNAVAILABLE, errors.ResourceExhausted, _QUEUED, _OVERLOAD, text="queue .* is full"),
+    Row(TFSERVING, _Code.UNAVAILABLE, errors.Unavailable, _AWAY, _DEAD),
+    Row(TFSERVING, _Code.CANCELLED, errors.Unavailable, "TensorFlow Serving gave the call up", _DEAD),
+    Row(TFSERVING, _Code.INTERNAL, errors.Unavailable, _AWAY, _DEAD, text="RST_STREAM|GOAWAY"),
+    Row(TFSERVING, _Code.INTERNAL, errors.Unavailable, _ACCELERATOR, _CRASH, text=r"CUDA|cuDNN|cuBLAS|\bBlas\b|GPU"),
+    Row(TFSERVING, _Code.RESOURCE_EXHAUSTED, errors.DataLoss, _LONG, _TOO_LARGE, text="CLIENT: Received message"),
+    Row(
+        TFSERVING, _Code.RESOURCE_EXHAUSTED, errors.PayloadTooLarge, _LARGE, _TOO_LARGE, text="message larger than max"
+    ),
+    # Out of memory too (OOM when allocating tensor): a smaller batch or a quieter moment may pass.
+    Row(TFSERVING, _Code.RESOURCE_EXHAUSTED, errors.ResourceExhausted, _OWN, _OVERLOAD),
+    Row(TFSERVING, _Code.NOT_FOUND, errors.NotFound, _OWN, _MODEL, describing=True),
+    Row(TFSERVING, _Code.NOT_FOUND, errors.Unavailable, _SWAPPED, _SWAP, text="^Servable not found for request"),
+    Row(TFSERVING, _Code.NOT_FOUND, errors.NotFound, _OWN, _MODEL),
+    Row(TFSERVING, _Code.DEADLINE_EXCEEDED, errors.DeadlineExceeded, _OWN, _LATE),
+    # 400, as the servers themselves say: what only the model sees in a tensor is no contract broken by us.
+    Row(TFSERVING, _Code.INVALID_ARGUMENT, errors.InvalidArgument, _OWN, _REFUSED),
+    Row(TFSERVING, _Code.OUT_OF_RANGE, errors.InvalidArgument, _OWN, _REFUSED),
+    Row(TFSERVING, _Code.FAILED_PRECONDITION, errors.FailedPrecondition, _OWN, _REFUSED),
+    Row(TFSERVING, _Code.UNIMPLEMENTED, errors.Unimplemented, _OWN, _MODEL),
+    Row(TFSERVING, _Code.DATA_LOSS, errors.DataLoss, _OWN, _MODEL),
+    # Who may call the server is between it and the gateway, and no matter of the client's.
+    Row(TFSERVING, _Code.UNAUTHENTICATED, errors.Unavailable, "{server} refuses the gateway", _TOKEN),
+    Row(TFSERVING, _Code.PERMISSION_DENIED, errors.Unavailable, "{server} refuses the gateway", _TOKEN),
+    Row(TFSERVING, None, errors.Internal, _OWN, _MODEL),
+)
+
+_OF_BOTH = (
+    Row(None, Lost.CONNECT, errors.Unavailable, _AWAY, _DEAD),
+    Row(None, Lost.CLOSED, errors.Unavailable, "{server} closed the connection without an answer", _DEAD),
+    Row(None, Lost.BROKEN, errors.DataLoss, "{server} broke off in the middle of its answer", _CORRUPT),
+    Row(None, Lost.UNREADABLE, errors.DataLoss, "{server} sent no valid answer: {text}", _CORRUPT),
+    Row(None, Lost.TOO_LONG, errors.DataLoss, "{server} sent an answer of more than {text} bytes", _TOO_LARGE),
+)
+
+TABLE: tuple[Row, ...] = (*_OF_BOTH, *_OF_TORCHSERVE, *_OF_TFSERVING)
+
+
+def row(server: str, signal: Signal, text: str = "", kind: str = "", *, describing: bool = False) -> Row:
+    """The row that counts; the last row of each server fits everything."""
+    return next(entry for entry in TABLE if entry.fits(server, signal, text, kind, describing))
+
+
+def translated(server: str, signal: Signal, text: str = "", kind: str = "", *, describing: bool = False) -> DuetError:
+    """The error for the client, with its `Fault`. ``text`` and ``kind`` are the server's own."""
+    found = row(server, signal, text, kind, describing=describing)
+    error = found.error(found.says.format(server=server, text=text), retry_after_seconds=found.retry_after_seconds)
+    error.fault = found.fault
+    return error
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Around the decoding of an answer: a DataLoss from inside is the server's fault, and noted as such."""
+    try:
+        yield
+    except errors.DataLoss as error:
+        error.fault = _CORRUPT
+        raise

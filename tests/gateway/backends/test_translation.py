@@ -1,0 +1,290 @@
+"""Every row of the table: by its example, and over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from gateway import errors
+from gateway.backends.http import HttpPool
+from gateway.backends.tfserving import TFServing
+from gateway.backends.torchserve import TorchServe
+from gateway.backends.translation import TABLE, TFSERVING, TORCHSERVE, Lost, Signal, row, translated
+from gateway.types import InferRequest, Tensor
+from tests.fakes.tfserving import FakeTFServing
+from tests.fakes.torchserve import FakeTorchServe, failure
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = InferRequest("m", (Tensor("x", "FP32", np.array([[1.5]], np.float32)),), version=1)
+HANDLER = "InternalServerException"
+NO_WORKER = 'Model "m" has no worker to serve inference request. Please use scale workers API to add workers.'
+FULL = "The batch scheduling queue to which this task was submitted is full; currently 10 batches enqueued"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a server says, and what is made of it: our error, may it be sent again, does it count against the endpoint.
+
+    ``says`` is what the client is told, or a part of it.
+    """
+
+    server: str
+    signal: Signal
+    kind: str
+    text: str
+    error: type[errors.DuetError]
+    retry_safe: bool
+    counts: bool
+    says: str = ""
+    describing: bool = False
+
+    def __str__(self) -> str:
+        name = self.signal if isinstance(self.signal, int) else self.signal.name
+        return f"{self.server} {name} {self.kind} {self.text[:24]}".replace(" ", "-")
+
+
+_DESCRIBED = "Model not found: m"
+
+CASES = [
+    Case(TORCHSERVE, Lost.CONNECT, "", "", errors.Unavailable, True, True, "TorchServe cannot be reached"),
+    Case(TORCHSERVE, Lost.CLOSED, "", "", errors.Unavailable, True, True, "without an answer"),
+    Case(TORCHSERVE, Lost.BROKEN, "", "", errors.DataLoss, True, True, "broke off"),
+    Case(TORCHSERVE, Lost.UNREADABLE, "", "bad", errors.DataLoss, True, True, "no valid answer: bad"),
+    Case(TORCHSERVE, Lost.TOO_LONG, "", "9", errors.DataLoss, False, False, "more than 9 bytes"),
+    Case(TORCHSERVE, 404, "ModelNotFoundException", _DESCRIBED, errors.NotFound, False, False, _DESCRIBED, True),
+    Case(TORCHSERVE, 404, "ModelVersionNotFoundException", "...", errors.Unavailable, True, False, "try again"),
+    Case(TORCHSERVE, 400, "InvalidKeyException", "Token ...", errors.Unavailable, True, True, "token"),
+    Case(TORCHSERVE, 503, "ServiceUnavailableException", NO_WORKER, errors.ResourceExhausted, False, False, "worker"),
+    Case(TORCHSERVE, 500, HANDLER, "Worker died.", errors.Unavailable, True, True, "died"),
+    Case(TORCHSERVE, 413, "", "", errors.PayloadTooLarge, False, False, "larger than TorchServe takes"),
+    Case(TORCHSERVE, 507, HANDLER, "Response is too large", errors.PayloadTooLarge, False, False, "larger"),
+    Case(TORCHSERVE, 507, HANDLER, "Out of resources", errors.Unavailable, True, True, "died"),
+    Case(TORCHSERVE, 408, "RequestTimeoutException", "", errors.DeadlineExceeded, False, True, "gave the request up"),
+    Case(TORCHSERVE, 400, HANDLER, "x: bad shape", errors.InvalidArgument, False, False, "x: bad shape"),
+    Case(TORCHSERVE, 401, HANDLER, "who?", errors.Unauthenticated, False, False, "who?"),
+    Case(TORCHSERVE, 403, HANDLER, "not you", errors.PermissionDenied, False, False, "not you"),
+    Case(TORCHSERVE, 404, HANDLER, "no such user", errors.NotFound, False, False, "no such user"),
+    Case(TORCHSERVE, 409, HANDLER, "not yet", errors.FailedPrecondition, False, False, "not yet"),
+    Case(TORCHSERVE, 422, HANDLER, "a cat", errors.InvalidArgument, False, False, "a cat"),
+    Case(TORCHSERVE, 429, HANDLER, "slow down", errors.ResourceExhausted, False, False, "slow down"),
+    Case(TORCHSERVE, 501, HANDLER, "not here", errors.Unimplemented, False, False, "not here"),
+    Case(TORCHSERVE, 504, HANDLER, "gave up", errors.DeadlineExceeded, False, False, "gave up"),
+    Case(TORCHSERVE, 502, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(TORCHSERVE, 503, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(TORCHSERVE, 504, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(TORCHSERVE, 503, HANDLER, "Prediction failed", errors.Internal, False, False, "handler"),
+    Case(TFSERVING, StatusCode.UNAVAILABLE, "", FULL, errors.ResourceExhausted, False, False, "queue"),
+    Case(TFSERVING, StatusCode.UNAVAILABLE, "", "Socket closed", errors.Unavailable, True, True, "cannot be reached"),
+    Case(TFSERVING, StatusCode.CANCELLED, "", "CANCELLED", errors.Unavailable, True, True, "gave the call up"),
+    Case(TFSERVING, StatusCode.INTERNAL, "", "Received RST_STREAM with error code 2", errors.Unavailable, True, True),
+    Case(TFSERVING, StatusCode.INTERNAL, "", "cuDNN launch failure", errors.Unavailable, True, True, "accelerator"),
+    Case(
+        TFSERVING,
+        StatusCode.RESOURCE_EXHAUSTED,
+        "",
+        "Stream removed (CLIENT: Received message larger than max (9 vs. 4))",
+        errors.DataLoss,
+        False,
+        False,
+    ),
+    Case(
+        TFSERVING,
+        StatusCode.RESOURCE_EXHAUSTED,
+        "",
+        "SERVER: Received message larger than max (9 vs. 4)",
+        errors.PayloadTooLarge,
+        False,
+        False,
+        "larger than TensorFlow Serving takes",
+    ),
+    Case(TFSERVING, StatusCode.RESOURCE_EXHAUSTED, "", "OOM when allocating", errors.ResourceExhausted, False, False),
+    Case(TFSERVING, StatusCode.NOT_FOUND, "", "Could not find any", errors.NotFound, False, False, describing=True),
+    Case(
+        TFSERVING,
+        StatusCode.NOT_FOUND,
+        "",
+        "Servable not found for request: Specific(m, 1)",
+        errors.Unavailable,
+        True,
+        False,
+        "try again",
+    ),
+    Case(TFSERVING, StatusCode.NOT_FOUND, "", "Table not found", errors.NotFound, False, False, "Table not found"),
+    Case(TFSERVING, StatusCode.DEADLINE_EXCEEDED, "", "late", errors.DeadlineExceeded, False, True),
+    Case(TFSERVING, StatusCode.INVALID_ARGUMENT, "", "Could not parse example", errors.InvalidArgument, False, False),
+    Case(TFSERVING, StatusCode.OUT_OF_RANGE, "", "index 9", errors.InvalidArgument, False, False, "index 9"),
+    Case(TFSERVING, StatusCode.FAILED_PRECONDITION, "", "not initialized", errors.FailedPrecondition, False, False),
+    Case(TFSERVING, StatusCode.UNIMPLEMENTED, "", "no such op", errors.Unimplemented, False, False, "no such op"),
+    Case(TFSERVING, StatusCode.DATA_LOSS, "", "truncated record", errors.DataLoss, False, False, "truncated record"),
+    Case(TFSERVING, StatusCode.UNAUTHENTICATED, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(TFSERVING, StatusCode.PERMISSION_DENIED, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(TFSERVING, StatusCode.INTERNAL, "", "assertion failed", errors.Internal, False, False, "assertion failed"),
+]
+
+
+def check(error: errors.DuetError, case: Case) -> None:
+    assert type(error) is case.error
+    assert case.says in error.message
+    assert error.fault is not None
+    assert (error.fault.retry_safe, error.fault.counts) == (case.retry_safe, case.counts)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_row_says_what_the_client_is_told_and_what_layers_make_of_it(case: Case) -> None:
+    check(translated(case.server, case.signal, case.text, case.kind, describing=case.describing), case)
+
+
+def test_each_row_has_its_case_and_each_case_its_row() -> None:
+    """A row that no case reaches is hidden by one before it."""
+    found = [row(case.server, case.signal, case.text, case.kind, describing=case.describing) for case in CASES]
+    assert {id(entry) for entry in found} == {id(entry) for entry in TABLE}
+    assert len(found) == len(TABLE)
+
+
+def test_whoever_is_told_to_come_later_is_told_when() -> None:
+    """429 and 503 are never bare; to send less is no matter of time."""
+    for entry in TABLE:
+        later = issubclass(entry.error, errors.Unavailable | errors.ResourceExhausted)
+        told = entry.retry_after_seconds is not None
+        assert told == (later and entry.error is not errors.PayloadTooLarge), entry
+
+
+def test_what_is_overload_is_never_sent_again_nor_held_against_the_endpoint() -> None:
+    for entry in TABLE:
+        if issubclass(entry.error, errors.ResourceExhausted):
+            assert (entry.fault.retry_safe, entry.fault.counts) == (False, False), entry
+
+
+@pytest.fixture(scope="module")
+def torchserve() -> Iterator[FakeTorchServe]:
+    fake = FakeTorchServe({"m": ["1"]})
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="module")
+def tfserving() -> Iterator[FakeTFServing]:
+    fake = FakeTFServing({"m": [1]})
+    yield fake
+    fake.close()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if isinstance(case.signal, int) and not case.describing], ids=str
+)
+async def test_torchserves_errors_come_through_the_table(torchserve: FakeTorchServe, case: Case) -> None:
+    answer = failure(int(case.signal), case.kind, case.text) if case.kind else (int(case.signal), {}, b"<html>")
+    torchserve.answer = lambda: answer
+    backend = TorchServe(torchserve.url, management=torchserve.url, variant="pytorch")
+    with pytest.raises(errors.DuetError) as caught:
+        await backend.infer(REQUEST)
+    check(caught.value, case)
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if isinstance(c.signal, StatusCode) and not c.describing],
+    ids=str,
+)
+async def test_tensorflow_servings_errors_come_through_the_table(tfserving: FakeTFServing, case: Case) -> None:
+    tfserving.failure = (case.signal, case.text)  # type: ignore[assignment]  # the list above has no other
+    backend = TFServing(tfserving.endpoint, variant="tensorflow")
+    with pytest.raises(errors.DuetError) as caught:
+        await backend.infer(REQUEST)
+    check(caught.value, case)
+    tfserving.failure = None
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("raw", [b"\xff" * 20, b"\x0a\xff\xff\xff\xff\x0f"])
+async def test_an_answer_of_tensorflow_serving_that_is_no_message_is_corrupt(
+    tfserving: FakeTFServing, raw: bytes
+) -> None:
+    tfserving.raw_answer = raw
+    backend = TFServing(tfserving.endpoint, variant="tensorflow")
+    with pytest.raises(errors.DataLoss) as caught:
+        await backend.infer(REQUEST)
+    assert caught.value.fault is not None
+    assert caught.value.fault.name == "corrupt"
+    tfserving.raw_answer = None
+    await backend.aclose()
+
+
+async def test_an_answer_of_tensorflow_serving_that_is_too_large_is_no_fault_of_the_endpoint(
+    tfserving: FakeTFServing,
+) -> None:
+    tfserving.raw_answer = b"\x0a" + bytes([0x80, 0x80, 0x80, 0x20]) + bytes(65 << 20)
+    backend = TFServing(tfserving.endpoint, variant="tensorflow")
+    with pytest.raises(errors.DataLoss, match="larger than the gateway takes") as caught:
+        await backend.infer(REQUEST)
+    assert caught.value.fault is not None
+    assert not caught.value.fault.counts
+    tfserving.raw_answer = None
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING])
+async def test_a_server_that_does_not_listen_is_unreachable(server: str, free_tcp_port: int) -> None:
+    backend: TorchServe | TFServing
+    if server == TORCHSERVE:
+        url = f"http://127.0.0.1:{free_tcp_port}"
+        backend = TorchServe(url, management=url, variant="pytorch")
+    else:
+        backend = TFServing(f"127.0.0.1:{free_tcp_port}", variant="tensorflow")
+    with pytest.raises(errors.Unavailable, match=f"^{server} cannot be reached$") as caught:
+        await backend.infer(REQUEST)
+    assert caught.value.fault is not None
+    assert caught.value.fault.unreachable
+    await backend.aclose()
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """A server that reads a request, sends ``answer`` and closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "signal"),
+    [
+        (b"", Lost.CLOSED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Lost.BROKEN),
+        (b"\x00\x01\x02\x03\r\n\r\n", Lost.UNREADABLE),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"a" * 99, Lost.TOO_LONG),
+    ],
+    ids=["closed", "broken", "unreadable", "too long"],
+)
+async def test_lost_answers_come_through_the_table(answer: bytes, signal: Lost) -> None:
+    async with answering(answer) as url:
+        pool = HttpPool(url, name=TORCHSERVE, max_response_bytes=50)
+        with pytest.raises(errors.DuetError) as caught:
+            await pool.request("GET", "/")
+        assert caught.value.fault == row(TORCHSERVE, signal).fault
+        await pool.aclose()
+
+
+async def test_an_answer_that_is_no_tensor_is_corrupt(torchserve: FakeTorchServe) -> None:
+    torchserve.answer = lambda: (200, {}, b"<html>")
+    backend = TorchServe(torchserve.url, management=torchserve.url, variant="pytorch")
+    with pytest.raises(errors.DataLoss, match="not valid") as caught:
+        await backend.infer(REQUEST)
+    assert caught.value.fault is not None
+    assert caught.value.fault.retry_safe
+    await backend.aclose()
