@@ -1,0 +1,119 @@
+"""When a run says nothing: each rule with the figure that broke it. No verdict is given then.
+
+The numbers V1 to V10 are those of the report. A rule is left aside only by name and with a reason (`Allowance`), and
+the report prints both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+MOST_LAG_MS, MOST_LAG_SHARE = 1.0, 0.05
+MOST_GENERATOR_CPU = 0.80
+STEADY_WINDOWS, STEADY_SHARE = 3, 0.05
+LEAST_ACHIEVED = 0.99
+MOST_FOREIGN_CPU = 0.05
+MOST_ERRORS = 0.001
+
+RULES = {
+    "V1": "the generator keeps its schedule",
+    "V2": "the generator has CPU to spare",
+    "V3": "the servers are steady after the warm-up",
+    "V4": "the offered rate is achieved",
+    "V5": "no request is dropped",
+    "V6": "both answer the same",
+    "V7": "the configuration stays as it was",
+    "V8": "nothing else runs on the machine",
+    "V9": "errors are rare",
+    "V10": "the generator is calibrated on this machine",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFacts:
+    """What a block tells about itself. Latencies in milliseconds; CPU in cores; None is "cannot be seen from here"."""
+
+    name: str
+    requests: int
+    failed: int
+    dropped: int
+    offered_per_second: float
+    achieved_per_second: float
+    lag_p99_ms: float
+    p50_ms: float
+    generator_cpu: float | None = None
+    foreign_cpu: float | None = None
+    backlog_grows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    rule: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.where}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """``broken`` ends the run as INVALID; ``allowed`` are violations of a rule that was left aside by name."""
+
+    broken: tuple[Violation, ...]
+    allowed: tuple[Violation, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        return not self.broken
+
+
+def weigh(violations: Iterable[Violation], allowances: Mapping[str, str]) -> Validity:
+    """``allowances`` are reasons by rule."""
+    found = list(violations)
+    return Validity(
+        tuple(one for one in found if one.rule not in allowances),
+        tuple(one for one in found if one.rule in allowances),
+        dict(allowances),
+    )
+
+
+def of_block(facts: BlockFacts) -> Iterator[Violation]:
+    """The rules that a block can break by itself."""
+
+    def broken(rule: str, text: str) -> Violation:
+        return Violation(rule, facts.name, text)
+
+    limit = max(MOST_LAG_MS, MOST_LAG_SHARE * facts.p50_ms)
+    if facts.lag_p99_ms > limit:
+        yield broken("V1", f"1 % of requests went out {facts.lag_p99_ms:.2f} ms late or more; at most {limit:.2f} ms")
+    if facts.generator_cpu is not None and facts.generator_cpu > MOST_GENERATOR_CPU:
+        yield broken("V2", f"a generator took {facts.generator_cpu:.0%} of a core; at most {MOST_GENERATOR_CPU:.0%}")
+    if facts.achieved_per_second < LEAST_ACHIEVED * facts.offered_per_second:
+        yield broken(
+            "V4", f"{facts.achieved_per_second:.1f} requests/s of {facts.offered_per_second:.1f} offered were answered"
+        )
+    if facts.dropped:
+        yield broken("V5", f"{facts.dropped} requests had no place among those in flight")
+    if facts.foreign_cpu is not None and facts.foreign_cpu > MOST_FOREIGN_CPU:
+        yield broken("V8", f"other processes took {facts.foreign_cpu:.0%} of a core; at most {MOST_FOREIGN_CPU:.0%}")
+    if facts.failed > MOST_ERRORS * facts.requests:
+        yield broken("V9", f"{facts.failed} of {facts.requests} requests failed; at most {MOST_ERRORS:.1%}")
+
+
+def is_steady(values: Iterable[float]) -> bool:
+    """Whether the last three windows lie within 5 % of one another.
+
+    >>> is_steady([9.0, 1.0, 1.02, 1.04])
+    True
+    """
+    last = list(values)[-STEADY_WINDOWS:]
+    return len(last) == STEADY_WINDOWS and min(last) > 0 and max(last) / min(last) <= 1 + STEADY_SHARE
+
+
+def stricter_first(violations: Iterable[Violation]) -> list[Violation]:
+    """By rule, in the rules' own order."""
+    order = list(RULES)
+    return sorted(violations, key=lambda one: (order.index(one.rule), one.where))
