@@ -18,6 +18,7 @@ from models.artifacts import Store
 from models.catalog import CATALOG, select, select_frameworks
 from models.datasets import DatasetUnavailableError
 from models.frameworks import NotInstalledError
+from models.fronts import FRONTS, URLS, FrontError
 from models.generate import LENGTH, MODEL, PROMPT, SEED, TEMPERATURE, GenerationError
 from models.importing.request import ImportRefusedError, Request, model_name, tensor_name, tensor_spec
 from models.plan import Options, Step, decide, settings, with_dataset
@@ -122,7 +123,8 @@ def add_importing(command: argparse.ArgumentParser) -> None:
 
 
 def add_generating(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--url", default="http://localhost:8000", help="the gateway's; http://localhost:8000")
+    command.add_argument("--front", choices=FRONTS, default=next(iter(FRONTS)), help="how to call the gateway; v2-rest")
+    command.add_argument("--url", help=f"the gateway's; {URLS['v2-rest']}, over gRPC {URLS['v2-grpc']}")
     command.add_argument("--variant", choices=FRAMEWORKS, help="one framework; both by default")
     command.add_argument("--prompt", default=PROMPT, metavar="TEXT", help=f"what to continue; {PROMPT!r}")
     command.add_argument("--length", type=partial(whole_number, smallest=1), default=LENGTH, metavar="N")
@@ -198,11 +200,13 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def generate(arguments: argparse.Namespace, console: Console) -> None:
-    from models.generate import Gateway, continued
+    from models.generate import continued
 
+    (spec,) = select([MODEL])
+    url = arguments.url or URLS[arguments.front]
     chances = {"temperature": arguments.temperature, "seed": arguments.seed}
     for variant in [arguments.variant] if arguments.variant else FRAMEWORKS:
-        with closing(Gateway(arguments.url, variant)) as step:
+        with closing(FRONTS[arguments.front](url, spec, variant)) as step:
             letters = continued(step, arguments.prompt, arguments.length, **chances)
             first = next(letters)  # the failures are nearly all before it
             console.print(f"{variant}:", style="bold", highlight=False)
@@ -234,13 +238,22 @@ COMMANDS = {
     "generate": generate,
 }
 
+REFUSALS = (
+    UnknownNameError,
+    DatasetUnavailableError,
+    NotInstalledError,
+    ImportRefusedError,
+    GenerationError,
+    FrontError,
+)
+
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     console = Console()
     try:
         return COMMANDS[options.command](options, console) or 0
-    except (UnknownNameError, DatasetUnavailableError, NotInstalledError, ImportRefusedError, GenerationError) as error:
+    except REFUSALS as error:
         print(f"models: {error}", file=sys.stderr)
         return BAD_USAGE if isinstance(error, UnknownNameError) else FAILED
     except OSError as error:

@@ -1,16 +1,13 @@
 """Text from `lstm_text_generator`, a character a call: the client keeps the state and hands it back with each request.
 
 The model takes characters' numbers and the state, and gives logits of the character after each, and the new state. Any
-client can do this: it is plain Open Inference Protocol over HTTP, and needs no framework.
+client can do this: it is plain Open Inference Protocol (`fronts.py`), and needs no framework.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +23,13 @@ LENGTH, REPORT_LENGTH = 300, 300
 TEMPERATURE = 0.5
 """Below 1 likely characters become likelier: fewer invented words."""
 SEED = 0
-CALL_SECONDS = 30.0
 
 Step = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """One request: nested lists by input name in, nested lists by output name out."""
 
 
 class GenerationError(RuntimeError):
-    """The gateway was not reached or did not answer, or the prompt cannot be written in the model's characters."""
+    """The prompt cannot be written in the model's characters."""
 
 
 def write(step: Step, prompt: str = PROMPT, length: int = LENGTH, **chances: Any) -> str:
@@ -83,46 +79,3 @@ def number_of(spec: ModelSpec, character: str) -> int:
 def draw(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
     grown = np.exp((logits - np.max(logits)) / temperature)
     return int(random.choice(len(grown), p=grown / grown.sum()))
-
-
-class Gateway:
-    """One connection to the gateway's v2 REST front, kept for all steps."""
-
-    def __init__(self, url: str, variant: str) -> None:
-        parts = urlsplit(url if "//" in url else f"//{url}")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        try:
-            self._connection = kind(parts.hostname or "", parts.port, timeout=CALL_SECONDS)
-        except ValueError:  # the port is no number
-            parts = urlsplit("")
-        if not parts.hostname:
-            raise GenerationError(f"--url {url}: give an address such as http://localhost:8000")
-        self._url = url
-        self._path = f"{parts.path.rstrip('/')}/v2/models/{MODEL}@{variant}/infer"
-        (self._spec,) = select([MODEL])
-
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises GenerationError, with the gateway's own words where it has answered."""
-        try:
-            self._connection.request("POST", self._path, self._body(inputs), {"Content-Type": "application/json"})
-            response = self._connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise GenerationError(
-                f"no answer from the gateway at {self._url} ({error or type(error).__name__}); start it with `make up`"
-            ) from error
-        if response.status != http.client.OK:
-            raise GenerationError(f"{self._path}: {response.status} {content[:300].decode(errors='replace')}")
-        outputs = json.loads(content)["outputs"]
-        # `data` may be flat or nested, whatever the shape (Open Inference Protocol, "Tensor Data").
-        return {one["name"]: np.reshape(one["data"], one["shape"]).tolist() for one in outputs}
-
-    def _body(self, inputs: Mapping[str, Any]) -> bytes:
-        tensors = [
-            {"name": tensor.name, "datatype": tensor.datatype, "shape": list(np.shape(values)), "data": values}
-            for tensor, values in ((tensor, inputs[tensor.name]) for tensor in self._spec.inputs)
-        ]
-        return json.dumps({"inputs": tensors}).encode()
-
-    def close(self) -> None:
-        self._connection.close()
