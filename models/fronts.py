@@ -81,7 +81,7 @@ class Grpc:
 
     def __init__(self, url: str, spec: ModelSpec, variant: str) -> None:
         self._url, self._spec, self._model = url, spec, f"{spec.name}@{variant}"
-        self._channel = grpc.insecure_channel(url)
+        self._channel = opened(url)
         self._infer = self._channel.unary_unary(
             f"{_SERVICE}ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
         )
@@ -101,7 +101,7 @@ class Stream:
 
     def __init__(self, url: str, spec: ModelSpec, variant: str) -> None:
         self._url, self._spec, self._model = url, spec, f"{spec.name}@{variant}"
-        self._channel = grpc.insecure_channel(url)
+        self._channel = opened(url)
         self._requests: SimpleQueue[pb.ModelInferRequest | None] = SimpleQueue()
         open_stream = self._channel.stream_stream(
             f"{_SERVICE}ModelStreamInfer",
@@ -128,6 +128,12 @@ class Stream:
     def close(self) -> None:
         self._requests.put(None)
         self._channel.close()
+
+
+def opened(url: str) -> grpc.Channel:
+    if "/" in url:
+        raise FrontError(f"--url {url}: over gRPC give an address such as {URLS['v2-grpc']}")
+    return grpc.insecure_channel(url)
 
 
 def request(spec: ModelSpec, model: str, inputs: Mapping[str, Any]) -> pb.ModelInferRequest:

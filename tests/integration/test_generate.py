@@ -1,4 +1,4 @@
-"""Text from `lstm_text_generator`, a character a step, as the command writes it: over each front, from both frameworks."""
+"""Text from `lstm_text_generator`, a character a step: the command over each front, from both frameworks."""
 
 from __future__ import annotations
 

@@ -104,6 +104,7 @@ def test_a_refusal_is_told_in_the_gateways_words(
         (["--prompt", ""], "give a prompt of one character at least"),
         (["--url", "//"], "give an address such as http://localhost:8000"),
         (["--url", "http://host:port"], "give an address such as http://localhost:8000"),
+        (["--front", "v2-grpc", "--url", "http://host:1"], "over gRPC give an address such as localhost:8001"),
         (["--front", "v2-grpc", "--url", "127.0.0.1:9"], "no answer from the gateway at 127.0.0.1:9 ("),
         (["--front", "v2-grpc-stream", "--url", "127.0.0.1:9"], "no answer from the gateway at 127.0.0.1:9 ("),
     ],
