@@ -5,11 +5,9 @@ Sources: serve docs/inference_api.md, docs/grpc_api.md, ts_scripts/torchserve_gr
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,33 +152,16 @@ def test_curl_is_told_what_is_wrong_in_torchserves_words(curl: Any, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generated as the documentation says, from the protos in the installed TorchServe."""
-    folder = tmp_path_factory.mktemp("stubs")
-    package = importlib.util.find_spec("ts")
-    assert package is not None
-    assert package.origin is not None
-    with zipfile.ZipFile(Path(package.origin).parent / "frontend" / "model-server.jar") as jar:
-        for name in ("proto/inference.proto", "google/rpc/status.proto"):
-            jar.extract(name, folder)
-    arguments = [f"--proto_path={folder}/proto", f"-I{folder}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
-    command = [sys.executable, "-m", "grpc_tools.protoc", *arguments, "inference.proto", "google/rpc/status.proto"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
 def _once() -> dict[str, Any]:
     return {}
 
 
 @pytest.fixture
-def told(stack: Stack, stubs: Path, _once: dict[str, Any]) -> dict[str, Any]:
+def told(stack: Stack, torchserve_stubs: Path, _once: dict[str, Any]) -> dict[str, Any]:
     """What the stubs got, all in one run."""
     if not _once:
         asked = {"calls": {name: as_asked(name) for name in NAMES}, "linear": as_asked(LINEAR), "variants": VARIANTS}
-        command = [sys.executable, str(SCRIPT), str(stubs), f"127.0.0.1:{stack.grpc_port}"]
+        command = [sys.executable, str(SCRIPT), str(torchserve_stubs), f"127.0.0.1:{stack.grpc_port}"]
         done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         _once.update(json.loads(done.stdout))
