@@ -52,7 +52,8 @@ class Gateway:
         self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
         metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
         observer = Observer(metrics=metrics, access_log=self._access_log)
-        servers = {name: _server(name, server) for name, server in settings.servers.items()}
+        opaque = frozenset(name for name, model in settings.models.items() if model.opaque)
+        servers = {name: _server(name, server, opaque) for name, server in settings.servers.items()}
         self._registry = Registry(
             servers=servers,
             variants={model: settings.variants(model) for model in settings.models},
@@ -107,8 +108,8 @@ def _stack(settings: Settings, registry: Registry, servers: dict[str, Backend], 
     return Deadline(router, default_seconds=settings.default_deadline_seconds)
 
 
-def _server(name: str, server: TFServingServer | TorchServeServer) -> Backend:
-    """All addresses of one server together."""
+def _server(name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str]) -> Backend:
+    """All addresses of one server together. ``opaque`` names the models whose bodies are passed on as they are."""
     parts = urlsplit(server.endpoint if isinstance(server, TorchServeServer) else f"//{server.endpoint}")
     host, port = str(parts.hostname), int(parts.port or 0)
 
@@ -117,7 +118,8 @@ def _server(name: str, server: TFServingServer | TorchServeServer) -> Backend:
         if isinstance(server, TFServingServer):
             return TFServing(f"{authority}:{port}", variant=name, model_config_file=server.model_config_file)
         management = f"http://{authority}:{urlsplit(server.management).port}"
-        return TorchServe(f"http://{authority}:{port}", management=management, variant=name, key_file=server.key_file)
+        endpoint = f"http://{authority}:{port}"
+        return TorchServe(endpoint, management=management, variant=name, key_file=server.key_file, opaque=opaque)
 
     return Balanced(name=_NAMES[server.kind], resolve=lambda: resolve_host(host, port), connect=connect)
 

@@ -102,11 +102,16 @@ Server = Annotated[TFServingServer | TorchServeServer, Field(discriminator="kind
 
 
 class Model(_Settings):
-    """``variants`` are names of servers; empty means all of them. ``default`` serves what a client did not pin."""
+    """``variants`` are names of servers; empty means all of them. ``default`` serves what a client did not pin.
+
+    ``opaque``: its handler in TorchServe is the user's own. Bodies are passed on as they are, and so are its answers;
+    only TorchServe's dialect can call it.
+    """
 
     variants: tuple[str, ...] = ()
     default: str | None = None
     allow_non_finite: bool = False
+    opaque: bool = False
 
 
 class Log(_Settings):
@@ -149,10 +154,14 @@ class Settings(_Settings):
                     )
             if model.default and model.default not in self.variants(name):
                 raise ValueError(f"models.{name}: the default {model.default!r} is not among its variants")
+            if model.opaque and [self.servers[variant].kind for variant in self.variants(name)] != ["torchserve"]:
+                raise ValueError(f"models.{name}: opaque needs one TorchServe server; name it alone in variants")
         return self
 
     def variants(self, model: str) -> tuple[str, ...]:
-        return self.models[model].variants or tuple(self.servers)
+        """The names of the servers that may serve the model; of an opaque one, those that can."""
+        kinds = {"torchserve"} if self.models[model].opaque else {"torchserve", "tfserving"}
+        return self.models[model].variants or tuple(name for name, entry in self.servers.items() if entry.kind in kinds)
 
     def default_variant(self, model: str) -> str:
         return self.models[model].default or self.variants(model)[0]

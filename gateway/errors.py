@@ -2,7 +2,8 @@
 
 DuetError
 ├── InvalidArgument          the request itself is wrong
-│   └── NotAcceptable        the answer cannot be written in the form asked for
+│   ├── NotAcceptable        the answer cannot be written in the form asked for
+│   └── OpaqueModel          tensors for a model whose bodies only its own handler understands
 ├── NotFound                 no such model, version or variant
 ├── FailedPrecondition       right request, wrong state
 ├── PermissionDenied
@@ -85,6 +86,14 @@ class InvalidArgument(DuetError):
 
 class NotAcceptable(InvalidArgument):
     pass
+
+
+class OpaqueModel(InvalidArgument):
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"model {model!r} takes bodies that only its own handler understands, and no tensors; "
+            f"call it as TorchServe is called: POST /predictions/{model}, or gRPC Predictions"
+        )
 
 
 class NotFound(DuetError):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from gateway import signature
 from gateway.backends.base import Backend
-from gateway.errors import DuetError, InvalidArgument, Target, Unavailable
+from gateway.errors import DuetError, InvalidArgument, OpaqueModel, Target, Unavailable
 from gateway.pins import split_pin
 from gateway.registry import Registry
-from gateway.types import InferRequest, InferResponse, ModelMetadata
+from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +46,26 @@ class Router:
         try:
             version = self._registry.resolve(request.model, variant, request.version)
             target = Target(request.model, variant, version.version)
-            declared = version.signatures.get(request.signature_name)
-            if declared is None:
-                known = ", ".join(sorted(version.signatures)) or "none"
-                raise InvalidArgument(f"no signature {request.signature_name!r}; the model's signatures are {known}")
             routed = replace(request, variant=variant, version=version.version)
-            rule = self._rules.get(request.model)
-            allow = rule is not None and rule.allow_non_finite
-            checked = signature.check(routed, declared, allow_non_finite=allow)
-            return await self._backends[variant].infer(checked)
+            return await self._backends[variant].infer(self._checked(routed, version))
         except DuetError as error:
             error.target = target
             if isinstance(error, Unavailable):
                 self._registry.suspect(variant)
             raise
+
+    def _checked(self, request: InferRequest, version: VersionMetadata) -> InferRequest:
+        if version.opaque:
+            if request.payload is None:
+                raise OpaqueModel(request.model)
+            return request
+        declared = version.signatures.get(request.signature_name)
+        if declared is None or request.payload is not None:
+            known = ", ".join(sorted(version.signatures)) or "none"
+            raise InvalidArgument(f"no signature {request.signature_name!r}; the model's signatures are {known}")
+        rule = self._rules.get(request.model)
+        allow = rule is not None and rule.allow_non_finite
+        return signature.check(request, declared, allow_non_finite=allow)
 
     async def metadata(self, model: str) -> ModelMetadata:
         """What the registry knows of the model's default variant, or of the one that ``model@variant`` pins."""

@@ -71,12 +71,16 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class VersionMetadata:
-    """One version of one variant, as its server describes it. ``signatures`` are known once the version is ready."""
+    """One version of one variant, as its server describes it. ``signatures`` are known once the version is ready.
+
+    An ``opaque`` one has none: what it takes and gives, only its own handler knows.
+    """
 
     version: int
     ready: bool
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     reason: str = ""
+    opaque: bool = False
 
     @property
     def signature(self) -> Signature | None:
@@ -99,12 +103,21 @@ class ModelMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class Payload:
+    """A body that only a model's own handler understands, on its way in or out. ``status`` is HTTP's, of an answer."""
+
+    body: bytes
+    content_type: str | None
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class InferRequest:
     """A request as the fronts hand it on.
 
     ``variant`` and ``version`` are None until the client pins them or the router resolves them; empty ``outputs`` asks
     for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds. ``signature_name`` is the default
-    unless the dialect lets a client choose.
+    unless the dialect lets a client choose. A request to an opaque version has a ``payload`` and no inputs.
     """
 
     model: str
@@ -116,6 +129,7 @@ class InferRequest:
     id: str = ""
     deadline: float | None = None
     signature_name: str = DEFAULT_SIGNATURE
+    payload: Payload | None = None
 
     @property
     def rows(self) -> int:
@@ -132,3 +146,4 @@ class InferResponse:
     version: int
     outputs: tuple[Tensor, ...]
     timings: dict[str, float] = field(default_factory=dict)
+    payload: Payload | None = None

@@ -6,7 +6,7 @@ status codes cannot be told apart: an unknown model and a full queue are both IN
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from gateway import errors
-from gateway.backends.http import HttpPool, Response
+from gateway.backends.http import HttpPool, Piece, Response
 from gateway.backends.torchserve_keys import Keys
 from gateway.backends.translation import TORCHSERVE, readable, translated
 from gateway.codecs import v2
@@ -23,12 +23,21 @@ from gateway.types import (
     InferRequest,
     InferResponse,
     ModelMetadata,
+    Payload,
     Signature,
     TensorSpec,
     VersionMetadata,
 )
 
 PLATFORM = "pytorch_torchscript"
+OPAQUE = "torchserve_handler"
+
+#: What an exception of a handler is called, and so is its own choice of a status (PredictionException).
+_HANDLERS = "InternalServerException"
+#: Those of its statuses that are TorchServe's own too: a worker that died, an exception that nobody chose.
+_ALSO_TORCHSERVES = frozenset({500, 503, 507})
+#: TorchServe's answer without a body, and those of something between: a proxy or a mesh.
+_WITHOUT_KIND = frozenset({413, 502, 503, 504})
 
 
 class TorchServe:
@@ -36,11 +45,21 @@ class TorchServe:
 
     ``endpoint`` is its inference address, ``management`` the address that tells about models (loopback or a private
     network, never open to clients), ``key_file`` where its tokens lie. ``variant`` is the name that its answers carry.
+    ``opaque`` names the models whose handler is the user's own: they need no signature, and take payloads.
     """
 
-    def __init__(self, endpoint: str, *, management: str, variant: str, key_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        management: str,
+        variant: str,
+        key_file: Path | None = None,
+        opaque: Collection[str] = (),
+    ) -> None:
         self.endpoint = endpoint
         self._variant = variant
+        self._opaque = opaque
         self._inference = HttpPool(endpoint, name=TORCHSERVE)
         self._management = HttpPool(management, name=TORCHSERVE, max_connections=4)
         self._keys = Keys(key_file)
@@ -49,24 +68,37 @@ class TorchServe:
         self._signatures: dict[tuple[str, int], Signature] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        version = request.version or 0
-        text = self._version_texts.get((request.model, version), str(version))
-        path = f"/predictions/{quote(request.model, safe='')}/{quote(text, safe='')}"
+        if request.payload is not None:
+            return await self._pass_on(request, request.payload)
         pieces, header_length = v2.encode_request(request)
-        size = sum(map(len, pieces))
         headers = f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {header_length}\r\n"
-        response = await self._inference.request(
-            "POST", path, headers=headers + self._keys.inference, body=pieces, size=size
-        )
-        if response.status == 400 and self._refused_key(response):
-            response = await self._inference.request(
-                "POST", path, headers=headers + self._keys.inference, body=pieces, size=size
-            )
+        response = await self._predict(request, headers, pieces)
         if response.status != 200:
             raise _failure(response)
         with readable():
             outputs = v2.decode_response(response.body, _header_length(response))
-        return InferResponse(request.model, self._variant, version, outputs)
+        return InferResponse(request.model, self._variant, request.version or 0, outputs)
+
+    async def _pass_on(self, request: InferRequest, payload: Payload) -> InferResponse:
+        headers = f"Content-Type: {payload.content_type}\r\n" if payload.content_type else ""
+        response = await self._predict(request, headers, [payload.body])
+        if not _is_handlers_own(response):
+            raise _failure(response)
+        kind = response.headers.get(b"content-type")
+        answer = Payload(response.body, kind.decode("latin-1") if kind else None, response.status)
+        return InferResponse(request.model, self._variant, request.version or 0, (), payload=answer)
+
+    async def _predict(self, request: InferRequest, headers: str, pieces: Sequence[Piece]) -> Response:
+        version = request.version or 0
+        text = self._version_texts.get((request.model, version), str(version))
+        path = f"/predictions/{quote(request.model, safe='')}/{quote(text, safe='')}"
+        size = sum(map(len, pieces))
+        lines = headers + self._keys.inference
+        response = await self._inference.request("POST", path, headers=lines, body=pieces, size=size)
+        if response.status == 400 and self._refused_key(response):
+            lines = headers + self._keys.inference
+            response = await self._inference.request("POST", path, headers=lines, body=pieces, size=size)
+        return response
 
     async def metadata(self, model: str) -> ModelMetadata:
         await self._renew_keys()
@@ -81,15 +113,18 @@ class TorchServe:
                 continue
             self._version_texts[model, version] = text
             ready = any(worker.get("status") == "READY" for worker in entry.get("workers", []))
+            if model in self._opaque:
+                versions[version] = VersionMetadata(version, ready, reason=_reason(ready), opaque=True)
+                continue
             signature = await self._signature(model, version) if ready else None
             signatures = {DEFAULT_SIGNATURE: signature} if signature else {}
-            reason = "" if ready else "no worker is ready"
+            reason = _reason(ready)
             if ready and signature is None:
                 reason = "its handler does not describe its signature"
             versions[version] = VersionMetadata(version, bool(signatures), signatures, reason)
-        return ModelMetadata(
-            model, self._variant, PLATFORM, dict(sorted(versions.items())), _default(versions, str(default))
-        )
+        platform = OPAQUE if model in self._opaque else PLATFORM
+        ordered = dict(sorted(versions.items()))
+        return ModelMetadata(model, self._variant, platform, ordered, _default(versions, str(default)))
 
     async def models(self) -> Collection[str]:
         await self._renew_keys()
@@ -158,6 +193,20 @@ class TorchServe:
 def _failure(response: Response, *, describing: bool = False) -> errors.DuetError:
     kind, message = _error_type(response)
     return translated(TORCHSERVE, response.status, message, kind, describing=describing)
+
+
+def _is_handlers_own(response: Response) -> bool:
+    """Whether a user's own handler chose this answer; otherwise it tells of a failure."""
+    if response.status < 400:
+        return True
+    kind, _ = _error_type(response)
+    if kind not in ("", _HANDLERS):
+        return False
+    return response.status not in (_ALSO_TORCHSERVES if kind else _WITHOUT_KIND)
+
+
+def _reason(ready: bool) -> str:
+    return "" if ready else "no worker is ready"
 
 
 def _error_type(response: Response) -> tuple[str, str]:

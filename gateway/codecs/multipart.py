@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import InvalidArgument
@@ -41,6 +43,22 @@ def decode(body: bytes, content_type: str) -> dict[str, Part]:
         name, part, position = _part(body, position, delimiter)
         parts[name] = part
     raise InvalidArgument(f"the multipart body has more than {MAX_PARTS} parts")
+
+
+def encode(parts: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """The body and its Content-Type. Each part is a file of bytes: TorchServe makes text of some others.
+
+    Raises InvalidArgument for a name that a header cannot hold.
+    """
+    boundary = os.urandom(16).hex()
+    pieces: list[bytes] = []
+    for name, data in parts.items():
+        if not name.isprintable() or set(name) & set('"\\'):
+            raise InvalidArgument(f"{name!r} is no name for an input: it holds quotes or control characters")
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
+        pieces += [head.encode(), b"Content-Type: application/octet-stream\r\n\r\n", data, b"\r\n"]
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return b"".join(pieces), f"multipart/form-data; boundary={boundary}"
 
 
 def _part(body: bytes, position: int, delimiter: bytes) -> tuple[str, Part, int]:

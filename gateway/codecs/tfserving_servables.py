@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.codecs.tfserving import DTYPE_BY_DATATYPE, model_spec
-from gateway.errors import Code, DuetError, InvalidArgument, NotFound, Target
+from gateway.errors import Code, DuetError, InvalidArgument, NotFound, OpaqueModel, Target
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import InferRequest, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
 
@@ -70,8 +70,13 @@ def looked_up(servable: Servable) -> Iterator[None]:
 
 @contextmanager
 def targeted(metadata: ModelMetadata, version: VersionMetadata) -> Iterator[None]:
-    """An error from inside tells which version it was about, also where the request was never sent to it."""
+    """An error from inside tells which version it was about, also where the request was never sent to it.
+
+    Raises OpaqueModel where the version takes no tensors.
+    """
     try:
+        if version.opaque:
+            raise OpaqueModel(metadata.model)
         yield
     except DuetError as error:
         error.target = error.target or Target(metadata.model, metadata.variant, version.version)

@@ -13,8 +13,9 @@ from time import perf_counter
 from gateway import pins
 from gateway.backends.base import Backend
 from gateway.codecs import torchserve as codec
+from gateway.codecs import torchserve_opaque as opaque
 from gateway.codecs.torchserve_values import JSON
-from gateway.errors import DuetError, NotFound, Target
+from gateway.errors import DuetError, Internal, NotFound, Target
 from gateway.grpc import errors
 from gateway.grpc.calls import Call, Calls
 from gateway.grpc.server import Services
@@ -63,6 +64,11 @@ class Front:
     async def predict(self, message: pb.PredictionsRequest, call: Call) -> pb.PredictionResponse:
         start = perf_counter()
         pin, metadata, chosen = await self._find(message, call.variant)
+        if chosen.opaque:
+            version = chosen.version if message.model_version else None
+            payload = opaque.of_parts(message.input)
+            request = InferRequest(metadata.model, (), (), version, pin, deadline=call.deadline, payload=payload)
+            return await self._pass_on(request, message, call)
         try:
             body = codec.decode_named(message.input, codec.signature_of(chosen))
             variant = pins.agree(pin, body.variant)
@@ -86,6 +92,19 @@ class Front:
         answer = codec.encode(response, body, JSON)
         call.seen.timings["encode"] = perf_counter() - start
         return pb.PredictionResponse(prediction=b"".join(answer.pieces), sequence_id=_sequence_id(message))
+
+    async def _pass_on(
+        self, request: InferRequest, message: pb.PredictionsRequest, call: Call
+    ) -> pb.PredictionResponse:
+        response = await self._backend.infer(request)
+        if response.payload is None:
+            raise Internal(f"the answer of {request.model} is not the one of its handler")
+        if response.payload.status >= 400:
+            error = opaque.error_of(response.payload)
+            error.target = Target(response.model, response.variant, response.version)
+            raise error
+        call.answered(request, response)
+        return pb.PredictionResponse(prediction=response.payload.body, sequence_id=_sequence_id(message))
 
     async def _find(
         self, message: pb.PredictionsRequest, given: str | None

@@ -6,9 +6,9 @@ is a PUT), except OPTIONS, which describes. Checked in TorchServe's order: size,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from starlette.routing import BaseRoute, Route
@@ -16,13 +16,14 @@ from starlette.routing import BaseRoute, Route
 from gateway import pins
 from gateway.backends.base import Backend
 from gateway.codecs import torchserve as codec
+from gateway.codecs import torchserve_opaque as opaque
 from gateway.codecs import v2
-from gateway.errors import Code, DuetError, InvalidArgument, NotFound, Target
+from gateway.errors import Code, DuetError, Internal, InvalidArgument, NotFound, Target
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors, torchserve_openapi
 from gateway.rest.endpoint import OBSERVATION, InferEndpoint
-from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
+from gateway.types import InferRequest, ModelMetadata, Payload, Signature, VersionMetadata
 from gateway.versions import choose
 
 FRONT = "torchserve_rest"
@@ -63,31 +64,16 @@ def render(error: DuetError) -> tuple[int, asgi.Headers, bytes]:
     return status, [asgi.JSON, *errors.headers(error), *accepted], body
 
 
-class Forward(Protocol):
-    """A server that takes bodies as they are, for models whose handler is the user's own; ``variant`` is its name."""
-
-    variant: str
-
-    async def forward(
-        self, model: str, version: int | None, body: bytes, content_type: str | None
-    ) -> tuple[bytes, str | None]:
-        """The handler's answer and its type. Every failure is a DuetError, DeadlineExceeded after the default time."""
-        ...
-
-
 class Predictions(InferEndpoint):
     """``/predictions/{model}[/{version}]``: decode by the model's signature, call, encode as asked.
 
-    Bodies of the models in ``opaque`` are passed on as they are, and so are their answers.
+    Bodies of an opaque model are passed on as they are, and so are its answers.
     """
 
     front = FRONT
 
-    def __init__(
-        self, backend: Backend, *, metrics: Metrics, max_body_bytes: int, opaque: Mapping[str, Forward]
-    ) -> None:
+    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
         super().__init__(backend, metrics=metrics, max_body_bytes=max_body_bytes)
-        self._opaque = opaque
         self._description = Told(self._describe)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -101,12 +87,13 @@ class Predictions(InferEndpoint):
 
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
         body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
-        name, pinned = pins.split_pin(_path(scope)[0])
-        if name in self._opaque:
-            await self._pass_on(name, pins.agree(pinned, _text(scope, pins.VARIANT.encode())), body, scope, send, seen)
-            return
         start = perf_counter()
         pin, metadata, chosen = await self._find(scope)
+        if chosen.opaque:
+            payload = Payload(body, _text(scope, b"content-type"))
+            version = chosen.version if _path(scope)[1] else None
+            await self._pass_on(InferRequest(metadata.model, (), (), version, pin, payload=payload), scope, send, seen)
+            return
         target = Target(metadata.model, metadata.variant, chosen.version)
         try:
             decoded = _decode(scope, body, codec.signature_of(chosen))
@@ -133,24 +120,23 @@ class Predictions(InferEndpoint):
             headers.append((v2.HEADER_LENGTH.encode(), str(answer.header_length).encode()))
         await asgi.respond(send, 200, headers, answer.pieces)
 
-    async def _pass_on(
-        self, model: str, pin: str | None, body: bytes, scope: asgi.Scope, send: asgi.Send, seen: Observation
-    ) -> None:
-        server = self._opaque[model]
-        if pin not in (None, server.variant):
-            raise NotFound(f"model {model!r} has no variant {pin!r}; it has {server.variant}")
-        text = _path(scope)[1]
-        version = codec.version(text) if text else None
-        if text and version is None:
-            raise codec.VersionNotFound(model, text)
-        seen.model, seen.variant, seen.version = model, server.variant, "" if version is None else str(version)
-        answer, kind = await server.forward(model, version, body, _text(scope, b"content-type"))
-        headers: asgi.Headers = [(pins.VARIANT.encode(), server.variant.encode())]
-        if version is not None:
-            headers.append((pins.VERSION.encode(), seen.version.encode()))
-        if kind is not None:
-            headers.append((b"content-type", kind.encode("latin-1")))
-        await asgi.respond(send, 200, headers, [answer])
+    async def _pass_on(self, request: InferRequest, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:
+        response = await self.infer(request, scope)
+        seen.answered(request, response)
+        if response.payload is None:
+            raise Internal(f"the answer of {request.model} is not the one of its handler")
+        retry: asgi.Headers = []
+        if response.payload.status >= 400:
+            error = opaque.error_of(response.payload)
+            seen.code, retry = error.code.name, errors.headers(error)
+        headers: asgi.Headers = [
+            *retry,
+            (pins.VARIANT.encode(), seen.variant.encode()),
+            (pins.VERSION.encode(), seen.version.encode()),
+        ]
+        if response.payload.content_type is not None:
+            headers.append((b"content-type", response.payload.content_type.encode("latin-1")))
+        await asgi.respond(send, response.payload.status, headers, [response.payload.body])
 
     async def _find(self, scope: asgi.Scope) -> tuple[str | None, ModelMetadata, VersionMetadata]:
         """The variant that the client pinned, if any, and the model and version that the path names."""
@@ -171,10 +157,9 @@ class Predictions(InferEndpoint):
             raise
 
     async def _describe(self, scope: asgi.Scope) -> tuple[int, dict[str, Any]]:
-        name, _ = pins.split_pin(_path(scope)[0])
-        if name in self._opaque:
-            return 200, torchserve_openapi.opaque(scope["path"], name)
         _, metadata, chosen = await self._find(scope)
+        if chosen.opaque:
+            return 200, torchserve_openapi.opaque(scope["path"], metadata.model)
         return 200, torchserve_openapi.model(scope["path"], metadata.model, codec.signature_of(chosen))
 
 
@@ -196,16 +181,9 @@ class Told:
         await asgi.respond(send, status, headers, [body])
 
 
-def routes(
-    backend: Backend,
-    *,
-    ready: Callable[[], bool],
-    metrics: Metrics,
-    max_body_bytes: int,
-    opaque: Mapping[str, Forward] | None = None,
-) -> list[BaseRoute]:
-    """The calls of the API. ``opaque`` names the models whose bodies only their own handler understands."""
-    predictions = Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes, opaque=opaque or {})
+def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max_body_bytes: int) -> list[BaseRoute]:
+    """The calls of the API."""
+    predictions = Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes)
 
     async def ping(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
         return (200, {"status": "Healthy"}) if ready() else (500, {"status": "Unhealthy"})

@@ -14,7 +14,7 @@ from gateway import __version__, pins, versions
 from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
 from gateway.codecs import v2_models
-from gateway.errors import DuetError, InvalidArgument, PermissionDenied
+from gateway.errors import DuetError, InvalidArgument, OpaqueModel, PermissionDenied
 from gateway.information import Information, Models
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
@@ -85,10 +85,12 @@ class Infer(InferEndpoint):
 
     async def _signature(self, model: str, variant: str | None, version: int | None) -> Signature:
         metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
-        signature = versions.choose(metadata, version).signature
-        if signature is None:
+        chosen = versions.choose(metadata, version)
+        if chosen.opaque:
+            raise OpaqueModel(model)
+        if chosen.signature is None:
             raise InvalidArgument(f"{model} declares no inputs by default; send the request as JSON")
-        return signature
+        return chosen.signature
 
 
 def information(

@@ -36,6 +36,9 @@ class FakeTorchServe:
         self.close_idle_connections = False
         self.break_off_after: int | None = None
         self.predicted: list[dict[str, Any]] = []
+        #: Calls without the binary form's header, which a user's own handler would get.
+        self.handed_over: list[dict[str, Any]] = []
+        self.describes_signatures = True
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -87,7 +90,16 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            self._send(_refused(fake, self) or self._predict(body))
+            own = "inference-header-content-length" not in self.headers
+            self._send(_refused(fake, self) or (self._hand_over(body) if own else self._predict(body)))
+
+        def _hand_over(self, body: bytes) -> Answer:
+            """As a user's own handler that answers with what it got, and with its type."""
+            fake.handed_over.append({"path": self.path, "headers": dict(self.headers), "body": body})
+            time.sleep(fake.delay_seconds)
+            if fake.answer is not None:
+                return fake.answer()
+            return 200, {"content-type": self.headers["content-type"]} if self.headers["content-type"] else {}, body
 
         def _predict(self, body: bytes) -> Answer:
             length = int(self.headers["inference-header-content-length"])
@@ -140,7 +152,7 @@ def _describe(fake: FakeTorchServe, path: str) -> Answer:
         {"modelName": name, "modelVersion": version, "workers": [{"id": "9000", "status": status}]}
         for version in wanted
     ]
-    if "customized=true" in query:
+    if "customized=true" in query and fake.describes_signatures:
         for entry in entries:
             entry["customizedMetadata"] = SIGNATURE
     return 200, {"content-type": "application/json"}, json.dumps(entries).encode()

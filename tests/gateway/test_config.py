@@ -30,6 +30,12 @@ def test_defaults_are_loopback_and_every_server(tmp_path: Path) -> None:
     assert settings.default_variant("only_torch") == "pytorch"
 
 
+def test_an_opaque_model_is_torchserves(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GOOD + "  own: {opaque: true}\n"), {})
+    assert settings.variants("own") == ("pytorch",)
+    assert settings.default_variant("own") == "pytorch"
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD + "http: {port: 9000}\n")
     settings = load(path, {"DUET__HTTP__PORT": "9001", "DUET__LOG__LEVEL": "warning", "PATH": "/bin"})
@@ -45,6 +51,8 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         (GOOD + "default_deadline_seconds: 0\n", "default_deadline_seconds: Input should be greater than 0"),
         (GOOD + "  wrong: {default: jax}\n", "models.wrong: 'jax' is no server; the servers are tensorflow, pytorch"),
         (GOOD + "  wrong: {variants: [pytorch], default: tensorflow}\n", "'tensorflow' is not among its variants"),
+        (GOOD + "  own: {opaque: true, variants: [tensorflow]}\n", "models.own: opaque needs one TorchServe server"),
+        (GOOD + "  own: {opaque: true, default: tensorflow}\n", "'tensorflow' is not among its variants"),
         (GOOD + '  "a@b": {}\n', "must not be empty or hold any of"),
         (GOOD.replace("http://127.0.0.1:8081", "127.0.0.1:8081"), "management: must be an address of the form"),
         (GOOD.replace("kind: tfserving", "kind: triton"), "servers.tensorflow: Input tag 'triton'"),
