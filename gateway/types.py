@@ -89,13 +89,17 @@ class VersionMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """One variant of a model. ``default`` is the version for a request that names none, whether ready or not."""
+    """One variant of a model. ``default`` is the version for a request that names none, whether ready or not.
+
+    ``labels`` are TensorFlow Serving's names of versions.
+    """
 
     model: str
     variant: str
     platform: str
     versions: Mapping[int, VersionMetadata]
     default: int | None
+    labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:

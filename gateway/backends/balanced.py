@@ -180,4 +180,6 @@ def _merge(answers: Sequence[ModelMetadata]) -> ModelMetadata:
     ready = [default for default in defaults if versions[default].ready]
     first = answers[0]
     ordered: Mapping[int, VersionMetadata] = dict(sorted(versions.items()))
-    return ModelMetadata(first.model, first.variant, first.platform, ordered, max(ready or defaults, default=None))
+    default = max(ready or defaults, default=None)
+    labels = {label: number for answer in reversed(answers) for label, number in answer.labels.items()}
+    return ModelMetadata(first.model, first.variant, first.platform, ordered, default, labels)

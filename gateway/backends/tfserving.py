@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +14,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from gateway import errors
+from gateway.backends.tfserving_config import ModelConfigFile
 from gateway.backends.translation import TFSERVING, Lost, readable, translated
-from gateway.codecs import model_config
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, VersionMetadata
@@ -41,12 +41,13 @@ _GONE = VersionMetadata(0, ready=False)
 class TFServing:
     """The Backend that one TensorFlow Serving endpoint is. ``variant`` is the name that its answers carry.
 
-    ``model_config_file`` is the file that the server itself reads (its flag of that name): no call lists its models.
+    ``model_config_file`` is the file that the server itself reads (its flag of that name): no call lists its models,
+    nor their labels. Which version a label stands for is asked of the server, which may not have read the file again.
     """
 
     def __init__(self, endpoint: str, *, variant: str, model_config_file: Path | None = None) -> None:
         self.endpoint = endpoint
-        self._model_config_file = model_config_file
+        self._config = ModelConfigFile(model_config_file) if model_config_file else None
         self._variant = variant
         self._channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
         self._predict = self._channel.unary_unary(
@@ -85,19 +86,29 @@ class TFServing:
             versions[status.version] = VersionMetadata(status.version, ready, signatures, "" if ready else reason)
         self._forget_all_but(model, versions)
         default = max((version.version for version in versions.values() if version.ready), default=None)
-        return ModelMetadata(model, self._variant, PLATFORM, versions, default)
+        return ModelMetadata(model, self._variant, PLATFORM, versions, default, await self._labelled(model))
 
     async def models(self) -> Collection[str] | None:
-        if self._model_config_file is None:
-            return None
-        try:
-            return model_config.names(self._model_config_file.read_text())
-        except (OSError, errors.InvalidArgument) as error:
-            log.warning("%s: %s", self._model_config_file, error)
-            raise errors.Unavailable("TensorFlow Serving's model configuration cannot be read") from error
+        return None if self._config is None else self._config.labels().keys()
 
     async def aclose(self) -> None:
         await self._channel.close()
+
+    async def _labelled(self, model: str) -> dict[str, int]:
+        """The versions that the model's labels stand for; a label that the server does not know is left out."""
+        try:
+            labels = self._config.labels().get(model, ()) if self._config else ()
+        except errors.Unavailable:
+            return {}
+        found: dict[str, int] = {}
+        for label in labels:
+            spec = pb.ModelSpec(name=model, version_label=label)
+            request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+            with suppress(errors.InvalidArgument, errors.NotFound, errors.FailedPrecondition):
+                with self._translated(describing=True):
+                    data = await self._get_metadata(request)
+                found[label] = _parsed(data, pb.GetModelMetadataResponse).model_spec.version.value
+        return found
 
     async def _described(self, model: str, version: int) -> dict[str, Signature]:
         known = self._signatures.get((model, version))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.codecs.tfserving import DTYPE_BY_DATATYPE, model_spec
@@ -36,6 +36,14 @@ class Servable:
     def pinned(self) -> str:
         return f"{self.model}@{self.variant}" if self.variant else self.model
 
+    def at(self, metadata: ModelMetadata) -> Servable:
+        """The version that the label stands for now. Raises InvalidArgument for a label that stands for none."""
+        if not self.label:
+            return self
+        if self.label not in metadata.labels:
+            raise unrecognized(self.label)
+        return replace(self, version=metadata.labels[self.label], label="")
+
     def request(
         self,
         inputs: tuple[Tensor, ...],
@@ -55,14 +63,18 @@ class Servable:
         )
 
 
+def unrecognized(label: str) -> InvalidArgument:
+    return InvalidArgument(f"Unrecognized servable version label: {label}")
+
+
 @contextmanager
 def looked_up(servable: Servable) -> Iterator[None]:
-    """A NotFound from inside becomes TensorFlow Serving's. Raises InvalidArgument for a label: none is known here."""
-    if servable.label:
-        raise InvalidArgument(f"Unrecognized servable version label: {servable.label}")
+    """A NotFound from inside becomes TensorFlow Serving's: for a label, whatever is missing, that it is unknown."""
     try:
         yield
     except NotFound as error:
+        if servable.label:
+            raise unrecognized(servable.label) from error
         version = servable.version
         wanted = f"Latest({servable.name})" if version is None else f"Specific({servable.name}, {version})"
         raise NotFound(f"Servable not found for request: {wanted}") from error

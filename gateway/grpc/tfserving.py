@@ -39,7 +39,7 @@ class Prediction:
     async def predict(self, message: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         start = perf_counter()
         servable, name = _servable(message, call), _signature_name(message)
-        metadata, version = await _look_up(self._backend, servable)
+        servable, metadata, version = await _look_up(self._backend, servable)
         with servables.targeted(metadata, version):
             signature = servables.signature(version, name, _unknown_key)
             codec.check_names(message.inputs, message.output_filter, signature)
@@ -86,7 +86,7 @@ class Prediction:
         for wanted in message.metadata_field:
             if wanted != servables.SIGNATURE_FIELD:
                 raise InvalidArgument(f"Metadata field {wanted} is not supported")
-        _, version = await _look_up(self._backend, servable)
+        _, _, version = await _look_up(self._backend, servable)
         return servables.metadata_message(servable.name, version)
 
     async def _run(self, message: Any, given: pb.Input, method: str, call: Call) -> pb.InferenceResult:
@@ -94,7 +94,7 @@ class Prediction:
         start = perf_counter()
         serialized = examples.decode_input(given)
         servable, name = _servable(message, call), _signature_name(message)
-        metadata, version = await _look_up(self._backend, servable)
+        servable, metadata, version = await _look_up(self._backend, servable)
         with servables.targeted(metadata, version):
             examples.check(servables.signature(version, name, examples.unknown_signature), method)
             request = servable.request((examples.tensor(serialized),), name, deadline=call.deadline)
@@ -174,7 +174,9 @@ def _unknown_key(name: str) -> FailedPrecondition:
     return FailedPrecondition(f'Serving signature key "{name}" not found.')
 
 
-async def _look_up(backend: Backend, servable: Servable) -> tuple[ModelMetadata, VersionMetadata]:
+async def _look_up(backend: Backend, servable: Servable) -> tuple[Servable, ModelMetadata, VersionMetadata]:
+    """The servable with its label resolved, the model, and the version that the request is read by."""
     with servables.looked_up(servable):
         metadata = await backend.metadata(servable.pinned)
-        return metadata, versions.choose(metadata, servable.version)
+        servable = servable.at(metadata)
+        return servable, metadata, versions.choose(metadata, servable.version)

@@ -24,17 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!gateway/protos/model_config.proto\x12\x18\x64uet.protos.model_config\"\x1b\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x0fModelConfigList\x12\x35\n\x06\x63onfig\x18\x01 \x03(\x0b\x32%.duet.protos.model_config.ModelConfig\"Y\n\x11ModelServerConfig\x12\x44\n\x11model_config_list\x18\x01 \x01(\x0b\x32).duet.protos.model_config.ModelConfigListb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!gateway/protos/model_config.proto\x12\x18\x64uet.protos.model_config\"\xa3\x01\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12P\n\x0eversion_labels\x18\x08 \x03(\x0b\x32\x38.duet.protos.model_config.ModelConfig.VersionLabelsEntry\x1a\x34\n\x12VersionLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"H\n\x0fModelConfigList\x12\x35\n\x06\x63onfig\x18\x01 \x03(\x0b\x32%.duet.protos.model_config.ModelConfig\"Y\n\x11ModelServerConfig\x12\x44\n\x11model_config_list\x18\x01 \x01(\x0b\x32).duet.protos.model_config.ModelConfigListb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gateway.protos.model_config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELCONFIG']._serialized_start=63
-  _globals['_MODELCONFIG']._serialized_end=90
-  _globals['_MODELCONFIGLIST']._serialized_start=92
-  _globals['_MODELCONFIGLIST']._serialized_end=164
-  _globals['_MODELSERVERCONFIG']._serialized_start=166
-  _globals['_MODELSERVERCONFIG']._serialized_end=255
+  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._loaded_options = None
+  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELCONFIG']._serialized_start=64
+  _globals['_MODELCONFIG']._serialized_end=227
+  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_start=175
+  _globals['_MODELCONFIG_VERSIONLABELSENTRY']._serialized_end=227
+  _globals['_MODELCONFIGLIST']._serialized_start=229
+  _globals['_MODELCONFIGLIST']._serialized_end=301
+  _globals['_MODELSERVERCONFIG']._serialized_start=303
+  _globals['_MODELSERVERCONFIG']._serialized_end=392
 # @@protoc_insertion_point(module_scope)

@@ -61,7 +61,7 @@ class Infer(InferEndpoint):
         start = perf_counter()
         decoded = codec.decode_predict(body)
         servable = _servable(match, scope)
-        metadata, version = await _look_up(self.backend, servable)
+        servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
             signature = servables.signature(version, decoded.signature_name, codec.unknown_signature)
             fitted = fitting.fit_all(decoded.inputs(signature), signature, fitting.TFSERVING)
@@ -77,7 +77,7 @@ class Infer(InferEndpoint):
         start = perf_counter()
         decoded = examples.decode(body)
         servable = _servable(match, scope)
-        metadata, version = await _look_up(self.backend, servable)
+        servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
             examples.check(servables.signature(version, decoded.signature_name, examples.unknown_signature), method)
             inputs = (examples.tensor(decoded.examples),)
@@ -130,7 +130,7 @@ class Front:
         servable = _servable(match, scope)
         # Compared in lower case, where the pattern takes any: /METADATA answers with the status.
         if match["metadata"] == "/metadata":
-            metadata, version = await _look_up(self._backend, servable)
+            servable, metadata, version = await _look_up(self._backend, servable)
             return _served_by(metadata.variant, str(version.version)), servables.metadata_document(
                 servable.name, version
             )
@@ -188,10 +188,12 @@ def _version(text: str | None) -> int | None:
     return int(text)
 
 
-async def _look_up(backend: Backend, servable: Servable) -> tuple[ModelMetadata, VersionMetadata]:
+async def _look_up(backend: Backend, servable: Servable) -> tuple[Servable, ModelMetadata, VersionMetadata]:
+    """The servable with its label resolved, the model, and the version that the request is read by."""
     with servables.looked_up(servable):
         metadata = await backend.metadata(servable.pinned)
-        return metadata, versions.choose(metadata, servable.version)
+        servable = servable.at(metadata)
+        return servable, metadata, versions.choose(metadata, servable.version)
 
 
 def _served_by(variant: str, version: str) -> asgi.Headers:
