@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 $(KSERVE)/.ready: constraints-kserve.txt
 	@echo "Installing the KServe SDK into $(KSERVE), for its clients' tests (once, a minute) ..."
 	@$(PYTHON) -m venv --clear $(KSERVE)
-	@$(KSERVE)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-kserve.txt
+	@$(KSERVE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-kserve.txt kserve
 	@touch $@
 
 up: $(READY) ## Train what is missing, start both servers and the gateway, show predictions; Ctrl-C stops all

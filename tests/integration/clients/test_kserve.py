@@ -26,19 +26,20 @@ BOTH = pytest.mark.parametrize("variant", VARIANTS)
 
 
 @pytest.fixture(scope="module")
-def _once() -> dict[str, Any]:
-    return {}
+def _runs() -> list[subprocess.CompletedProcess[str]]:
+    return []
 
 
 @pytest.fixture
-def told(stack: Stack, _once: dict[str, Any]) -> dict[str, Any]:
+def told(stack: Stack, _runs: list[subprocess.CompletedProcess[str]]) -> Any:
     """What the clients got, by protocol. Importing the SDK takes seconds, so that one run makes all calls."""
-    if not _once:
-        _once.update(calls(stack))
-    return _once
+    if not _runs:
+        _runs.append(calls(stack))
+    assert _runs[0].returncode == 0, _runs[0].stderr
+    return json.loads(_runs[0].stdout)
 
 
-def calls(stack: Stack) -> dict[str, Any]:
+def calls(stack: Stack) -> subprocess.CompletedProcess[str]:
     assert PYTHON.exists(), "the KServe SDK's environment is missing; make it with `make kserve`"
     asked = {
         "http": f"http://127.0.0.1:{stack.http_port}",
@@ -48,12 +49,9 @@ def calls(stack: Stack) -> dict[str, Any]:
         "linear": as_asked(examples("linear_regression")),
         "calls": {name: as_asked(examples(name.partition("@")[0])) for name in NAMES},
     }
-    done = subprocess.run(
+    return subprocess.run(
         [PYTHON, SCRIPT], input=json.dumps(asked), capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def as_asked(arrays: Arrays) -> dict[str, Any]:

@@ -152,20 +152,21 @@ def test_curl_is_told_what_is_wrong_in_torchserves_words(curl: Any, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def _once() -> dict[str, Any]:
-    return {}
+def _runs() -> list[subprocess.CompletedProcess[str]]:
+    return []
 
 
 @pytest.fixture
-def told(stack: Stack, torchserve_stubs: Path, _once: dict[str, Any]) -> dict[str, Any]:
+def told(stack: Stack, torchserve_stubs: Path, _runs: list[subprocess.CompletedProcess[str]]) -> Any:
     """What the stubs got, all in one run."""
-    if not _once:
+    if not _runs:
         asked = {"calls": {name: as_asked(name) for name in NAMES}, "linear": as_asked(LINEAR), "variants": VARIANTS}
         command = [sys.executable, str(SCRIPT), str(torchserve_stubs), f"127.0.0.1:{stack.grpc_port}"]
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        _once.update(json.loads(done.stdout))
-    return _once
+        _runs.append(
+            subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=False)
+        )
+    assert _runs[0].returncode == 0, _runs[0].stderr
+    return json.loads(_runs[0].stdout)
 
 
 def as_asked(name: str) -> dict[str, str]:
