@@ -40,6 +40,10 @@ test-full: $(READY) ## The long tests: every model's bar, the long fuzz
 bench-embedded: $(READY) ## The embedded TensorFlow server against its floors, interleaved
 	@$(BIN)/python -m serving.embedded.bench
 
+bench: $(READY) ## The gateway against the servers called directly, in turns, with targets
+	@$(BIN)/python -m models train mlp
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
 compare: $(READY) ## Short load comparison of the two frameworks through the gateway
 	@$(BIN)/python -m loadtest compare $(ARGS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -36,6 +36,9 @@ from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
 from gateway.workers.member import Member
 
+#: A server's name and settings -> its Backend.
+Connect = Callable[[str, TFServingServer | TorchServeServer], Backend]
+
 #: What errors call the servers.
 _NAMES = {"tfserving": "TensorFlow Serving", "torchserve": "TorchServe"}
 
@@ -44,16 +47,20 @@ class Gateway:
     """Both applications and what they share. `start` begins the background work, `aclose` ends it.
 
     ``member`` is this process's place among several workers: on the admin port each answers for all of them.
+    ``connect`` makes the Backend that a server of the settings is.
     """
 
-    def __init__(self, settings: Settings, *, member: Member | None = None) -> None:
+    def __init__(self, settings: Settings, *, member: Member | None = None, connect: Connect | None = None) -> None:
         self.draining = False
         self._member = member
         self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
         metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
         observer = Observer(metrics=metrics, access_log=self._access_log)
         opaque = frozenset(name for name, model in settings.models.items() if model.opaque)
-        servers = {name: _server(name, server, opaque) for name, server in settings.servers.items()}
+        servers = {
+            name: connect(name, server) if connect else _server(name, server, opaque)
+            for name, server in settings.servers.items()
+        }
         self._registry = Registry(
             servers=servers,
             variants={model: settings.variants(model) for model in settings.models},

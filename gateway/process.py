@@ -12,28 +12,29 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
-from gateway.app import Gateway
+from gateway.app import Connect, Gateway
 from gateway.config import Settings
 from gateway.workers import listen
+from gateway.workers.files import allow_open_files
 from gateway.workers.member import Member, when_orphaned
 from gateway.workers.order import Order
 
 log = logging.getLogger("duet")
 
 
-def run(settings: Settings) -> None:
-    """Serves until told to stop. Raises OSError where it cannot listen."""
+def run(settings: Settings, *, connect: Connect | None = None) -> None:
+    """Serves until told to stop. Raises OSError where it cannot listen. ``connect`` is as `Gateway` takes it."""
     http, admin = (listen.alone(address.host, address.port) for address in (settings.http, settings.admin))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, http, admin, grpc_port=settings.grpc.port))
+        runner.run(serve(settings, http, admin, grpc_port=settings.grpc.port, connect=connect))
 
 
-def run_worker(order: Order) -> None:
+def run_worker(order: Order, *, connect: Connect | None = None) -> None:
     """The same, on the supervisor's sockets, and until the supervisor is gone."""
     member = Member(order)
     http, admin = socket.socket(fileno=order.http), socket.socket(fileno=order.admin)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(order.settings, http, admin, grpc_port=order.grpc_port, member=member))
+        runner.run(serve(order.settings, http, admin, grpc_port=order.grpc_port, member=member, connect=connect))
 
 
 class _Server(uvicorn.Server):
@@ -45,9 +46,16 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    settings: Settings, http: socket.socket, admin: socket.socket, *, grpc_port: int, member: Member | None = None
+    settings: Settings,
+    http: socket.socket,
+    admin: socket.socket,
+    *,
+    grpc_port: int,
+    member: Member | None = None,
+    connect: Connect | None = None,
 ) -> None:
-    gateway = Gateway(settings, member=member)
+    allow_open_files()
+    gateway = Gateway(settings, member=member, connect=connect)
     grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port)
     drain_seconds = max(1, round(settings.drain_seconds))
     servers = [_server(gateway.http_app, drain_seconds), _server(gateway.admin_app, 1)]

@@ -52,11 +52,16 @@ class NoJava(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """`<name>-<version>.mar` in the model store."""
+    """`<name>-<version>.mar` in the model store. Above 1, TorchServe itself gathers up to `batch_size` requests.
+
+    Batch size 1, because the gateway batches, and TorchServe's own batching makes a lone caller wait for its delay.
+    """
 
     name: str
     version: int
     file: str
+    batch_size: int = 1
+    batch_delay_milliseconds: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +186,7 @@ def find_archives(model_store: Path, names: Sequence[str]) -> list[Archive]:
 
 
 def model_settings(archives: Sequence[Archive], workers: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """TorchServe's `models` property: per model and version; the highest version is the default, as in TF Serving.
-
-    Batch size 1: the gateway batches, and TorchServe's own batching makes a lone caller wait for its delay.
-    """
+    """TorchServe's `models` property: per model and version; the highest version is the default, as in TF Serving."""
     settings: dict[str, dict[str, dict[str, Any]]] = {}
     for archive in sorted(archives, key=lambda archive: archive.version):
         versions = settings.setdefault(archive.name, {})
@@ -195,8 +197,8 @@ def model_settings(archives: Sequence[Archive], workers: int) -> dict[str, dict[
             "marName": archive.file,
             "minWorkers": workers,
             "maxWorkers": workers,
-            "batchSize": 1,
-            "maxBatchDelay": 1,
+            "batchSize": archive.batch_size,
+            "maxBatchDelay": archive.batch_delay_milliseconds,
             "responseTimeout": RESPONSE_TIMEOUT_SECONDS,
         }
     return settings

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import IO
 
 from gateway.config import ConfigError, Settings
 from gateway.workers import listen
@@ -39,6 +40,8 @@ _READY_SECONDS = 30.0
 class _Worker:
     place: int
     process: subprocess.Popen[bytes]
+    #: Closed only after its end: until then it tells the worker that the supervisor lives.
+    order_pipe: IO[bytes]
 
 
 @dataclass(eq=False, slots=True)
@@ -51,12 +54,19 @@ class _Slot:
 
 
 class Supervisor:
-    """``reload`` gives the settings anew before the workers are restarted. `run` is for once."""
+    """``reload`` gives the settings anew before the workers are restarted, ``command`` is a worker's. `run` once."""
 
-    def __init__(self, settings: Settings, *, reload: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reload: Callable[[], Settings],
+        command: Sequence[str] = (sys.executable, "-m", "gateway", "--worker"),
+    ) -> None:
         self._settings = settings
         self._count = settings.workers
         self._reload = reload
+        self._command = command
         self._workers: list[_Worker] = []
         self._stopping = False
         self._restart_asked = False
@@ -131,15 +141,15 @@ class Supervisor:
             workers=self._count,
             folder=self._folder,
         )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "--worker"],
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            self._command,
             stdin=subprocess.PIPE,
             pass_fds=(order.http, order.admin),
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells its workers
         )
         assert process.stdin is not None  # noqa: S101 - it is a pipe
         self._board.write(place, State.STARTING, process.pid)
-        worker = _Worker(place, process)
+        worker = _Worker(place, process, process.stdin)
         self._workers.append(worker)
         with suppress(BrokenPipeError):  # it is dead already: `_bury` will see
             order.write(process.stdin)
@@ -149,6 +159,8 @@ class Supervisor:
         """Clears the places of workers that have ended, and notes who died without having been told to."""
         for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
             self._workers.remove(worker)
+            with suppress(BrokenPipeError):
+                worker.order_pipe.close()
             self._board.clear(worker.place)
             for slot in self._slots:
                 if slot.worker is worker:

@@ -1,0 +1,88 @@
+"""The gateway's front alone: its own composition with servers that answer at once, in the same process.
+
+``python -m loadtest.bench.echo --config FILE``. What a server of the settings lists as its ``endpoint`` is not called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from gateway.config import Settings, load
+from gateway.logging import configure
+from gateway.types import (
+    DEFAULT_SIGNATURE,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Signature,
+    Tensor,
+    TensorSpec,
+    VersionMetadata,
+)
+
+SIGNATURE = Signature(
+    (TensorSpec("image", "FP32", (-1, 28, 28, 1)),),
+    (TensorSpec("probabilities", "FP32", (-1, 10)),),
+)
+_VERSION = VersionMetadata(1, True, {DEFAULT_SIGNATURE: SIGNATURE})
+
+
+class Echo:
+    """A Backend whose every model answers with the first ten values of each row."""
+
+    def __init__(self, variant: str) -> None:
+        self._variant = variant
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        data = request.inputs[0].data
+        rows = data.reshape(len(data), -1)[:, :10]
+        output = Tensor("probabilities", "FP32", np.ascontiguousarray(rows))
+        return InferResponse(request.model, self._variant, 1, (output,))
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        return ModelMetadata(model, self._variant, "echo", {1: _VERSION}, 1)
+
+    async def models(self) -> Collection[str] | None:
+        return None
+
+    async def aclose(self) -> None:
+        pass
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.echo", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("duet.yaml"))
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        from gateway.process import run_worker
+        from gateway.workers.order import read
+
+        order = read(sys.stdin.buffer)
+        configure(order.settings.log.level)
+        run_worker(order, connect=lambda name, _: Echo(name))
+        return 0
+    return _serve(load(arguments.config, os.environ))
+
+
+def _serve(settings: Settings) -> int:
+    configure(settings.log.level)
+    if settings.workers > 1:
+        from gateway.workers.supervisor import Supervisor
+
+        command = (sys.executable, "-m", "loadtest.bench.echo", "--worker")
+        return Supervisor(settings, reload=lambda: settings, command=command).run()
+    from gateway.process import run
+
+    run(settings, connect=lambda name, _: Echo(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The rows of `make bench`: what is measured against what, and how good it has to be.
+
+Unless a row says otherwise: one row of 784 float32 in binary, to the `mlp` twin.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+
+from loadtest.bench import twins
+from loadtest.bench.generator import Generator
+from loadtest.bench.jobs import Job, Result
+from loadtest.bench.measure import Options, Outcome, Target, compare, p50, with_answers
+from loadtest.bench.payloads import Payload
+from loadtest.bench.stack import MODEL, TUNED, Gateway, Servers, Stack, free_ports, wait
+from serving.readiness import port_answers
+
+_MANY = 64
+_MIB = 1 << 20
+_STARTS = 5
+
+
+@dataclass
+class Bench:
+    """What the rows share. Each row starts what it needs."""
+
+    stack: Stack
+    generator: Generator
+    options: Options
+    idle_mib: float = 0.0
+
+    @cached_property
+    def servers(self) -> Servers:
+        servers = self.stack.servers()
+        self.idle_mib = resident_mib(servers.gateway)
+        return servers
+
+    @cached_property
+    def mlp(self) -> Payload:
+        """With the right answers, which TorchServe gives when it is asked one by one."""
+        payload = Payload.random("image", (1, 28, 28, 1))
+        return with_answers(payload, self.torchserve(payload), count=10)
+
+    @cached_property
+    def image(self) -> Payload:
+        payload = Payload.random(twins.INPUT, (1, *twins.SHAPE), count=4)
+        means = tuple(
+            batch.mean(axis=(2, 3), dtype=np.float64).astype(np.float32).tobytes() for batch in payload.batches
+        )
+        return replace(payload, expected=means)
+
+    @cached_property
+    def echoed(self) -> Payload:
+        payload = Payload.random("image", (1, 28, 28, 1))
+        return replace(payload, expected=tuple(batch.ravel()[:10].tobytes() for batch in payload.batches))
+
+    def torchserve(self, payload: Payload, model: str = MODEL) -> Job:
+        """Directly."""
+        return payload.v2_binary(self.servers.torchserve, f"/predictions/{model}", headers=self.servers.token)
+
+    def gateway(self, payload: Payload, variant: str, model: str = MODEL) -> Job:
+        return payload.v2_binary(self.servers.gateway.http, f"/v2/models/{model}@{variant}/infer")
+
+    def echo(self, name: str, *, models: int = 10, workers: int = 1) -> Gateway:
+        settings = {
+            "servers": {"echo": {"kind": "tfserving", "endpoint": "127.0.0.1:1"}},
+            "models": {f"m{number}": {} for number in range(models)},
+            "log": {"access": False},
+        }
+        return self.stack.gateway(name, settings, command=("-m", "loadtest.bench.echo"), workers=workers)
+
+    def to_echo(self, gateway: Gateway) -> Job:
+        return self.echoed.v2_binary(gateway.http, "/v2/models/m0/infer")
+
+    def compare(self, ours: Job, others: dict[str, Job], **more: Any) -> Outcome:
+        return compare(self.generator, ours, others, self.options, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    name: str
+    title: str
+    target: Target
+    run: Callable[[Bench], Outcome]
+
+
+def many(job: Job, connections: int = _MANY) -> Job:
+    """So many requests at a time; over gRPC on eight connections."""
+    if job.wire == "grpc":
+        return replace(job, connections=8, streams=connections // 8)
+    return replace(job, connections=connections)
+
+
+def torchserve(bench: Bench) -> Outcome:
+    return bench.compare(many(bench.gateway(bench.mlp, "pytorch")), {"TorchServe": many(bench.torchserve(bench.mlp))})
+
+
+def tensorflow(bench: Bench) -> Outcome:
+    direct = bench.mlp.predict(bench.servers.tensorflow, MODEL)
+    return bench.compare(many(bench.gateway(bench.mlp, "tensorflow")), {"TensorFlow server, gRPC": many(direct)})
+
+
+def tuned(bench: Bench) -> Outcome:
+    direct = many(bench.torchserve(bench.mlp, TUNED))
+    return bench.compare(many(bench.gateway(bench.mlp, "pytorch")), {"TorchServe, 32 / 1 ms": direct})
+
+
+def tuned_alone(bench: Bench) -> Outcome:
+    direct = bench.torchserve(bench.mlp, TUNED)
+    ours = bench.gateway(bench.mlp, "pytorch")
+    return bench.compare(ours, {"TorchServe, 32 / 1 ms": direct}, measure=p50, unit=" us")
+
+
+def torchserve_alone(bench: Bench) -> Outcome:
+    ours = bench.gateway(bench.mlp, "pytorch")
+    return bench.compare(ours, {"TorchServe": bench.torchserve(bench.mlp)}, measure=p50, unit=" us")
+
+
+def tensorflow_alone(bench: Bench) -> Outcome:
+    ours, direct = bench.gateway(bench.mlp, "tensorflow"), bench.mlp.predict(bench.servers.tensorflow, MODEL)
+    return bench.compare(ours, {"TensorFlow server, gRPC": direct}, measure=p50, unit=" us")
+
+
+def image(bench: Bench) -> Outcome:
+    ours = many(bench.gateway(bench.image, "pytorch", twins.NAME), 8)
+    direct = many(bench.torchserve(bench.image, twins.NAME), 8)
+    megabytes = bench.image.batches[0].nbytes / 1e6
+
+    def rate(result: Result) -> float:
+        return result.per_second * megabytes
+
+    return bench.compare(ours, {"TorchServe": direct}, measure=rate, unit=" MB/s")
+
+
+def front(bench: Bench) -> Outcome:
+    (port,) = free_ports(1)
+    bare = bench.stack.start("bare", [sys.executable, "-m", "loadtest.bench.bare", str(port)])
+    wait(lambda: port_answers("127.0.0.1", port), bare)
+    ours = many(bench.to_echo(bench.echo("front")))
+    return bench.compare(ours, {"bare uvicorn": many(bench.echoed.v2_binary(port, "/"))})
+
+
+def connections(bench: Bench) -> Outcome:
+    job = bench.gateway(bench.mlp, "pytorch")
+    return bench.compare(replace(job, connections=1024), {"64 connections": many(job)})
+
+
+def models(bench: Bench) -> Outcome:
+    ours = bench.to_echo(bench.echo("models-1000", models=1000))
+    return bench.compare(ours, {"10 models": bench.to_echo(bench.echo("models-10"))}, measure=p50, unit=" us")
+
+
+def workers(bench: Bench) -> Outcome:
+    """Where the machine has no core left for the generator, what it took of them is given back by calculation."""
+    cores = os.cpu_count() or 1
+
+    def available(result: Result, workers: int) -> float:
+        return min(workers, cores - result.cpu_seconds / result.seconds)
+
+    def ratio(two: Result, one: Result) -> float:
+        return 2 * (two.per_second / available(two, 2)) / (one.per_second / available(one, 1))
+
+    two, one = bench.echo("workers-2", workers=2), bench.echo("workers-1")
+    return bench.compare(many(bench.to_echo(two)), {"one worker": many(bench.to_echo(one))}, combine=ratio)
+
+
+def start(bench: Bench) -> Outcome:
+    """Before real servers that are up, until ``/readyz`` says yes."""
+    found = [bench.stack.gateway(f"start-{number}", bench.servers.settings) for number in range(_STARTS)]
+    for gateway in found:
+        gateway.child.terminate()
+    seconds = [gateway.ready_seconds for gateway in found]
+    return Outcome(seconds, f"{min(seconds):.2f} to {max(seconds):.2f} s", unit=" s")
+
+
+def memory_idle(bench: Bench) -> Outcome:
+    _ = bench.servers
+    return Outcome([bench.idle_mib], "resident", unit=" MiB")
+
+
+def memory_after(bench: Bench) -> Outcome:
+    _ = bench.servers
+    after = resident_mib(bench.servers.gateway)
+    return Outcome([after / bench.idle_mib], f"{after:.0f} MiB after the rows above, {bench.idle_mib:.0f} MiB before")
+
+
+def resident_mib(gateway: Gateway) -> float:
+    return float(psutil.Process(gateway.child.pid).memory_info().rss) / _MIB
+
+
+ROWS = (
+    Row("start", "process start to ready", Target(most=1.2), start),
+    Row("memory-idle", "resident memory, idle", Target(most=120 * 1e6 / _MIB), memory_idle),
+    Row("torchserve", "PyTorch, 64 connections, against TorchServe directly", Target(least=6), torchserve),
+    Row("tensorflow", "TensorFlow over REST, 64 connections, against gRPC directly", Target(least=2.5), tensorflow),
+    Row("tuned", "PyTorch, 64 connections, against TorchServe batching by itself", Target(least=0.8), tuned),
+    Row("tuned-p50", "the same, p50 at 1 connection", Target(most=0.7), tuned_alone),
+    Row("torchserve-p50", "p50 at 1 connection against TorchServe directly", Target(most=1.35), torchserve_alone),
+    Row(
+        "tensorflow-p50", "p50 at 1 connection against TensorFlow's server directly", Target(most=1.6), tensorflow_alone
+    ),
+    Row("image", "602 KB image, 8 connections, MB/s against TorchServe directly", Target(least=0.7), image),
+    Row("front", "front alone, against a bare uvicorn application", Target(least=0.6), front),
+    Row("connections", "1,024 connections against 64", Target(least=0.9), connections),
+    Row("models", "p50 with 1,000 models against 10", Target(most=1.05), models),
+    Row("workers", "two workers against one, generator aside", Target(least=1.6), workers),
+    Row("memory-after", "resident memory after the rows above, against idle", Target(most=1.3), memory_after),
+)
