@@ -130,6 +130,8 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
 
 
 def _refused(fake: FakeTorchServe, request: BaseHTTPRequestHandler) -> Answer | None:
+    if request.path == "/ping":
+        return 200, {"content-type": "application/json"}, b'{"status": "Healthy"}'
     if fake.key is None or request.headers["authorization"] == f"Bearer {fake.key}":
         return None
     return failure(
