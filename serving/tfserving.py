@@ -49,9 +49,8 @@ class TensorFlowServing:
             f"--tensorflow_inter_op_parallelism={self.threads}",
             # Otherwise answers come as lists of numbers, which cost far more than bytes on both sides.
             "--enable_serialization_as_tensor_content=true",
+            "--enable_profiler=false",  # on by default, and open to every caller of the port
         ]
-        if self.binary:
-            flags.append("--enable_profiler=false")  # on by default, and open to every caller of the port
         return Launch(
             name="tensorflow",
             command=(*program, *flags),

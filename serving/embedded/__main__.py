@@ -16,7 +16,8 @@ def main() -> int:
     try:
         flags = parse(sys.argv[1:])
     except FlagError as error:
-        print(f"{error}\n{usage()}", file=sys.stderr)
+        print(error, file=sys.stderr)
+        print(usage())
         return 255
     if flags.version:
         print(f"TensorFlow ModelServer: embedded\nTensorFlow Library: {version('tensorflow')}")

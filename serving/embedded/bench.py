@@ -103,10 +103,12 @@ def _model_call(folder: Path, weights: list[Any], seconds: float, rounds: int) -
     """Seconds of one call: numpy's, the prepared callable's."""
     import numpy as np
 
-    from serving.embedded.servable import Servable
+    from serving.embedded.loading import session_settings
+    from serving.embedded.session import Session
 
-    servable = Servable(folder / "m0" / "1", tags=["serve"], intra_op_threads=1, inter_op_threads=1)
-    signature = servable.signatures["serving_default"]
+    flags = Flags(tensorflow_intra_op_parallelism=1, tensorflow_inter_op_parallelism=1)
+    session = Session(folder / "m0" / "1", tags=["serve"], settings=session_settings(flags))
+    signature = session.signatures["serving_default"]
     feeds, fetches = [signature.inputs["x"].name], [signature.outputs["y"].name]
     x = np.ones((1, FEATURES), np.float32)
     w1, b1, w2, b2 = weights
@@ -118,11 +120,11 @@ def _model_call(folder: Path, weights: list[Any], seconds: float, rounds: int) -
         return b""
 
     def model_call(_: bytes) -> bytes:
-        servable.run(feeds, [x], fetches)
+        session.run(feeds, [x], fetches)
         return b""
 
     pairs = [(_p50(numpy_call, b"", seconds), _p50(model_call, b"", seconds)) for _ in range(rounds)]
-    servable.retire()
+    session.close()
     return _medians(pairs)
 
 

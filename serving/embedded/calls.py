@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -11,6 +15,7 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
+    input_pb2,
     model_management_pb2,
     model_pb2,
     predict_pb2,
@@ -20,50 +25,74 @@ from tensorflow_serving.apis import (
 from serving.embedded import config, examples
 from serving.embedded.errors import ServingError, invalid_argument
 from serving.embedded.lifecycle import Lifecycle, LoadFailed
+from serving.embedded.metrics import Metrics
+from serving.embedded.model import Runnable, SignatureDef
 from serving.embedded.predict import DEFAULT_SIGNATURE, predict
+from serving.embedded.tensors import Array
 
 SIGNATURE_FIELD = "signature_def"
 
 
 class Calls:
-    """Every method raises ServingError, and nothing else that it means to."""
+    """Every method raises ServingError, and nothing else that it means to.
 
-    def __init__(self, lifecycle: Lifecycle, *, as_content: bool) -> None:
+    A ``deadline``, on `time.monotonic`'s clock, bounds the run of the model.
+    """
+
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, *, as_content: bool) -> None:
         self.lifecycle = lifecycle
+        self._metrics = metrics
         self._as_content = as_content
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+    @contextmanager
+    def serving(self, name: str, api: str, deadline: float | None, **version: Any) -> Iterator[tuple[int, Runnable]]:
+        """The version's number and the version, for one call. Raises ServingError."""
+        with self.lifecycle.serving(name, **version) as (number, servable):
+            yield number, _Timed(servable, servable.signatures, self._metrics, name, api, deadline)
+
+    def predict(
+        self, request: predict_pb2.PredictRequest, deadline: float | None = None
+    ) -> predict_pb2.PredictResponse:
         answer = predict_pb2.PredictResponse()
-        with self.lifecycle.serving(**_servable(request)) as (number, servable):
+        with self.serving(api="Predict", deadline=deadline, **_servable(request)) as (number, servable):
             answer.model_spec.name = request.model_spec.name
             answer.model_spec.version.value = number
             predict(servable, request, answer, as_content=self._as_content)
         return answer
 
-    def classify(self, request: classification_pb2.ClassificationRequest) -> classification_pb2.ClassificationResponse:
+    def classify(
+        self, request: classification_pb2.ClassificationRequest, deadline: float | None = None
+    ) -> classification_pb2.ClassificationResponse:
         answer = classification_pb2.ClassificationResponse()
-        with self.lifecycle.serving(**_servable(request)) as (number, servable):
+        with self.serving(api="Classify", deadline=deadline, **_servable(request)) as (number, servable):
             result = examples.classify(servable, request.model_spec.signature_name, request.input)
             answer.result.CopyFrom(result)
             _fill(answer.model_spec, request.model_spec, number)
+        self._count_examples(request.model_spec.name, request.input)
         return answer
 
-    def regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
+    def regress(
+        self, request: regression_pb2.RegressionRequest, deadline: float | None = None
+    ) -> regression_pb2.RegressionResponse:
         answer = regression_pb2.RegressionResponse()
-        with self.lifecycle.serving(**_servable(request)) as (number, servable):
+        with self.serving(api="Regress", deadline=deadline, **_servable(request)) as (number, servable):
             result = examples.regress(servable, request.model_spec.signature_name, request.input)
             answer.result.CopyFrom(result)
             _fill(answer.model_spec, request.model_spec, number)
+        self._count_examples(request.model_spec.name, request.input)
         return answer
 
-    def multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> inference_pb2.MultiInferenceResponse:
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest, deadline: float | None = None
+    ) -> inference_pb2.MultiInferenceResponse:
         answer = inference_pb2.MultiInferenceResponse()
         if not request.tasks:
             raise invalid_argument("Inference request must have at least one task")
-        with self.lifecycle.serving(**_servable(request.tasks[0])) as (number, servable):
+        with self.serving(api="MultiInference", deadline=deadline, **_servable(request.tasks[0])) as (number, servable):
             answer.results.extend(examples.multi_inference(servable, request))
             for task, result in zip(request.tasks, answer.results, strict=True):
                 _fill(result.model_spec, task.model_spec, number)
+        self._count_examples(request.tasks[0].model_spec.name, request.input)
         return answer
 
     def metadata(
@@ -88,7 +117,9 @@ class Calls:
     def status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        spec = _spec(request)
+        if not request.HasField("model_spec"):
+            raise invalid_argument("Missing ModelSpec")
+        spec = request.model_spec  # a name that is empty is one that is not found, here alone
         # A label is ignored here (get_model_status_impl.cc looks at has_version only).
         number = spec.version.value if spec.HasField("version") else None
         answer = get_model_status_pb2.GetModelStatusResponse()
@@ -111,6 +142,29 @@ class Calls:
         except LoadFailed as error:
             raise ServingError(grpc.StatusCode.UNKNOWN, str(error)) from error
         return model_management_pb2.ReloadConfigResponse()
+
+    def _count_examples(self, name: str, source: input_pb2.Input) -> None:
+        self._metrics.examples(name, len(examples.listed(source)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A model as one call sees it."""
+
+    _inner: Runnable
+    signatures: Mapping[str, SignatureDef]
+    _metrics: Metrics
+    _name: str
+    _api: str
+    _deadline: float | None
+
+    def run(
+        self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str], *, deadline: float | None = None
+    ) -> list[Array]:
+        begun = time.perf_counter_ns()
+        results = self._inner.run(feeds, values, fetches, deadline=deadline or self._deadline)
+        self._metrics.ran(self._name, self._api, (time.perf_counter_ns() - begun) / 1000)
+        return results
 
 
 def version_wanted(spec: model_pb2.ModelSpec) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import grpc
 import numpy as np
+from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
 from serving.embedded.errors import ServingError, failed_precondition, invalid_argument
+from serving.embedded.model import Runnable, SignatureDef
 from serving.embedded.predict import DEFAULT_SIGNATURE
-from serving.embedded.servable import Servable, SignatureDef
 from serving.embedded.tensors import Array
 
 CLASSIFY = "tensorflow/serving/classify"
@@ -23,7 +24,7 @@ REGRESS = "tensorflow/serving/regress"
 _INPUT, _CLASSES, _SCORES, _VALUES = "inputs", "classes", "scores", "outputs"
 
 
-def classify(servable: Servable, name: str, source: input_pb2.Input) -> classification_pb2.ClassificationResult:
+def classify(servable: Runnable, name: str, source: input_pb2.Input) -> classification_pb2.ClassificationResult:
     """Raises ServingError."""
     signature = _signature(servable, name, "No signature was found with the name: {}")
     feed, fetches = _classify_tensors(signature)
@@ -31,7 +32,7 @@ def classify(servable: Servable, name: str, source: input_pb2.Input) -> classifi
     return _classes(signature, len(examples), _run(servable, feed, examples, fetches))
 
 
-def regress(servable: Servable, name: str, source: input_pb2.Input) -> regression_pb2.RegressionResult:
+def regress(servable: Runnable, name: str, source: input_pb2.Input) -> regression_pb2.RegressionResult:
     """Raises ServingError."""
     signature = _signature(servable, name, "No signature was found with the name: {}")
     feed, fetches = _regress_tensors(signature)
@@ -40,7 +41,7 @@ def regress(servable: Servable, name: str, source: input_pb2.Input) -> regressio
 
 
 def multi_inference(
-    servable: Servable, request: inference_pb2.MultiInferenceRequest
+    servable: Runnable, request: inference_pb2.MultiInferenceRequest
 ) -> list[inference_pb2.InferenceResult]:
     """Several classifications and regressions of the same examples, in one call of the model. Raises ServingError."""
     signatures: dict[str, SignatureDef] = {}
@@ -73,13 +74,18 @@ def serialized(source: input_pb2.Input) -> Array:
     Raises ServingError (INVALID_ARGUMENT) if there is no example.
     """
     context = b""
-    examples = source.example_list.examples
     if source.WhichOneof("kind") == "example_list_with_context":
         context = source.example_list_with_context.context.SerializeToString()
-        examples = source.example_list_with_context.examples
-    if not examples:
+    found = listed(source)
+    if not found:
         raise invalid_argument("Input is empty.")
-    return np.array([context + example.SerializeToString() for example in examples], np.object_)
+    return np.array([context + example.SerializeToString() for example in found], np.object_)
+
+
+def listed(source: input_pb2.Input) -> Sequence[example_pb2.Example]:
+    if source.WhichOneof("kind") == "example_list_with_context":
+        return source.example_list_with_context.examples
+    return source.example_list.examples
 
 
 Tensors = tuple[str, list[str]]
@@ -105,7 +111,7 @@ def _check_task(
         raise invalid_argument(f"Duplicate evaluation of signature: {name}")
 
 
-def _signature(servable: Servable, name: str, text: str) -> SignatureDef:
+def _signature(servable: Runnable, name: str, text: str) -> SignatureDef:
     name = name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
@@ -141,7 +147,7 @@ def _regress_tensors(signature: SignatureDef) -> Tensors:
     return signature.inputs[_INPUT].name, [signature.outputs[_VALUES].name]
 
 
-def _run(servable: Servable, feed: str, examples: Array, fetches: Sequence[str]) -> dict[str, Array]:
+def _run(servable: Runnable, feed: str, examples: Array, fetches: Sequence[str]) -> dict[str, Array]:
     return dict(zip(fetches, servable.run([feed], [examples], fetches), strict=True))
 
 

@@ -15,7 +15,11 @@ MAX_MESSAGE_BYTES = (1 << 31) - 1
 
 
 class CannotListen(Exception):
-    """A port is taken, or a credential cannot be used; the text says which."""
+    """A port is taken, or a credential cannot be used; the text says which. ``told`` is the real server's text."""
+
+    def __init__(self, message: str, told: str = "INVALID_ARGUMENT: Failed to BuildAndStart gRPC server") -> None:
+        super().__init__(message)
+        self.told = told
 
 
 def listen(flags: Flags, handlers: list[grpc.GenericRpcHandler]) -> tuple[grpc.Server, int]:
@@ -35,7 +39,7 @@ def listen(flags: Flags, handlers: list[grpc.GenericRpcHandler]) -> tuple[grpc.S
     if flags.port:
         port = _bind(server, f"{flags.grpc_host}:{flags.port}", flags.ssl_config_file, "--port")
     if flags.grpc_socket_path:
-        _bind(server, f"unix:{flags.grpc_socket_path}", "", "--grpc_socket_path")
+        _bind(server, f"unix:{flags.grpc_socket_path}", flags.ssl_config_file, "--grpc_socket_path")
     server.start()
     return server, port
 

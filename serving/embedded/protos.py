@@ -1,7 +1,7 @@
-"""Messages of TensorFlow Serving's configuration files that its Python package does not carry.
+"""Messages that TensorFlow Serving's Python package does not carry.
 
 Fields and numbers: config/ssl_config.proto, config/monitoring_config.proto,
-servables/tensorflow/session_bundle_config.proto.
+servables/tensorflow/session_bundle_config.proto; tsl/profiler/protobuf/profiler_service.proto, profiler_options.proto.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wr
 from google.protobuf.message import Message
 
 _PACKAGE = "tensorflow.serving"
-_BOOL, _STRING, _MESSAGE = 8, 9, 11
+_BOOL, _STRING, _MESSAGE, _UINT32, _UINT64 = 8, 9, 11, 13, 4
 _INT64 = ".google.protobuf.Int64Value"
 _OPTIONAL, _REPEATED = 1, 3
 #: name -> (number, type or message type, repeated)
@@ -36,6 +36,22 @@ _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
         "enable_large_batch_splitting": (8, ".google.protobuf.BoolValue", False),
         "max_execution_batch_size": (9, _INT64, False),
     },
+    # Of package tensorflow there; on the wire a package's name is not seen.
+    "ProfileOptions": {
+        "host_tracer_level": (2, _UINT32, False),
+        "device_tracer_level": (3, _UINT32, False),
+        "python_tracer_level": (4, _UINT32, False),
+        "duration_ms": (9, _UINT64, False),
+    },
+    "ProfileRequest": {
+        "opts": (4, f".{_PACKAGE}.ProfileOptions", False),
+        "repository_root": (5, _STRING, False),
+        "session_id": (6, _STRING, False),
+        "host_name": (7, _STRING, False),
+    },
+    "ProfileResponse": {"empty_trace": (7, _BOOL, False)},
+    "TerminateRequest": {"session_id": (1, _STRING, False)},
+    "TerminateResponse": {},
 }
 
 

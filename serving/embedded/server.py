@@ -8,24 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from serving.embedded import config
-from serving.embedded.batching import Batcher, Parameters
 from serving.embedded.calls import Calls
 from serving.embedded.errors import ServingError
 from serving.embedded.flags import Flags
+from serving.embedded.health import Health
 from serving.embedded.lifecycle import Lifecycle, LoadFailed
 from serving.embedded.listen import CannotListen, listen
+from serving.embedded.loading import Loader
 from serving.embedded.metrics import Metrics
+from serving.embedded.profiler import Profiler
 from serving.embedded.reload import poll_config
-from serving.embedded.servable import Servable
-from serving.embedded.services import handlers, health
-from serving.embedded.warmup import warm_up
+from serving.embedded.services import handlers
 
 if TYPE_CHECKING:
     from serving.embedded.rest.http import HttpServer, Page
@@ -46,15 +45,15 @@ def serve(flags: Flags) -> int:
         )
     try:
         models = config.load(flags)
-        batching = config.batching(flags)
+        metrics = Metrics()
+        load = Loader(flags, metrics)
         for library in filter(None, flags.custom_op_libraries.split(",")):
             tf.load_op_library(library)
     except config.ConfigError as error:
-        print(error, file=sys.stderr, flush=True)
-        return _fail("INVALID_ARGUMENT: the model configuration cannot be used")
+        return _misconfigured(error)
     except tf.errors.OpError as error:
         return _fail(f"NOT_FOUND: --custom_op_libraries: {error.message}")
-    lifecycle = _lifecycle(flags, batching)
+    lifecycle = _lifecycle(flags, load)
     failures: list[str] = []
     loading = threading.Thread(target=_load, args=(lambda: lifecycle.configure(models), failures), daemon=True)
     loading.start()
@@ -65,20 +64,21 @@ def serve(flags: Flags) -> int:
     if stop.is_set():
         return _exit(0)
     try:
-        return _run(flags, lifecycle, stop)
+        return _run(flags, lifecycle, metrics, stop)
     except CannotListen as error:
-        return _fail(str(error))
-    except config.ConfigError as error:
         print(error, file=sys.stderr, flush=True)
-        return _fail("INVALID_ARGUMENT: the configuration cannot be used")
+        return _fail(error.told)
+    except config.ConfigError as error:
+        return _misconfigured(error)
 
 
-def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
-    calls = Calls(lifecycle, as_content=flags.enable_serialization_as_tensor_content)
-    metrics = Metrics()
-    services = handlers(calls, metrics)
+def _run(flags: Flags, lifecycle: Lifecycle, metrics: Metrics, stop: threading.Event) -> int:
+    calls = Calls(lifecycle, metrics, as_content=flags.enable_serialization_as_tensor_content)
+    services, health = handlers(calls, metrics), Health()
     if flags.enable_grpc_healthcheck_service:
-        services.append(health())
+        services.append(health.handler())
+    if flags.enable_profiler:
+        services.append(Profiler().handler())
     server, port = listen(flags, services)
     web = _start_rest(flags, calls, metrics)
     if flags.file_system_poll_wait_seconds > 0:  # 0 polls once, below 0 never; both are done by now
@@ -88,6 +88,7 @@ def _run(flags: Flags, lifecycle: Lifecycle, stop: threading.Event) -> int:
     print(f"Running gRPC ModelServer at {flags.grpc_host}:{port} ...", flush=True)
     while not stop.wait(0.5):
         pass  # a signal that another thread took in does not wake this one
+    health.stop()
     ended, limit = server.stop(GRACE_SECONDS), time.monotonic() + GRACE_SECONDS
     if web:
         web.stop(GRACE_SECONDS)
@@ -115,7 +116,7 @@ def _start_rest(flags: Flags, calls: Calls, metrics: Metrics) -> HttpServer | No
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}; give another --rest_api_port") from error
     app = App(
-        Routes(calls, metrics),
+        Routes(calls, metrics, timeout_seconds=flags.rest_api_timeout_in_ms / 1000),
         threads=max(flags.rest_api_num_threads, 1),
         timeout_seconds=flags.rest_api_timeout_in_ms / 1000,
         cors=flags.rest_api_enable_cors_support,
@@ -131,25 +132,7 @@ def _metrics_page(flags: Flags, metrics: Metrics) -> dict[str, Page]:
     return {path: lambda: (metrics.text().encode(), "text/plain")} if path else {}
 
 
-def _lifecycle(flags: Flags, batching: Parameters | None) -> Lifecycle:
-    def load(name: str, number: int, path: Path) -> Servable:
-        servable = build(path)
-        try:
-            if flags.enable_model_warmup:
-                warm_up(servable, path)
-        except ServingError:
-            servable.retire()
-            raise
-        return servable
-
-    both = flags.tensorflow_session_parallelism
-    build = partial(
-        Servable,
-        tags=flags.saved_model_tags.split(","),
-        intra_op_threads=flags.tensorflow_intra_op_parallelism or both,
-        inter_op_threads=flags.tensorflow_inter_op_parallelism or both,
-        batched=(lambda run: Batcher(run, batching).run) if batching else None,
-    )
+def _lifecycle(flags: Flags, load: Loader) -> Lifecycle:
     return Lifecycle(
         load=load,
         max_retries=flags.max_num_load_retries,
@@ -167,6 +150,12 @@ def _load(configure: Callable[[], None], failures: list[str]) -> None:
         failures.append(f"UNKNOWN: {error}")
     except ServingError as error:
         failures.append(f"{error.code.name}: {error.message}")
+
+
+def _misconfigured(error: config.ConfigError) -> int:
+    if error.detail:
+        print(error.detail, file=sys.stderr, flush=True)
+    return _fail(f"{error.code}: {error}")
 
 
 def _fail(message: str) -> int:

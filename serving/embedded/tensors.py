@@ -74,7 +74,11 @@ def encode(array: Array, number: int, into: tensor_pb2.TensorProto, *, as_conten
         into.tensor_shape.dim.add(size=size)
     flat = array.reshape(-1)
     if number == types_pb2.DT_STRING:
-        into.string_val.extend(item if isinstance(item, bytes) else item.encode() for item in flat.tolist())
+        items = [item if isinstance(item, bytes) else item.encode() for item in flat.tolist()]
+        if as_content:
+            into.tensor_content = b"".join([*map(_varint, map(len, items)), *items])
+        else:
+            into.string_val.extend(items)
     elif as_content:
         into.tensor_content = flat.tobytes()
     elif number in _HALVES:
@@ -123,6 +127,14 @@ _WIRE = {
     "uint64_val": np.uint64,
     "bool_val": np.bool_,
 }
+
+
+def _varint(number: int) -> bytes:
+    low = bytearray()
+    while number > 0x7F:
+        low.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*low, number])
 
 
 def _strings(alias: str, content: bytes, count: int) -> Array:

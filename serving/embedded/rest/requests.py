@@ -9,8 +9,8 @@ from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow_serving.apis import input_pb2
 
 from serving.embedded.errors import ServingError, invalid_argument
+from serving.embedded.model import SignatureDef
 from serving.embedded.rest import parsing, reading
-from serving.embedded.servable import SignatureDef
 from serving.embedded.tensors import Array
 
 _FIRST_INT64, _LAST_INT64, _LAST_UINT64 = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -63,9 +64,12 @@ def failure(code: grpc.StatusCode, message: str) -> Answer:
 
 
 class Routes:
-    def __init__(self, calls: Calls, metrics: Metrics) -> None:
+    """``timeout_seconds`` bounds the run of a model, as it bounds the whole of a request over HTTP."""
+
+    def __init__(self, calls: Calls, metrics: Metrics, *, timeout_seconds: float) -> None:
         self._calls = calls
         self._metrics = metrics
+        self._timeout_seconds = timeout_seconds
 
     def answer(self, method: str, target: str, body: bytes) -> Answer:
         """``target`` is the path with the query string: the real server matches both together."""
@@ -98,7 +102,7 @@ class Routes:
 
     def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> str:
         value, name = requests.document(body)
-        with self._calls.lifecycle.serving(spec.name, **version_wanted(spec)) as (_, servable):
+        with self._calls.serving(spec.name, "Predict", self._deadline(), **version_wanted(spec)) as (_, servable):
             signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
             if signature is None:
                 raise invalid_argument(
@@ -114,12 +118,15 @@ class Routes:
     def _classify(self, spec: model_pb2.ModelSpec, body: bytes) -> str:
         value, spec.signature_name = requests.document(body)
         request = classification_pb2.ClassificationRequest(model_spec=spec, input=requests.examples(value))
-        return writing.classifications(self._calls.classify(request).result)
+        return writing.classifications(self._calls.classify(request, self._deadline()).result)
 
     def _regress(self, spec: model_pb2.ModelSpec, body: bytes) -> str:
         value, spec.signature_name = requests.document(body)
         request = regression_pb2.RegressionRequest(model_spec=spec, input=requests.examples(value))
-        return writing.regressions(self._calls.regress(request).result)
+        return writing.regressions(self._calls.regress(request, self._deadline()).result)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout_seconds
 
     def _status(self, spec: model_pb2.ModelSpec) -> Answer:
         if not spec.name:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.serving.embedded import savedmodels
@@ -20,11 +21,11 @@ def command(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, and an empty folder's name, `none`."""
+    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, `slow`."""
     folder = tmp_path_factory.mktemp("store")
     savedmodels.save(folder / "half" / "1", savedmodels.half_plus(2))
     savedmodels.save(folder / "half" / "2", savedmodels.half_plus(3))
-    for build in (savedmodels.sums, savedmodels.text, savedmodels.types):
+    for build in (savedmodels.sums, savedmodels.text, savedmodels.types, savedmodels.slow):
         savedmodels.save(folder / build.__name__ / "1", build)
     return folder
 
@@ -33,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(store: Path, command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that only ask."""
     folder = tmp_path_factory.mktemp("server")
-    models = {name: store / name for name in ("half", "sums", "text", "types")}
+    models = {name: store / name for name in ("half", "sums", "text", "types", "slow")}
     labels = 'version_labels { key: "stable" value: 1 } version_labels { key: "lost" value: 9 }'
     text = config_text(models).replace('/half" ', f'/half" {labels} ')
     (folder / "models.config").write_text(text)
@@ -46,3 +47,9 @@ def server(store: Path, command: str, tmp_path_factory: pytest.TempPathFactory) 
         yield running.ready()
     finally:
         running.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.rest_port}", timeout=20) as made:
+        yield made

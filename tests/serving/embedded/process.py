@@ -48,7 +48,7 @@ class Server:
     def stderr(self) -> str:
         return self._stderr.read_text()
 
-    def ready(self, seconds: float = 60) -> Server:
+    def ready(self, seconds: float = 120) -> Server:
         for port in (self.port, self.rest_port):
             self._answers(port, time.monotonic() + seconds)
         return self

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tensorflow as tf
 
 v1 = tf.compat.v1
+#: Inputs, outputs, the method's name.
 Signature = tuple[Mapping[str, tf.Tensor], Mapping[str, tf.Tensor], str]
+#: What inputs are if they are not sent, by the signature's name; the builder has no argument for it.
+DEFAULTS = {"defaulted": {"b": [[7, 7]]}}
 PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 #: Types that every server must take in and give back, as the signatures of `types` are named.
 TYPES = ("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64")
@@ -27,6 +31,9 @@ def save(folder: Path, build: Callable[[], Mapping[str, Signature]]) -> Path:
             )
             for name, (inputs, outputs, method) in build().items()
         }
+        for name, values in DEFAULTS.items():
+            for key, value in values.items() if name in signatures else ():
+                signatures[name].defaults[key].CopyFrom(tf.make_tensor_proto(value, signatures[name].inputs[key].dtype))
         session.run(v1.global_variables_initializer())
         builder = v1.saved_model.Builder(str(beside))
         builder.add_meta_graph_and_variables(session, ["serve"], signatures, strip_default_attrs=True)
@@ -64,6 +71,7 @@ def sums() -> Mapping[str, Signature]:
     outputs = {"sum": a + tf.cast(b, tf.float32), "difference": tf.cast(a, tf.int64) - b}
     return {
         "serving_default": ({"a": a, "b": b}, outputs, PREDICT),
+        "defaulted": ({"a": a, "b": b}, {"sum": outputs["sum"]}, PREDICT),
         "total": ({"a": a, "b": b}, {"total": tf.reduce_sum(a)}, PREDICT),
         "uneven": ({"a": a, "b": b}, {"a": tf.identity(a), "first": a[:1]}, PREDICT),
     }
@@ -87,3 +95,18 @@ def types() -> Mapping[str, Signature]:
         signatures[name] = ({"x": tensor}, {"y": tf.identity(tensor)}, PREDICT)
     z = v1.placeholder(tf.float32, name="z")
     return {**signatures, "reciprocal": ({"z": z}, {"r": 1 / z}, PREDICT)}
+
+
+def slow() -> Mapping[str, Signature]:
+    """As many products of matrices as asked for, one after the other."""
+    n = v1.placeholder(tf.int32, [], name="n")
+    ones = tf.ones([128, 128])
+    _, product = tf.while_loop(lambda i, a: i < n, lambda i, a: (i + 1, a @ ones / 128), [0, ones])
+    return {"serving_default": ({"n": n}, {"mean": tf.reduce_mean(product)}, PREDICT)}
+
+
+def lite(folder: Path) -> bytes:
+    """Of a SavedModel. The converter warns of what it will not be any more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()

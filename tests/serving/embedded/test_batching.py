@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,14 +19,18 @@ from serving.embedded.tensors import Array
 
 
 class Doubling:
-    """Twice its first input; remembers how many rows each run had."""
+    """Twice its first input; remembers how many rows each run had, and its deadline."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.deadlines: list[float | None] = []
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str]) -> list[Array]:
+    def __call__(
+        self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str], *, deadline: float | None = None
+    ) -> list[Array]:
+        self.deadlines.append(deadline)
         self.sizes.append(len(values[0]))
         self.go.wait(10)
         return [values[0] * 2 for _ in fetches]
@@ -92,7 +97,9 @@ def test_inputs_of_other_lengths_are_refused() -> None:
 
 
 def test_an_error_reaches_every_call_of_the_batch() -> None:
-    def shrink(feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str]) -> list[Array]:
+    def shrink(
+        feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str], *, deadline: float | None = None
+    ) -> list[Array]:
         return [values[0][:1]]
 
     batcher = Batcher(shrink, Parameters(max_batch_size=2, batch_timeout_micros=5_000_000))
@@ -101,6 +108,35 @@ def test_an_error_reaches_every_call_of_the_batch() -> None:
         for call in calls:
             with pytest.raises(ServingError, match="Batched output tensor's 0th dimension"):
                 call.result(10)
+
+
+def test_a_batch_has_the_latest_of_its_calls_deadlines_or_none() -> None:
+    """And a call without one makes the whole batch endless, as in TfLiteSession and BatchingSession."""
+    model = Doubling()
+    batcher = Batcher(model, Parameters(max_batch_size=2, batch_timeout_micros=5_000_000))
+    soon, late = time.monotonic() + 50, time.monotonic() + 90
+    for pair in ((soon, late), (soon, None)):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda deadline: batcher.run(["x"], rows(1), ["y"], deadline=deadline), pair))
+    assert model.deadlines == [late, None]
+
+
+def test_a_call_whose_time_passes_in_the_queue_is_not_run() -> None:
+    model = Doubling()
+    with pytest.raises(ServingError, match="timeout exceeded while waiting in batching queue") as caught:
+        Batcher(model, Parameters()).run(["x"], rows(1), ["y"], deadline=time.monotonic() - 1)
+    assert (caught.value.code.name, model.sizes) == ("RESOURCE_EXHAUSTED", [])
+
+
+def test_batches_and_their_queue_are_reported() -> None:
+    told: list[tuple[str, int]] = []
+    batcher = Batcher(
+        Doubling(),
+        Parameters(thread_pool_name="pool"),
+        report=lambda pool, waited: told.append((pool, len(waited))),
+    )
+    ask(batcher, 1)
+    assert told == [("pool", 1)]
 
 
 def test_the_parameters_file_is_the_real_servers(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import wrappers_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -91,6 +90,14 @@ def test_shapes_are_not_checked_against_the_signature(server: Server) -> None:
     assert list(answer.outputs["y"].float_val) == [3.5, 4.0]
 
 
+def test_an_input_with_a_default_may_be_left_out(server: Server) -> None:
+    """SignatureDef.defaults; what is sent counts before it."""
+    model = spec("sums", signature_name="defaulted")
+    for inputs, total in (({"a": AB["a"]}, [8, 9]), ({**AB}, [4, 6])):
+        answer = server.prediction.Predict(request(model, inputs), TIMEOUT)
+        assert list(answer.outputs["sum"].float_val) == total
+
+
 def test_output_filter_chooses(server: Server) -> None:
     answer = server.prediction.Predict(request(spec("sums"), AB, ("difference",)), TIMEOUT)
     assert {name: list(tensor.int64_val) for name, tensor in answer.outputs.items()} == {"difference": [-2, -2]}
@@ -145,7 +152,23 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
         "INVALID_ARGUMENT",
         "input size does not match signature: 2!=1 len({x,z}) != len({x}). Sent extra: {z}. Missing but required: {}.",
     ),
-    "wrong input": (lambda: request(spec(), {"z": 1}), "INVALID_ARGUMENT", "input tensor alias not found in signature"),
+    "wrong input": (
+        lambda: request(spec(), {"z": 1}),
+        "INVALID_ARGUMENT",
+        "Signature input alias: x(feed name: x:0) not found in request and no default value provided. "
+        "Inputs expected to be in the request {z}, or default input alias set: ",
+    ),
+    "surplus beside a default": (
+        lambda: request(spec("sums", signature_name="defaulted"), {"a": AB["a"], "z": 1}),
+        "INVALID_ARGUMENT",
+        "Inputs contains invalid name. Used request inputs: a, request input: a,z",
+    ),
+    "missing without default": (
+        lambda: request(spec("sums", signature_name="defaulted"), {"b": AB["b"]}),
+        "INVALID_ARGUMENT",
+        "Signature input alias: a(feed name: a:0) not found in request and no default value provided. "
+        "Inputs expected to be in the request {b}, or default input alias set: b",
+    ),
     "unknown output": (
         lambda: request(spec(), X, ("z",)),
         "INVALID_ARGUMENT",
@@ -243,6 +266,7 @@ def test_status_has_the_newest_version_first_and_ignores_labels(server: Server) 
     ("model", "text"),
     [
         (spec("nope"), "Could not find any versions of model nope"),
+        (spec(""), "Could not find any versions of model "),
         (spec(version=9), "Could not find version 9 of model half"),
     ],
 )
@@ -331,18 +355,6 @@ def test_regress_refuses(server: Server, name: str, source: input_pb2.Input, cod
     with pytest.raises(grpc.RpcError) as caught:
         server.prediction.Regress(asked, TIMEOUT)
     assert (caught.value.code().name, text in caught.value.details()) == (code, True)
-
-
-def test_health_knows_the_services_by_their_short_names(server: Server) -> None:
-    check = server.channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=lambda name: wrappers_pb2.StringValue(value=name).SerializeToString(),
-        response_deserializer=wrappers_pb2.Int32Value.FromString,
-    )
-    assert [check(name).value for name in ("", "ModelService", "PredictionService")] == [1, 1, 1]
-    with pytest.raises(grpc.RpcError) as caught:
-        check("tensorflow.serving.ModelService")
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_an_unknown_method_is_unimplemented(server: Server) -> None:

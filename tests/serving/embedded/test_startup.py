@@ -35,6 +35,7 @@ class Started:
                 "label", config_text({"m": model}, 'version_labels { key: "l" value: 1 }'), once
             ),
             "bad value": self._start("value", one, "--file_system_poll_wait_seconds=soon"),
+            "no such library": self._start("library", one, "--custom_op_libraries=/no/such.so"),
             "late": self._start("late", f"--model_base_path={self.late}"),
         }
 
@@ -68,17 +69,31 @@ def test_a_signal_ends_it_with_0(started: Started, name: str, number: int) -> No
 
 def test_an_unknown_flag_prints_the_usage_and_the_server_starts(started: Started) -> None:
     server = started.servers["interrupted"]
-    assert "unknown argument: --no_such_flag=1\nusage: " in server.stderr
+    assert "unknown argument: --no_such_flag=1\nusage: " in server.stdout
     assert "Running gRPC ModelServer at 127.0.0.1:" in server.stdout
 
 
 @pytest.mark.parametrize(
     ("name", "stdout", "stderr"),
     [
-        ("port taken", "Failed to start server. Error: cannot listen on 127.0.0.1:", ""),
-        ("bad config", "Failed to start server. Error: ", "Error parsing text-format tensorflow.serving.ModelServer"),
-        ("no config", "", "Both server_options.model_base_path and server_options.model_config_file are empty!"),
-        ("no such config", "Failed to start server. Error: ", "No such file or directory"),
+        (
+            "port taken",
+            "Failed to start server. Error: INVALID_ARGUMENT: Failed to BuildAndStart gRPC server",
+            "cannot listen on 127.0.0.1:",
+        ),
+        (
+            "bad config",
+            "Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '",
+            "Error parsing text-format tensorflow.serving.ModelServerConfig: ",
+        ),
+        (
+            "no config",
+            "Failed to start server. Error: INVALID_ARGUMENT: Both server_options.model_base_path and "
+            "server_options.model_config_file are empty!",
+            "",
+        ),
+        ("no such config", "Failed to start server. Error: NOT_FOUND: ", ""),
+        ("no such library", "Failed to start server. Error: NOT_FOUND: --custom_op_libraries: ", ""),
         (
             "broken model",
             "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: "
@@ -91,7 +106,7 @@ def test_an_unknown_flag_prints_the_usage_and_the_server_starts(started: Started
             "which is not currently available for inference",
             "",
         ),
-        ("bad value", "", "Couldn't interpret value soon for flag file_system_poll_wait_seconds."),
+        ("bad value", "usage: ", "Couldn't interpret value soon for flag file_system_poll_wait_seconds."),
     ],
 )
 def test_what_keeps_it_from_starting_is_told_and_ends_with_255(

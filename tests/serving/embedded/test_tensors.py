@@ -46,8 +46,12 @@ def test_strings_survive_both_forms() -> None:
     array = np.array([b"", b"\xff\x00", "ä".encode()], np.object_)
     message = tensor_pb2.TensorProto()
     encode(array, types_pb2.DT_STRING, message, as_content=True)
-    assert message.string_val  # the content form of strings is for reading only
+    assert message.tensor_content == b"\x00\x02\x02\xff\x00" + "ä".encode()  # all lengths, then all bytes
     assert decode("x", message).tolist() == array.tolist()
+    long = np.array([b"x" * 300], np.object_)
+    encode(long, types_pb2.DT_STRING, message := tensor_pb2.TensorProto(), as_content=True)
+    assert decode("x", message).tolist() == long.tolist()
+    assert tf.io.parse_tensor(message.SerializeToString(), tf.string).numpy().tolist() == long.tolist()
     packed = proto(types_pb2.DT_STRING, [2], tensor_content=b"\x01\x02abc")
     assert decode("x", packed).tolist() == [b"a", b"bc"]
 

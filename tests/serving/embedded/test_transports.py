@@ -15,6 +15,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.serving.embedded import savedmodels
 from tests.serving.embedded.process import Server
 
+NAMED = [("grpc.ssl_target_name_override", "localhost")]
+
 
 def request(number: float) -> predict_pb2.PredictRequest:
     made = predict_pb2.PredictRequest(inputs={"x": tf.make_tensor_proto(np.float32([[number]]))})
@@ -23,7 +25,7 @@ def request(number: float) -> predict_pb2.PredictRequest:
 
 
 def test_one_server_with_all_of_them(tmp_path: Path, command: str) -> None:
-    """Each caller gets its own rows, over TLS; the socket is open without."""
+    """Each caller gets its own rows, over TLS, on the socket too (server.cc § BuildAndStart)."""
     model = savedmodels.save(tmp_path / "m" / "1", savedmodels.half_plus(2)).parent
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     command_line = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
@@ -44,7 +46,7 @@ def test_one_server_with_all_of_them(tmp_path: Path, command: str) -> None:
         credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
         with (
             grpc.secure_channel(f"localhost:{server.port}", credentials) as secure,
-            grpc.insecure_channel(f"unix:{socket}") as local,
+            grpc.secure_channel(f"unix:{socket}", credentials, NAMED) as local,
             ThreadPoolExecutor(8) as pool,
         ):
             for channel in (secure, local):

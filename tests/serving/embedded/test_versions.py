@@ -12,7 +12,9 @@ from serving.embedded.versions import All, Latest, ModelConfig, Specific
 
 
 def one(inside: str) -> ModelConfig:
-    (model,) = parse(f'model_config_list {{ config {{ name: "m" base_path: "/m" {inside} }} }}')
+    (model,) = parse(
+        f'model_config_list {{ config {{ name: "m" base_path: "/m" model_platform: "tensorflow" {inside} }} }}'
+    )
     return model
 
 
@@ -40,11 +42,31 @@ def test_labels_are_read() -> None:
     [
         ("model_config_list {", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
         ("nonsense: 1", "Error parsing text-format tensorflow.serving.ModelServerConfig"),
-        ('model_config_list { config { base_path: "/m" } }', "no name or no base_path"),
-        ('model_config_list { config { name: "m" } }', "no name or no base_path"),
-        ('model_config_list { config { name: "m" base_path: "/m" model_platform: "x" } }', "not tensorflow"),
+        ('model_config_list { config { base_path: "/m" } }', "no name"),
         (
-            'model_config_list { config { name: "m" base_path: "/a" } config { name: "m" base_path: "/b" } }',
+            'model_config_list { config { name: "m" } }',
+            r"Expected model m to have an absolute path or URI; got base_path\(\)=$",
+        ),
+        (
+            'model_config_list { config { name: "m" base_path: "a/m" model_platform: "tensorflow" } }',
+            r"Expected model m to have an absolute path or URI; got base_path\(\)=a/m$",
+        ),
+        ('model_config_list { config { name: "m" base_path: "gs://b/m" } }', "reads folders of this machine alone"),
+        (
+            'model_config_list { config { name: "m" base_path: "/m" } }',
+            r"setting neither ModelServerConfig::model_type \(deprecated\) nor ModelServerConfig::model_platform",
+        ),
+        (
+            'model_config_list { config { name: "m" base_path: "/m" model_type: TENSORFLOW model_platform: "x" } }',
+            r"Illegal setting both ModelServerConfig::model_type \(deprecated\) and ModelServerConfig::model_platform",
+        ),
+        (
+            'model_config_list { config { name: "m" base_path: "/m" model_platform: "x" } }',
+            "Model m requests unsupported platform x",
+        ),
+        (
+            'model_config_list { config { name: "m" base_path: "/a" model_platform: "tensorflow" } '
+            'config { name: "m" base_path: "/b" model_platform: "tensorflow" } }',
             "Illegal to list model m multiple times in config list",
         ),
         ("custom_model_config { }", "use model_config_list"),
@@ -55,6 +77,11 @@ def test_a_bad_configuration_is_one_clear_line(text: str, error: str) -> None:
         parse(text)
 
 
+def test_the_deprecated_model_type_is_a_platform() -> None:
+    text = 'model_config_list { config { name: "m" base_path: "/m" model_type: TENSORFLOW } }'
+    assert parse(text) == [ModelConfig("m", Path("/m"))]
+
+
 def test_one_model_comes_from_flags_alone() -> None:
     assert load(Flags(model_name="m", model_base_path="/m")) == [ModelConfig("m", Path("/m"))]
 
@@ -62,6 +89,11 @@ def test_one_model_comes_from_flags_alone() -> None:
 def test_without_any_model_the_text_names_both_flags() -> None:
     with pytest.raises(ConfigError, match="Both server_options"):
         load(Flags())
+
+
+def test_a_relative_base_path_is_refused_in_flags_too() -> None:
+    with pytest.raises(ConfigError, match=r"^Expected model m to have an absolute path or URI; got base_path\(\)=a$"):
+        load(Flags(model_name="m", model_base_path="a"))
 
 
 @pytest.mark.parametrize(
