@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 KSERVE := .venv-kserve
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare test-full bench-embedded kserve test check format protos lock clean
+.PHONY: help up train compare test-full bench-embedded bench bench-peers kserve test check format protos lock clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,20 @@ bench-embedded: $(READY) ## The embedded TensorFlow server against its floors, i
 bench: $(READY) ## The gateway against the servers called directly, in turns, with targets
 	@$(BIN)/python -m models train mlp
 	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+# Each peer with its pins in an environment of its own: they do not go together.
+PEERS := $(foreach peer,mlserver kserve bentoml,.duet/peers/$(peer)/.ready)
+
+.duet/peers/%/.ready: loadtest/bench/peers/%.txt
+	@echo "Installing $* for the benchmark (once, a minute) ..."
+	@mkdir -p .duet/peers
+	@$(PYTHON) -m venv --clear .duet/peers/$*
+	@.duet/peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-peers: $(READY) $(PEERS) ## The gateway against MLServer, KServe and BentoML with the same model
+	@$(BIN)/python -m models train mlp
+	@$(BIN)/python -m loadtest.bench --peers $(ARGS)
 
 compare: $(READY) ## Short load comparison of the two frameworks through the gateway
 	@$(BIN)/python -m loadtest compare $(ARGS)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with one request in flight on a connection, for answers that say their length, as all servers' here do."""
+"""HTTP/1.1 with one request in flight on a connection."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from loadtest.bench.jobs import Job
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ ]*([0-9]+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ ]*chunked", re.IGNORECASE)
 
 
 class Sender(Protocol):
@@ -59,13 +60,21 @@ class Connection(asyncio.Protocol):
             if head < 4:
                 return
             length = _LENGTH.search(buffer, 0, head)
-            if buffer[9:12] != b"200" or length is None:
+            if buffer[9:12] != b"200" or (length is None and _CHUNKED.search(buffer, 0, head) is None):
                 self._fail(buffer[:400].decode("latin-1"))
+                return
+            if length is None:
+                body = joined(buffer, head)
+                if body is not None:
+                    self._done(body)
                 return
             self._start, self._end = head, head + int(length[1])
         if len(buffer) >= self._end:
-            body, self._buffer, self._end = buffer[self._start : self._end], b"", 0
-            self._on_answer(self, self._number, body)
+            self._done(buffer[self._start : self._end])
+
+    def _done(self, body: bytes) -> None:
+        self._buffer, self._end = b"", 0
+        self._on_answer(self, self._number, body)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._closing:
@@ -78,3 +87,20 @@ class Connection(asyncio.Protocol):
     def _fail(self, text: str) -> None:
         self.close()
         self._on_failure(text)
+
+
+def joined(buffer: bytes, start: int) -> bytes | None:
+    """The chunks from ``start`` on (RFC 9112, section 7.1), None while the last one is not there.
+
+    >>> joined(b"3\\r\\nabc\\r\\n1\\r\\nd\\r\\n0\\r\\n\\r\\n", 0)
+    b'abcd'
+    """
+    pieces = []
+    while (line := buffer.find(b"\r\n", start)) >= 0:
+        size = int(buffer[start:line].partition(b";")[0], 16)
+        start = line + 2
+        if not size:
+            return b"".join(pieces) if buffer.startswith(b"\r\n", start) else None
+        pieces.append(buffer[start : start + size])
+        start += size + 2
+    return None

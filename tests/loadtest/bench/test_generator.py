@@ -14,6 +14,7 @@ import pytest
 
 from gateway.protos import v2_pb2
 from loadtest.bench.generator import Generator
+from loadtest.bench.http1 import joined
 from loadtest.bench.jobs import Job
 from loadtest.bench.payloads import Payload
 
@@ -119,3 +120,9 @@ def test_a_server_that_is_not_there_is_a_fault(generator: Generator) -> None:
     result = generator.run(short(RIGHT.v2_binary(1, "/")))
     assert result.errors == 1
     assert "1" in result.fault
+
+
+def test_chunks_are_joined_and_not_before_the_last_one_is_there() -> None:
+    whole = b"3\r\nabc\r\n5;name=value\r\n0\r\n\r\n\r\n0\r\n\r\n"
+    assert joined(whole, 0) == b"abc0\r\n\r\n"
+    assert all(joined(whole[:end], 0) is None for end in range(len(whole)))
