@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 
 from gateway import __version__
 from gateway.metrics import Metrics
+
+#: Swagger UI, served from here: an operator's browser may reach nothing but this port.
+_SWAGGER = Path(__file__).parent / "swagger"
 
 
 def build(*, metrics: Metrics, ready: Callable[[], bool], openapi: Callable[[], dict[str, Any]]) -> FastAPI:
@@ -36,6 +41,16 @@ def build(*, metrics: Metrics, ready: Callable[[], bool], openapi: Callable[[], 
 
     @app.get("/docs", response_class=HTMLResponse)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(openapi_url="/openapi.json", title="Duet")
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Duet",
+            swagger_js_url="/docs/swagger-ui-bundle.js",
+            swagger_css_url="/docs/swagger-ui.css",
+            swagger_favicon_url="/docs/favicon-32x32.png",
+            # Otherwise the page sends the document to a public validator.
+            swagger_ui_parameters={"validatorUrl": None},
+        )
+
+    app.mount("/docs", StaticFiles(directory=_SWAGGER))
 
     return app
