@@ -23,10 +23,15 @@
 {{- include "duet.validateResources" (dict "resources" .Values.loadtest.resources "key" "loadtest.resources") }}
 {{- include "duet.validateResources" (dict "resources" .Values.downloads.resources "key" "downloads.resources") }}
 {{- include "duet.validateResources" (dict "resources" .Values.torchserve.door.resources "key" "torchserve.door.resources") }}
-{{- range .Values.helmTest.models }}
+{{- range $section := list "helmTest" "parityCheck" }}
+{{- range (index $.Values $section).models }}
 {{- if not (hasKey $.Values.models .) }}
-{{- fail (printf "helmTest.models: %s is not in models; name one of %s" . (keys $.Values.models | sortAlpha | join ", ")) }}
+{{- fail (printf "%s.models: %s is not in models; name one of %s" $section . (keys $.Values.models | sortAlpha | join ", ")) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.parityCheck.enabled (empty (include "duet.pinned" (dict "root" . "models" .Values.parityCheck.models "twins" true) | fromJsonArray)) }}
+{{- fail "parityCheck.enabled: no model has both variants; give one both in models, or set it to false" }}
 {{- end }}
 {{- range list "httpRoute" "grpcRoute" }}
 {{- $route := index $.Values.gatewayAPI . }}
