@@ -30,7 +30,7 @@ def checksum(rendering: Rendering, component: str) -> str:
 def a_changed_config_rolls_the_pods(render: Render) -> None:
     before, again = render({}), render({})
     changed = render({"gateway": {"config": {"default_deadline_seconds": 7}}})
-    fewer = render({"models": {"gan": None}})
+    fewer = render({"models": {"mlp": {}}})
     for component in ("gateway", "tfserving", "torchserve"):
         assert checksum(before, component) == checksum(again, component), f"{component} rolls without a change"
         assert checksum(before, component) != checksum(fewer, component), f"{component} does not roll"
@@ -55,7 +55,7 @@ def two_releases_in_one_namespace_do_not_meet(render: Render) -> None:
 
 @pair
 def a_long_release_name_still_fits(render: Render) -> None:
-    pools = {"pools": {"a-pool-of-15-ch": {}, "main": None}}
+    pools = {"pools": {"a-pool-of-15-ch": {}}}
     long = render({"tfserving": pools, "torchserve": pools, "loadtest": {"enabled": True}}, release="r" * 53)
     for one in long.objects:
         assert len(one["metadata"]["name"]) <= 63, one["metadata"]["name"]

@@ -125,7 +125,7 @@ def test_the_documentation_is_made_from_the_comments() -> None:
 
 
 def test_a_pool_takes_what_it_leaves_out_from_its_section() -> None:
-    pools = {"a": {"gpu": {"count": 2}, "image": {"tag": "mine"}}, "main": None}
+    pools = {"a": {"gpu": {"count": 2}, "image": {"tag": "mine"}}}
     rendering = render(values={"torchserve": {"replicaCount": 3, "pools": pools}})
     one = rendering.one("Deployment", "duet-torchserve-a")
     main = one["spec"]["template"]["spec"]["containers"][0]

@@ -59,6 +59,16 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{- include "duet.image" (dict "image" .Values.gateway.image "tag" .Chart.AppVersion) }}
 {{- end }}
 
+{{/* The catalog, as JSON: the values', or that of the documented models. */}}
+{{- define "duet.models" -}}
+{{- default (.Files.Get "files/models.yaml" | fromYaml) .Values.models | toJson }}
+{{- end }}
+
+{{/* A section's pools, as JSON: one where none is named. Takes root and component. */}}
+{{- define "duet.pools" -}}
+{{- default (dict "main" dict) (index .root.Values .component).pools | toJson }}
+{{- end }}
+
 {{/* A pool with its section's keys for what it leaves out, as JSON. Takes root, component, pool (the pool's own keys). */}}
 {{- define "duet.pool" -}}
 {{- $section := omit (index .root.Values .component) "enabled" "pools" "token" "door" }}
@@ -68,7 +78,7 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{/* Names of the catalog's models that a pool serves, as a JSON list. Takes root, variant and pool (from duet.pool). */}}
 {{- define "duet.poolModels" -}}
 {{- $names := list }}
-{{- range $name, $model := .root.Values.models }}
+{{- range $name, $model := include "duet.models" .root | fromJson }}
 {{- if and (has $.variant (default (list "tensorflow" "pytorch") $model.variants)) (or (empty $.pool.models) (has $name $.pool.models)) }}
 {{- $names = append $names $name }}
 {{- end }}
@@ -98,7 +108,7 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{- $frameworks = append $frameworks $name }}
 {{- end }}
 {{- $models := dict }}
-{{- range $name, $model := .Values.models }}
+{{- range $name, $model := include "duet.models" . | fromJson }}
 {{- $variants := list }}
 {{- range default $frameworks $model.variants }}
 {{- if has . $frameworks }}
@@ -139,7 +149,7 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{- define "duet.downloads" -}}
 {{- $component := .component }}
 {{- $root := .root }}
-{{- range $name, $own := (index .root.Values .component).pools }}
+{{- range $name, $own := include "duet.pools" (dict "root" .root "component" .component) | fromJson }}
 {{- $pool := include "duet.pool" (dict "root" $root "component" $component "pool" $own) | fromJson }}
 {{- if has $pool.modelStore.source (list "s3" "gcs" "http") }}true{{ end }}
 {{- end }}

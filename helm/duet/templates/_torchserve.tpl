@@ -1,16 +1,17 @@
 {{/* TorchServe's files. Takes root and pool (from duet.pool). */}}
 {{- define "duet.torchserveFiles" -}}
 {{- $pool := .pool }}
+{{- $models := include "duet.models" .root | fromJson }}
 {{- $workers := ternary (mul (int $pool.gpu.count) (int $pool.workers.perGpu)) (int64 $pool.workers.cpu) (gt (int $pool.gpu.count) 0) }}
 {{- $archives := list }}
 {{- $settings := dict }}
 {{- range $model := include "duet.poolModels" (dict "root" .root "variant" "pytorch" "pool" .pool) | fromJsonArray }}
 {{- $versions := dict }}
 {{- $highest := 0 }}
-{{- range default (list 1) (index $.root.Values.models $model).versions }}
+{{- range default (list 1) (index $models $model).versions }}
 {{- $highest = max $highest (int .) }}
 {{- end }}
-{{- range default (list 1) (index $.root.Values.models $model).versions }}
+{{- range default (list 1) (index $models $model).versions }}
 {{- $file := printf "%s-%d.mar" $model (int .) }}
 {{- /* Of a model's versions the one that is loaded first becomes the default, whatever `models` says. */}}
 {{- $archives = ternary (prepend $archives $file) (append $archives $file) (eq (int .) (int $highest)) }}

@@ -8,7 +8,7 @@
 {{- include "duet.validateModels" . }}
 {{- range $component := list "tfserving" "torchserve" }}
 {{- if (index $.Values $component).enabled }}
-{{- range $name, $own := (index $.Values $component).pools }}
+{{- range $name, $own := include "duet.pools" (dict "root" $ "component" $component) | fromJson }}
 {{- $pool := include "duet.pool" (dict "root" $ "component" $component "pool" $own) | fromJson }}
 {{- include "duet.validatePool" (dict "root" $ "component" $component "pool" $pool "key" (printf "%s.pools.%s" $component $name)) }}
 {{- end }}
@@ -25,8 +25,8 @@
 {{- include "duet.validateResources" (dict "resources" .Values.torchserve.door.resources "key" "torchserve.door.resources") }}
 {{- range $section := list "helmTest" "parityCheck" }}
 {{- range (index $.Values $section).models }}
-{{- if not (hasKey $.Values.models .) }}
-{{- fail (printf "%s.models: %s is not in models; name one of %s" $section . (keys $.Values.models | sortAlpha | join ", ")) }}
+{{- if not (hasKey (include "duet.models" $ | fromJson) .) }}
+{{- fail (printf "%s.models: %s is not in models; name one of %s" $section . (keys (include "duet.models" $ | fromJson) | sortAlpha | join ", ")) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -75,7 +75,7 @@
 {{- end }}
 
 {{- define "duet.validateModels" -}}
-{{- range $name, $model := .Values.models }}
+{{- range $name, $model := include "duet.models" . | fromJson }}
 {{- if and $model.default $model.variants (not (has $model.default $model.variants)) }}
 {{- fail (printf "models.%s.default: %s is not among its variants; use one of %s" $name $model.default (join ", " $model.variants)) }}
 {{- end }}
@@ -91,9 +91,9 @@
 {{- include "duet.validateEnv" (dict "env" $pool.extraEnv "key" (printf "%s.extraEnv" $key)) }}
 {{- include "duet.validateStore" (dict "store" $pool.modelStore "key" (printf "%s.modelStore" $key)) }}
 {{- range $pool.models }}
-{{- $model := get $.root.Values.models . }}
+{{- $model := get (include "duet.models" $.root | fromJson) . }}
 {{- if not $model }}
-{{- fail (printf "%s.models: %s is not in models; name one of %s" $key . (keys $.root.Values.models | sortAlpha | join ", ")) }}
+{{- fail (printf "%s.models: %s is not in models; name one of %s" $key . (keys (include "duet.models" $.root | fromJson) | sortAlpha | join ", ")) }}
 {{- else if and $model.variants (not (has $variant $model.variants)) }}
 {{- fail (printf "%s.models: %s has no variant %s; add it to models.%s.variants, or take the model out here" $key . $variant .) }}
 {{- end }}
