@@ -101,17 +101,39 @@ def _checked(url: str, value: str, form: str) -> str:
 Server = Annotated[TFServingServer | TorchServeServer, Field(discriminator="kind")]
 
 
+class Batching(_Settings):
+    """Requests for one model that wait are sent together, where its rows are independent (which is tried out).
+
+    ``max_rows`` and ``max_bytes`` bound one batch. While fewer than ``in_flight`` calls are on their way, a request
+    goes at once; by default that many as the model's servers work on at a time.
+    """
+
+    enabled: bool = True
+    max_rows: Annotated[int, Field(ge=1, le=65_536)] = 64
+    max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
+    in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+class Cache(_Settings):
+    """Answers are kept, ``max_bytes`` of them for each variant, and given again to the same input bytes."""
+
+    max_bytes: Annotated[int, Field(ge=1)]
+
+
 class Model(_Settings):
     """``variants`` are names of servers; empty means all of them. ``default`` serves what a client did not pin.
 
     ``opaque``: its handler in TorchServe is the user's own. Bodies are passed on as they are, and so are its answers;
     only TorchServe's dialect can call it.
+    ``batching`` replaces the settings of that name that hold for all models; without ``cache`` nothing is kept.
     """
 
     variants: tuple[str, ...] = ()
     default: str | None = None
     allow_non_finite: bool = False
     opaque: bool = False
+    batching: Batching | None = None
+    cache: Cache | None = None
 
 
 class Log(_Settings):
@@ -130,6 +152,8 @@ class Settings(_Settings):
     models: dict[str, Model] = {}
     #: Whether what the servers list is served too, though ``models`` does not name it.
     discover: bool = True
+    #: For every model that has no such settings of its own.
+    batching: Batching = Batching()
     #: A request without a deadline of its own is answered or failed after this time.
     default_deadline_seconds: Seconds = 30.0
     #: How often the servers are asked which models they have.
@@ -147,6 +171,8 @@ class Settings(_Settings):
         for name, model in self.models.items():
             if not is_model_name(name):
                 raise ValueError(f"models.{name}: a model's name must not be empty or hold any of @ / :")
+            if model.opaque and model.cache is not None:
+                raise ValueError(f"models.{name}: an opaque model's answers cannot be kept; leave out cache")
             for variant in (*model.variants, *([model.default] if model.default else [])):
                 if variant not in self.servers:
                     raise ValueError(

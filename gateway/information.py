@@ -88,7 +88,6 @@ class Information:
 
 
 def _statistics(name: str, served: Served, counts: Counts) -> dict[str, Any]:
-    never = _duration(Duration())
     return {
         "name": name,
         "version": served.version,
@@ -100,8 +99,8 @@ def _statistics(name: str, served: Served, counts: Counts) -> dict[str, Any]:
             "fail": _duration(counts.fail),
             "queue": _duration(counts.queue),
             **_compute(counts.compute),
-            "cache_hit": never,
-            "cache_miss": never,
+            "cache_hit": _duration(counts.cache_hit),
+            "cache_miss": _duration(counts.cache_miss),
         },
         "batch_stats": [{"batch_size": size, **_compute(compute)} for size, compute in sorted(counts.batches.items())],
     }

@@ -15,6 +15,8 @@ UNKNOWN = "__unknown__"
 #: Seconds: 250 us, where a small model through the gateway begins, to 30 s, the default deadline.
 _BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 30)
 
+_SIZES = tuple(2**exponent for exponent in range(11))
+
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -58,6 +60,33 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        batch_rows = Histogram(
+            "duet_batch_rows",
+            "Rows of each run of a model: of one request, or of those that waited together.",
+            ("model", "variant", "version"),
+            registry=registry,
+            buckets=_SIZES,
+        )
+        queue_seconds = Histogram(
+            "duet_queue_seconds",
+            "Time that a request waited to be sent with others, 0 for one that went at once.",
+            ("model", "variant", "version"),
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        cache_requests = Counter(
+            "duet_cache_requests",
+            "Requests to a model with a cache, by outcome: hit, miss, joined (to the same one on its way).",
+            ("model", "variant", "outcome"),
+            registry=registry,
+        )
+        cache_bytes = Gauge(
+            "duet_cache_bytes",
+            "Bytes that a model's kept answers take.",
+            ("model", "variant"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
 
         @cache
         def requests_of(model: str, variant: str, version: str, front: str, code: str) -> Counter:
@@ -80,6 +109,22 @@ class Metrics:
             return faults.labels(model, variant, fault)
 
         @cache
+        def batch_rows_of(model: str, variant: str, version: int | None) -> Histogram:
+            return batch_rows.labels(model, variant, str(version))
+
+        @cache
+        def queue_seconds_of(model: str, variant: str, version: int | None) -> Histogram:
+            return queue_seconds.labels(model, variant, str(version))
+
+        @cache
+        def cache_requests_of(model: str, variant: str, outcome: str) -> Counter:
+            return cache_requests.labels(model, variant, outcome)
+
+        @cache
+        def cache_bytes_of(model: str, variant: str) -> Gauge:
+            return cache_bytes.labels(model, variant)
+
+        @cache
         def in_flight_of(front: str) -> Gauge:
             return in_flight.labels(front)
 
@@ -88,6 +133,10 @@ class Metrics:
         self.rows = rows_of
         self.backend_seconds = backend_seconds
         self.faults = faults_of
+        self.batch_rows = batch_rows_of
+        self.queue_seconds = queue_seconds_of
+        self.cache_requests = cache_requests_of
+        self.cache_bytes = cache_bytes_of
         self.in_flight = in_flight_of
 
     def exposition(self) -> bytes:

@@ -32,11 +32,13 @@ class Observation:
     version: str = ""
     code: str = "OK"
     rows: int = 0
+    execution_rows: int = 0
     timings: dict[str, float] = field(default_factory=dict)
 
     def answered(self, request: InferRequest, response: InferResponse) -> None:
         self.model, self.variant, self.version = response.model, response.variant, str(response.version)
         self.rows = request.rows
+        self.execution_rows = self.rows if response.execution_rows is None else response.execution_rows
         self.timings.update(response.timings)
 
     def failed(self, error: DuetError) -> None:
@@ -77,7 +79,14 @@ class Observer:
             if seen.version:
                 known = Served(seen.model, seen.variant, seen.version)
                 ok = seen.code == "OK"
-                self.statistics.record(known, ok=ok, seconds=seconds, rows=seen.rows, timings=seen.timings)
+                self.statistics.record(
+                    known,
+                    ok=ok,
+                    seconds=seconds,
+                    rows=seen.rows,
+                    execution_rows=seen.execution_rows,
+                    timings=seen.timings,
+                )
         self._access_log.write(
             {
                 "time": round(time(), 3),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.backends.base import Backend
 from gateway.errors import DuetError, NotFound, Unavailable
 from gateway.pins import is_model_name
-from gateway.types import ModelMetadata, VersionMetadata
+from gateway.types import ModelMetadata, Signature, VersionMetadata
 from gateway.versions import choose
 
 log = logging.getLogger("duet.registry")
@@ -58,6 +58,7 @@ class Registry:
         self._refresh_seconds = refresh_seconds
         self._wakes = {name: asyncio.Event() for name in servers}
         self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: dict[str, list[Callable[[str], None]]] = {name: [] for name in servers}
 
     @property
     def models(self) -> Iterable[str]:
@@ -82,12 +83,21 @@ class Registry:
         except KeyError:
             raise NotFound(f"model {model!r} has no variant {variant!r}; it has {', '.join(sorted(states))}") from None
 
+    def known(self, model: str, variant: str) -> ModelMetadata | None:
+        """What was last heard, None where that is nothing. Unlike `variant` it raises nothing."""
+        state = self._states.get(model, {}).get(variant)
+        return state.metadata if state is not None else None
+
     def resolve(self, model: str, variant: str, version: int | None) -> VersionMetadata:
         """The ready version that serves the request. Raises NotFound, or Unavailable where none is ready now."""
         state = self.variant(model, variant)
         if state.metadata is None:
             raise Unavailable(f"{model}@{variant} is not ready: {state.reason}", retry_after_seconds=1)
         return choose(state.metadata, version)
+
+    def on_change(self, variant: str, listener: Callable[[str], None]) -> None:
+        """``listener`` is called with a model's name when other versions of it are ready than before, or none."""
+        self._listeners[variant].append(listener)
 
     def suspect(self, variant: str) -> None:
         """A call to this variant's server failed: look at it now, not at the next turn."""
@@ -154,9 +164,19 @@ class Registry:
             return
         before = self._states[model][variant]
         self._states[model][variant] = state
+        if _serving(before) != _serving(state):
+            for listener in self._listeners[variant]:
+                listener(model)
         if (before.ready, before.reason) == (state.ready, state.reason):
             return
         if state.ready:
             log.info("%s@%s is ready", model, variant)
         else:
             log.warning("%s@%s is not ready: %s", model, variant, state.reason or "no version is ready")
+
+
+def _serving(state: VariantState) -> Mapping[int, Mapping[str, Signature]]:
+    """The versions that are ready, by what tells one from another of the same number."""
+    if state.metadata is None:
+        return {}
+    return {number: version.signatures for number, version in state.metadata.versions.items() if version.ready}

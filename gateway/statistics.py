@@ -47,6 +47,8 @@ class Counts:
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
+    cache_hit: Duration = field(default_factory=Duration)
+    cache_miss: Duration = field(default_factory=Duration)
     compute: Compute = field(default_factory=Compute)
     batches: dict[int, Compute] = field(default_factory=dict)
 
@@ -72,19 +74,36 @@ class Statistics:
     def of(self, served: Served) -> Counts:
         return self._counts.get(served) or Counts()
 
-    def record(self, served: Served, *, ok: bool, seconds: float, rows: int, timings: Mapping[str, float]) -> None:
+    def record(
+        self,
+        served: Served,
+        *,
+        ok: bool,
+        seconds: float,
+        rows: int,
+        execution_rows: int,
+        timings: Mapping[str, float],
+    ) -> None:
+        """``execution_rows``: of the model's run that is counted with this request, 0 where another one counts it."""
         counts = self._counts.setdefault(served, Counts())
         if not ok:
             counts.fail.add(seconds)
             return
         counts.last_milliseconds = int(time() * 1e3)
         counts.inferences += rows
-        counts.executions += 1
         counts.success.add(seconds)
         counts.queue.add(timings.get("queue", 0.0))
+        if "cache_hit" in timings:
+            counts.cache_hit.add(timings["cache_hit"])
+            return
+        if "cache_miss" in timings:
+            counts.cache_miss.add(timings["cache_miss"])
         counts.compute.add(timings)
-        batch = counts.batches.get(rows)
+        if not execution_rows and rows:
+            return
+        counts.executions += 1
+        batch = counts.batches.get(execution_rows)
         if batch is None and len(counts.batches) < _MAX_BATCH_SIZES:
-            batch = counts.batches[rows] = Compute()
+            batch = counts.batches[execution_rows] = Compute()
         if batch is not None:
             batch.add(timings)

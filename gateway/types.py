@@ -92,6 +92,7 @@ class ModelMetadata:
     """One variant of a model. ``default`` is the version for a request that names none, whether ready or not.
 
     ``labels`` are TensorFlow Serving's names of versions.
+    ``parallelism``: how many requests its servers work on at a time, as far as they tell.
     """
 
     model: str
@@ -100,6 +101,7 @@ class ModelMetadata:
     versions: Mapping[int, VersionMetadata]
     default: int | None
     labels: Mapping[str, int] = field(default_factory=dict)
+    parallelism: int = 1
 
     @property
     def ready(self) -> bool:
@@ -143,7 +145,11 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """An answer and who gave it. Layers note in ``timings`` the seconds that their part took, by name."""
+    """An answer and who gave it. Layers note in ``timings`` the seconds that their part took, by name.
+
+    ``execution_rows``: the rows of the model's run that this answer is to be counted with; None for the request's own,
+    0 where the run is counted with another answer, or where there was none.
+    """
 
     model: str
     variant: str
@@ -151,3 +157,4 @@ class InferResponse:
     outputs: tuple[Tensor, ...]
     timings: dict[str, float] = field(default_factory=dict)
     payload: Payload | None = None
+    execution_rows: int | None = None

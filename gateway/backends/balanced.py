@@ -182,4 +182,5 @@ def _merge(answers: Sequence[ModelMetadata]) -> ModelMetadata:
     ordered: Mapping[int, VersionMetadata] = dict(sorted(versions.items()))
     default = max(ready or defaults, default=None)
     labels = {label: number for answer in reversed(answers) for label, number in answer.labels.items()}
-    return ModelMetadata(first.model, first.variant, first.platform, ordered, default, labels)
+    parallelism = sum(answer.parallelism for answer in answers)
+    return ModelMetadata(first.model, first.variant, first.platform, ordered, default, labels, parallelism)

@@ -106,13 +106,15 @@ class TorchServe:
         described = await self._describe(f"/models/{name}/all")
         default = (await self._describe(f"/models/{name}"))[0].get("modelVersion")
         versions: dict[int, VersionMetadata] = {}
+        workers = 1
         for entry in described:
             text = str(entry.get("modelVersion"))
             version = _version(text)
             if version is None:
                 continue
             self._version_texts[model, version] = text
-            ready = any(worker.get("status") == "READY" for worker in entry.get("workers", []))
+            ready_workers = sum(worker.get("status") == "READY" for worker in entry.get("workers", []))
+            ready, workers = ready_workers > 0, max(workers, ready_workers)
             if model in self._opaque:
                 versions[version] = VersionMetadata(version, ready, reason=_reason(ready), opaque=True)
                 continue
@@ -124,7 +126,8 @@ class TorchServe:
             versions[version] = VersionMetadata(version, bool(signatures), signatures, reason)
         platform = OPAQUE if model in self._opaque else PLATFORM
         ordered = dict(sorted(versions.items()))
-        return ModelMetadata(model, self._variant, platform, ordered, _default(versions, str(default)))
+        default_version = _default(versions, str(default))
+        return ModelMetadata(model, self._variant, platform, ordered, default_version, parallelism=workers)
 
     async def models(self) -> Collection[str]:
         await self._renew_keys()

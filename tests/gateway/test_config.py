@@ -36,6 +36,17 @@ def test_an_opaque_model_is_torchserves(tmp_path: Path) -> None:
     assert settings.default_variant("own") == "pytorch"
 
 
+def test_requests_are_batched_by_default_and_nothing_is_kept(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GOOD + "  slow: {batching: {enabled: false}, cache: {max_bytes: 1000}}\n"), {})
+    assert settings.batching.enabled
+    assert settings.models["convnet"].batching is None
+    assert settings.models["convnet"].cache is None
+    assert settings.models["slow"].batching is not None
+    assert not settings.models["slow"].batching.enabled
+    off = load(write(tmp_path, GOOD), {"DUET__BATCHING__ENABLED": "false"})
+    assert not off.batching.enabled
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD + "http: {port: 9000}\n")
     settings = load(path, {"DUET__HTTP__PORT": "9001", "DUET__LOG__LEVEL": "warning", "PATH": "/bin"})
@@ -53,6 +64,8 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         (GOOD + "  wrong: {variants: [pytorch], default: tensorflow}\n", "'tensorflow' is not among its variants"),
         (GOOD + "  own: {opaque: true, variants: [tensorflow]}\n", "models.own: opaque needs one TorchServe server"),
         (GOOD + "  own: {opaque: true, default: tensorflow}\n", "'tensorflow' is not among its variants"),
+        (GOOD + "  own: {opaque: true, cache: {max_bytes: 9}}\n", "an opaque model's answers cannot be kept"),
+        (GOOD + "batching: {max_rows: 0}\n", "batching.max_rows: Input should be greater than or equal to 1"),
         (GOOD + '  "a@b": {}\n', "must not be empty or hold any of"),
         (GOOD.replace("http://127.0.0.1:8081", "127.0.0.1:8081"), "management: must be an address of the form"),
         (GOOD.replace("kind: tfserving", "kind: triton"), "servers.tensorflow: Input tag 'triton'"),
