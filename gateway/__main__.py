@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
         from gateway.workers.supervisor import Supervisor
 
         return Supervisor(settings, reload=lambda: _settings(arguments)).run()
+    gc.disable()  # until all is imported and built
     from gateway.process import run
 
     run(settings)
@@ -65,6 +67,7 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _work() -> int:
+    gc.disable()
     from gateway.process import run_worker
     from gateway.workers.order import read
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from gateway import __version__, config
 from gateway.backends.balanced import Balanced, resolve_host
@@ -35,6 +36,8 @@ from gateway.metrics import Metrics
 from gateway.observation import Observer
 from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
+from gateway.rest.asgi import App
+from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
 from gateway.workers.member import Member
@@ -71,9 +74,11 @@ class Gateway:
             discover=settings.discover,
         )
         self._backend = _stack(settings, self._registry, servers, metrics)
-        self.http_app = _http_app(settings, self._backend, observer, self)
+        whole, hot = _http_app(settings, self._backend, observer, self)
+        # Outermost what observes, so that a failure anywhere below is seen; then the way past FastAPI for inference.
+        self.http_app: App = Observed(Hot(whole, hot), observer=observer)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self)
-        self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=self.http_app.openapi)
+        self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi)
 
     def ready(self) -> bool:
         """True while at least one model is ready, in every worker, and the gateway is not about to stop."""
@@ -165,22 +170,24 @@ def _server(name: str, server: TFServingServer | TorchServeServer, opaque: froze
     return Balanced(name=_NAMES[server.kind], resolve=lambda: resolve_host(host, port), connect=connect)
 
 
-def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> FastAPI:
+def _http_app(
+    settings: Settings, backend: Backend, observer: Observer, gateway: Gateway
+) -> tuple[FastAPI, Sequence[Route]]:
+    """The whole application, and those of its routes that are plain ASGI endpoints."""
     app = FastAPI(
         title="Duet", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     metrics, max_body_bytes = observer.metrics, settings.http.max_body_bytes
     infer_routes = v2.Infer(backend, metrics=metrics, max_body_bytes=max_body_bytes).routes()
-    # The hot routes first: Starlette tries them in order.
-    app.router.routes.extend(infer_routes)
-    app.router.routes.extend(tfserving.routes(backend, metrics=metrics, max_body_bytes=max_body_bytes))
-    app.router.routes.extend(
-        torchserve.routes(backend, ready=gateway.ready, metrics=metrics, max_body_bytes=max_body_bytes)
-    )
+    hot = [
+        *infer_routes,
+        *tfserving.routes(backend, metrics=metrics, max_body_bytes=max_body_bytes),
+        *torchserve.routes(backend, ready=gateway.ready, metrics=metrics, max_body_bytes=max_body_bytes),
+    ]
+    app.router.routes.extend(hot)
     app.include_router(
         v2.information(backend, ready=gateway.ready, models=gateway.models, statistics=observer.statistics)
     )
-    app.add_middleware(Observed, observer=observer)
     app.add_exception_handler(DuetError, _render_error)
     app.add_exception_handler(HTTPException, _render_http_exception)
     host = "localhost" if settings.http.host in ("127.0.0.1", "0.0.0.0") else settings.http.host  # noqa: S104 - compared
@@ -196,7 +203,7 @@ def _http_app(settings: Settings, backend: Backend, observer: Observer, gateway:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    return app
+    return app, hot
 
 
 def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> grpc_server.Server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -78,6 +79,7 @@ async def serve(
     tasks = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, (http, admin), strict=True)]
     await gateway.start()
     await gateway.grpc_server.start()
+    _begin_collecting()
     address = listen.authority(*http.getsockname()[:2])
     log.info("serving on http://%s and gRPC %s", address, listen.authority(settings.grpc.host, grpc_port))
     stopped = asyncio.create_task(stop.wait())
@@ -91,6 +93,13 @@ async def serve(
     await tasks[1]
     stopped.cancel()
     await gateway.aclose()
+
+
+def _begin_collecting() -> None:
+    """Turns on the garbage collector, which `__main__` has turned off: what was built until now stays for good."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+    gc.enable()
 
 
 def _listen_grpc(gateway: Gateway, host: str, port: int) -> int:
@@ -124,6 +133,7 @@ def _server(app: object, drain_seconds: int) -> _Server:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # nobody asks who the client is
             # Above the usual 60 s idle time-out of load balancers, so that they and not we close first.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=drain_seconds,

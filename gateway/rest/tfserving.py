@@ -10,7 +10,7 @@ import re
 from time import perf_counter
 from urllib.parse import unquote
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from gateway import pins, versions
 from gateway.backends.base import Backend
@@ -151,7 +151,7 @@ class Alive:
         await asgi.respond(send, 200, [asgi.JSON], [b'{"status":"alive"}'])
 
 
-def routes(backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> list[BaseRoute]:
+def routes(backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> list[Route]:
     infer = Infer(backend, metrics=metrics, max_body_bytes=max_body_bytes)
     return [Route("/v1/{rest:path}", Front(backend, infer)), Route("/", Alive(), methods=["GET"])]
 

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import orjson
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from gateway import pins
 from gateway.backends.base import Backend
@@ -181,7 +181,7 @@ class Told:
         await asgi.respond(send, status, headers, [body])
 
 
-def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max_body_bytes: int) -> list[BaseRoute]:
+def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max_body_bytes: int) -> list[Route]:
     """The calls of the API."""
     predictions = Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes)
 

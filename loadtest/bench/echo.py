@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Collection
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
+        gc.disable()
         from gateway.process import run_worker
         from gateway.workers.order import read
 
@@ -78,6 +80,7 @@ def _serve(settings: Settings) -> int:
 
         command = (sys.executable, "-m", "loadtest.bench.echo", "--worker")
         return Supervisor(settings, reload=lambda: settings, command=command).run()
+    gc.disable()
     from gateway.process import run
 
     run(settings, connect=lambda name, _: Echo(name))
