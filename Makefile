@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 KSERVE := .venv-kserve
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare test-full bench-embedded bench bench-peers kserve test check format protos lock clean
+.PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test check format protos lock clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +58,14 @@ bench-peers: $(READY) $(PEERS) ## The gateway against MLServer, KServe and Bento
 	@$(BIN)/python -m models train mlp
 	@$(BIN)/python -m loadtest.bench --peers $(ARGS)
 
-compare: $(READY) ## Short load comparison of the two frameworks through the gateway
+compare: $(READY) ## Which framework serves a model better, and by how much; ARGS="MODEL --quick", with make up running
 	@$(BIN)/python -m loadtest compare $(ARGS)
+
+report: $(READY) ## Compare three models over two fronts and write one page of it, with make up running
+	@$(BIN)/python -m loadtest report $(ARGS)
+
+calibrate: $(READY) ## Prove on this machine that the load generator measures what it says
+	@$(BIN)/python -m loadtest calibrate $(ARGS)
 
 kserve: $(KSERVE)/.ready ## Install the KServe SDK, which `make test` calls the gateway with
 

@@ -1,89 +1,121 @@
-"""``python -m loadtest compare [MODEL]``: requests/s and latencies of both frameworks through the running gateway."""
+"""``python -m loadtest compare|report|calibrate|cold-start``. Exit codes: see loadtest/failures.py."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from urllib.error import URLError
-from urllib.request import Request, urlopen
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from loadtest.compare import VARIANTS, LoadFailed, Result, run
-from loadtest.payloads import json_body
-from models.catalog import CATALOG
+from loadtest import coldstart, report, runfolder, stack, sweep
+from loadtest.calibration import record
+from loadtest.compare import Comparison
+from loadtest.display import show_calibration, show_cold_start, show_result
+from loadtest.failures import Invalid, LoadFailed, NotComparable
+from loadtest.options import parse, plan_of
+from loadtest.payloads import common_version, twin
+from loadtest.plan import Plan
+from loadtest.results import agreement
+
+INTERRUPTED = 130
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    arguments = parse(sys.argv[1:])
     console = Console()
     try:
-        _check_answers(arguments.url, arguments.model)
-        results = run(
-            url=arguments.url,
-            model=arguments.model,
-            users=arguments.users,
-            seconds=arguments.seconds,
-            rounds=arguments.rounds,
-            warm_up=arguments.warm_up,
-            report=lambda line: console.print(line, style="dim"),
-        )
+        return COMMANDS[arguments.command](arguments, console)
     except LoadFailed as error:
-        console.print(f"loadtest: {error}", style="bold red", highlight=False)
-        return 1
-    console.print(_table(arguments.model, results))
-    console.print(
-        "A short look with waiting callers, both frameworks in turns; differences of some ten percent are noise."
-    )
-    return 1 if any(result.failed for result in results) else 0
+        title = {Invalid: "INVALID: ", NotComparable: "NOT COMPARABLE: "}.get(type(error), "loadtest: ")
+        console.print(f"{title}{error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        more = " Go on with: the same command and --resume" if hasattr(arguments, "resume") else ""
+        console.print(f"Interrupted.{more}", highlight=False)
+        return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    compare = commands.add_parser(
-        "compare",
-        help="load both variants of a model through the gateway",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    compare.add_argument("model", nargs="?", default="convnet", choices=list(CATALOG), help="whose twins to load")
-    compare.add_argument("--url", default="http://localhost:8000", help="the gateway")
-    compare.add_argument("--users", type=int, default=8, help="callers at the same time")
-    compare.add_argument("--seconds", type=float, default=5, help="of each turn")
-    compare.add_argument("--rounds", type=int, default=2, help="turns of each framework")
-    compare.add_argument("--warm-up", type=float, default=2, metavar="SECONDS", help="thrown away at each turn's start")
-    return parser
+def compare(arguments: argparse.Namespace, console: Console) -> int:
+    plan = make_plan(arguments, arguments.model)
+    result, folder = run(plan, arguments, console)
+    page = report.write([result], folder)
+    console.print(f"\n{result['sentence']}", style="bold", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)
+    if not result["validity"]["holds"]:
+        raise Invalid("; ".join(f"{rule} {where}: {text}" for rule, where, text in result["validity"]["broken"][:5]))
+    return 0
 
 
-def _check_answers(url: str, model: str) -> None:
-    """Raises LoadFailed unless both variants answer the very request that the load is made of."""
-    for variant in VARIANTS:
-        target = f"{url}/v2/models/{model}@{variant}/infer"
-        try:
-            with urlopen(Request(target, data=json_body(model)), timeout=30) as answer:  # noqa: S310 - the user's address
-                json.load(answer)["outputs"]
-        except (URLError, ValueError, KeyError) as error:
-            hint = "" if getattr(error, "code", None) else "; start it with make up, or give --url"
-            raise LoadFailed(f"{target} does not answer: {error}{hint}") from error
-
-
-def _table(model: str, results: list[Result]) -> Table:
-    table = Table(title=f"{model} through the gateway, REST with JSON")
-    for name in ("framework", "requests", "failed", "requests/s", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(name, justify="left" if name == "framework" else "right")
-    for result in results:
-        table.add_row(
-            result.variant,
-            f"{result.requests:,}",
-            f"{result.failed:,}",
-            f"{result.requests_per_second:,.0f}",
-            f"{result.p50:.2f}",
-            f"{result.p95:.2f}",
-            f"{result.p99:.2f}",
+def run(plan: Plan, arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any], Path]:
+    found = stack.find(arguments.config)
+    earlier = runfolder.finished_before(arguments.out, plan)
+    comparison = Comparison(plan, found, root=arguments.out, artifacts=arguments.artifacts, console=console)
+    result = comparison.run(resume=arguments.resume)
+    if arguments.sweep:
+        result["sweep"] = sweep.run(comparison, console)
+    if arguments.cold_start:
+        result["cold_start"] = coldstart.run(
+            plan.model, plan.version, arguments.artifacts, arguments.cold_start, comparison.folder.path, console
         )
-    return table
+    result["earlier"] = agreement(earlier, result) if earlier else ""
+    comparison.folder.write(runfolder.RESULT, result)
+    show_result(console, result)
+    return result, comparison.folder.path
+
+
+def make_plan(arguments: argparse.Namespace, model: str) -> Plan:
+    return plan_of(arguments, model, common_version(twin(arguments.artifacts, model)))
+
+
+def make_report(arguments: argparse.Namespace, console: Console) -> int:
+    """Every model is settled before the first is loaded."""
+    plans = [make_plan(arguments, model) for model in arguments.models]
+    done = []
+    for plan in plans:
+        console.rule(plan.model)
+        finished = runfolder.finished_before(arguments.out, plan) if arguments.resume else None
+        resumable = arguments.resume and finished is None and runfolder.is_resumable(arguments.out, plan)
+        once = argparse.Namespace(**{**vars(arguments), "resume": resumable})
+        done.append(finished or run(plan, once, console)[0])
+    page = report.write(done, arguments.out)
+    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    broken = [one["model"] for one in done if not one["validity"]["holds"]]
+    if broken:
+        raise Invalid(f"no verdict on {', '.join(broken)}; the report tells which rules were broken")
+    return 0
+
+
+def calibrate(arguments: argparse.Namespace, console: Console) -> int:
+    with console.status("") as status:
+
+        def tell(text: str) -> None:
+            status.update(text)
+
+        found = record.calibrate(tell, full=not arguments.short, closed_loop=arguments.break_schedule)
+    show_calibration(console, found)
+    if not arguments.break_schedule:
+        record.write(found, arguments.out)
+    return 0 if found.passed else 1
+
+
+def cold_start(arguments: argparse.Namespace, console: Console) -> int:
+    version = common_version(twin(arguments.artifacts, arguments.model))
+    folder = arguments.out / "cold-start"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = coldstart.run(arguments.model, version, arguments.artifacts, arguments.restarts, folder, console)
+    show_cold_start(console, found)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
+    "compare": compare,
+    "report": make_report,
+    "calibrate": calibrate,
+    "cold-start": cold_start,
+}
 
 
 if __name__ == "__main__":

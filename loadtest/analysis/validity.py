@@ -92,9 +92,8 @@ def of_block(facts: BlockFacts) -> Iterator[Violation]:
     if facts.generator_cpu is not None and facts.generator_cpu > MOST_GENERATOR_CPU:
         yield broken("V2", f"a generator took {facts.generator_cpu:.0%} of a core; at most {MOST_GENERATOR_CPU:.0%}")
     if facts.achieved_per_second < LEAST_ACHIEVED * facts.offered_per_second:
-        yield broken(
-            "V4", f"{facts.achieved_per_second:.1f} requests/s of {facts.offered_per_second:.1f} offered were answered"
-        )
+        rates = f"{facts.achieved_per_second:.1f} requests/s of {facts.offered_per_second:.1f} offered"
+        yield broken("V4", f"{rates} were answered in time")
     if facts.dropped:
         yield broken("V5", f"{facts.dropped} requests had no place among those in flight")
     if facts.foreign_cpu is not None and facts.foreign_cpu > MOST_FOREIGN_CPU:
