@@ -21,6 +21,8 @@ from serving.embedded.tensors import Array
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
+#: Ours: a context before each of many examples makes terabytes of one megabyte.
+_MAX_CONTEXT_BYTES = 256 << 20
 _INPUT, _CLASSES, _SCORES, _VALUES = "inputs", "classes", "scores", "outputs"
 
 
@@ -79,6 +81,8 @@ def serialized(source: input_pb2.Input) -> Array:
     found = listed(source)
     if not found:
         raise invalid_argument("Input is empty.")
+    if len(context) * len(found) > _MAX_CONTEXT_BYTES:
+        raise invalid_argument("the context is too large to be put before so many examples; send fewer at once")
     return np.array([context + example.SerializeToString() for example in found], np.object_)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent import futures
 from typing import Any
 
 import grpc
 
 from serving.embedded import config, protos
 from serving.embedded.flags import Flags
+from serving.embedded.receiving import Threads
 
-#: As the real server's: protobuf's own limit.
+#: Protobuf's own limit, as the real server's for both ways.
 MAX_MESSAGE_BYTES = (1 << 31) - 1
+#: Ours, since a message lies in memory several times before the model has it; `--grpc_channel_arguments=
+#: grpc.max_receive_message_length=N` sets another. A message over it is RESOURCE_EXHAUSTED.
+MAX_RECEIVED_BYTES = 256 << 20
 
 
 class CannotListen(Exception):
@@ -25,9 +28,9 @@ class CannotListen(Exception):
 def listen(flags: Flags, handlers: list[grpc.GenericRpcHandler]) -> tuple[grpc.Server, int]:
     """A started server, and its TCP port (0 if it only has a socket). Raises CannotListen and ConfigError."""
     server = grpc.server(
-        futures.ThreadPoolExecutor(max(flags.grpc_max_threads, 1)),
+        Threads(max(flags.grpc_max_threads, 1)),
         options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             # Otherwise two servers share one port without a word.
             ("grpc.so_reuseport", 0),

@@ -15,6 +15,7 @@ import grpc
 from tensorflow.python.profiler.internal import _pywrap_profiler
 
 from serving.embedded import protos
+from serving.embedded.receiving import arrived
 
 _STEP_SECONDS = 0.01
 
@@ -37,6 +38,7 @@ class Profiler:
 
     def _profile(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Answered when the trace is written; one at a time, since a process has one profiler."""
+        arrived()
         options = request.opts
         session = _pywrap_profiler.ProfilerSession()
         levels = {

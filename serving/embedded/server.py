@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ GRACE_SECONDS = 5.0
 
 def serve(flags: Flags) -> int:
     """Serve until SIGTERM or SIGINT. Ports open only after every model serves. Returns the exit code."""
+    _allow_files()
     tf.get_logger().setLevel("ERROR")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,6 +72,12 @@ def serve(flags: Flags) -> int:
         return _fail(error.told)
     except config.ConfigError as error:
         return _misconfigured(error)
+
+
+def _allow_files() -> None:
+    """As many open files, and so connections, as the system lets us have: shells often give 1,024 and allow more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _run(flags: Flags, lifecycle: Lifecycle, metrics: Metrics, stop: threading.Event) -> int:

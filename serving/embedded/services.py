@@ -18,13 +18,17 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from serving.embedded.budget import Budget, Crowded
 from serving.embedded.calls import Calls
 from serving.embedded.errors import ServingError
 from serving.embedded.metrics import Metrics
+from serving.embedded.receiving import arrived
 
 #: A call without a deadline has an infinite one.
 _ENDLESS_SECONDS = 1e6
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+#: All messages together that were received and not answered, or answered and not taken by their client.
+MAX_HELD_BYTES = 1 << 30
 
 log = logging.getLogger("serving.embedded")
 
@@ -67,14 +71,25 @@ def _deadline(context: grpc.ServicerContext) -> float | None:
     return None if remaining is None or remaining > _ENDLESS_SECONDS else time.monotonic() + remaining
 
 
+_held = Budget(MAX_HELD_BYTES)
+
+
 def _unary(behaviour: Behaviour, request_type: Any) -> grpc.RpcMethodHandler:
-    def answer(request: Any, context: grpc.ServicerContext) -> Any:
-        if not context.is_active():
+    def answer(received: tuple[Any, int], context: grpc.ServicerContext) -> Any:
+        arrived()
+        request, size = received
+        claim = _held.claim()
+        if not context.add_callback(claim.release):
             return None  # gone while it waited for a thread: nobody would read the answer
         try:
-            return behaviour(request, context)
+            claim.add(size)
+            content = behaviour(request, context).SerializeToString()
+            claim.add(len(content))
+            return content
         except ServingError as error:
             code, message = error.code, error.message
+        except Crowded as error:
+            code, message = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
         except Exception:
             log.exception("a call failed")
             code, message = grpc.StatusCode.INTERNAL, "the server failed on this request"
@@ -82,6 +97,6 @@ def _unary(behaviour: Behaviour, request_type: Any) -> grpc.RpcMethodHandler:
 
     return grpc.unary_unary_rpc_method_handler(
         answer,
-        request_deserializer=request_type.FromString,
-        response_serializer=lambda message: message.SerializeToString(),
+        request_deserializer=lambda content: (request_type.FromString(content), len(content)),
+        response_serializer=None,
     )

@@ -35,10 +35,13 @@ _DTYPES: dict[int, np.dtype[Any]] = {number: np.dtype(as_dtype(number).as_numpy_
 _HALVES = frozenset({types_pb2.DT_HALF, types_pb2.DT_BFLOAT16})
 #: Complex numbers travel as pairs of these.
 _PARTS = {types_pb2.DT_COMPLEX64: np.float32, types_pb2.DT_COMPLEX128: np.float64}
-_MAX_RANK = 254
+#: TensorFlow's own is 254, numpy's is this.
+_MAX_RANK = 64
 _MAX_INT64 = (1 << 63) - 1
-#: Elements that a last value may be repeated to; ours: a few bytes must not ask for gigabytes.
-_MAX_FILLED = 1 << 26
+#: Elements that a last value may be repeated to; ours: a few bytes must not ask for gigabytes, in sixteen threads.
+_MAX_FILLED = 1 << 22
+#: Values that are Python's numbers at one time.
+_SLICE = 1 << 16
 
 
 def decode(alias: str, proto: tensor_pb2.TensorProto) -> Array:
@@ -82,10 +85,15 @@ def encode(array: Array, number: int, into: tensor_pb2.TensorProto, *, as_conten
     elif as_content:
         into.tensor_content = flat.tobytes()
     elif number in _HALVES:
-        into.half_val.extend(flat.view(np.uint16).tolist())
+        _extend(into.half_val, flat.view(np.uint16))
     else:
         parts = flat.view(_PARTS[number]) if number in _PARTS else flat
-        getattr(into, _VALUES_FIELD[number]).extend(parts.tolist())
+        _extend(getattr(into, _VALUES_FIELD[number]), parts)
+
+
+def _extend(field: Any, values: Array) -> None:
+    for start in range(0, len(values), _SLICE):
+        field.extend(values[start : start + _SLICE].tolist())
 
 
 def _empty(alias: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -18,6 +18,8 @@ from serving.embedded.errors import ServingError, invalid_argument
 _FIRST_STRAY = 0x10FF00
 _TO_STRAY = {0xDC00 + byte: _FIRST_STRAY + byte for byte in range(0x80, 0x100)}
 _FROM_STRAY = {stray: surrogate for surrogate, stray in _TO_STRAY.items()}
+#: Ours: as Python's objects a body takes up to thirty times its size.
+MAX_VALUES = 1 << 22
 _AT_OFFSET = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
 _SURPLUS = "The document root must not be followed by other values."
 
@@ -38,10 +40,13 @@ _decode = _Decoder()
 def parse(body: bytes) -> Any:
     """Numbers are ints where they were written so, else floats. Raises ServingError (INVALID_ARGUMENT).
 
-    Brackets deeper than about a thousand are refused; the real server has no limit, and can be crashed by them.
+    Brackets deeper than about a thousand are refused, and so are more than MAX_VALUES values (commas, which are cheaper
+    to count); the real server has no limit, and can be crashed by them.
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
+    if body.count(b",") > MAX_VALUES:
+        raise invalid_argument(f"JSON Parse error: more than {MAX_VALUES} values; send fewer rows at once")
     mark = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0
     return _parse(body[mark:], mark, stop_at_end=True)
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import grpc
@@ -23,6 +23,8 @@ from serving.embedded.rest.parsing import as_bytes
 from serving.embedded.tensors import Array
 
 SHOWN_BYTES = 256
+#: Of a list, or array: numpy's limit.
+_MAX_RANK = 64
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 _INT32, _INT64 = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
 _FLOATS = {types_pb2.DT_FLOAT: np.float32, types_pb2.DT_DOUBLE: np.float64}
@@ -115,6 +117,10 @@ def shape_of(value: Any) -> tuple[int, ...]:
     """As the first element of each list says; `()` for what is no list."""
     shape = []
     while isinstance(value, list):
+        if len(shape) == _MAX_RANK:
+            raise invalid_argument(
+                f"the list is nested deeper than {_MAX_RANK} levels, the most that a tensor has here"
+            )
         shape.append(len(value))
         if not value:
             break
@@ -145,9 +151,21 @@ def is_base64(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value in an error's text: pretty-printed, and cut."""
-    text: str = rapidjson.dumps(value, indent=4, ensure_ascii=False)
+    text: str = rapidjson.dumps(_start(value, [SHOWN_BYTES]), indent=4, ensure_ascii=False)
     cut = text.encode("utf-8", "replace")[:SHOWN_BYTES]
     return cut.decode("utf-8", "ignore")
+
+
+def _start(value: Any, left: list[int]) -> Any:
+    """As much of it as may be seen: a value takes a byte at least, and a level of brackets its indentation."""
+    left[0] -= 1
+    if isinstance(value, str):
+        return value[: max(left[0], 0) + 1]
+    if left[0] > 0 and isinstance(value, list):
+        return [_start(item, left) for item in value[: left[0]] if left[0] > 0]
+    if left[0] > 0 and isinstance(value, dict):
+        return {name[:SHOWN_BYTES]: _start(item, left) for name, item in islice(value.items(), left[0]) if left[0] > 0}
+    return value if not isinstance(value, list | dict) else type(value)()
 
 
 def type_name(value: Any) -> str:

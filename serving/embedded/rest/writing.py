@@ -17,6 +17,8 @@ from serving.embedded.errors import ServingError, invalid_argument
 from serving.embedded.rest.reading import dtype_name
 from serving.embedded.tensors import Array
 
+#: Ours: with a line and its indentation for each value, an answer can be a hundred times its tensors.
+MAX_ANSWER_BYTES = 256 << 20
 _INTEGERS = frozenset(
     getattr(types_pb2, f"DT_{name}") for name in ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT32", "UINT64")
 )
@@ -67,6 +69,8 @@ def rows(outputs: Mapping[str, Array], dtypes: Mapping[str, int]) -> str:
 def columns(outputs: Mapping[str, Array], dtypes: Mapping[str, int]) -> str:
     """``outputs``: a value, or an object if there are several outputs. Raises ServingError (INVALID_ARGUMENT)."""
     level = 2 if len(outputs) > 1 else 1
+    if sum(array.size * 4 * (level + array.ndim) for array in outputs.values()) > MAX_ANSWER_BYTES:
+        raise invalid_argument("the answer is too large to be laid out in columns; ask in rows, or for fewer at once")
     values = {}
     for name, array in sorted(outputs.items()):
         leaves = _leaves(name, array, dtypes[name], level=level, rank=array.ndim)
