@@ -315,10 +315,12 @@ def test_a_head_without_end_is_refused(victim: Server) -> None:
 
 @pytest.mark.full
 def test_half_a_head_is_given_up(victim: Server) -> None:
-    connection = rawclients.http(victim.rest_port, b"POST /v1/mod")
-    assert rawclients.answer(connection)[0] == 408
-    silent = rawclients.http(victim.rest_port)
-    assert silent.recv(1) == b""
+    with (
+        rawclients.http(victim.rest_port, b"POST /v1/mod") as half,
+        rawclients.http(victim.rest_port) as silent,
+    ):
+        assert rawclients.answer(half)[0] == 408
+        assert silent.recv(1) == b""
 
 
 def test_clients_that_vanish_leave_nothing_behind(victim: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,5 +128,8 @@ def test_ports_open_only_when_every_model_serves(started: Started) -> None:
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
     savedmodels.save(started.late / "1", savedmodels.half_plus(2))
     server.ready()
+    limit = time.monotonic() + 20
+    while "Running gRPC" not in server.stdout and time.monotonic() < limit:
+        time.sleep(0.05)  # told once the ports are open
     loaded, listening = (server.stdout.index(words) for words in ("Successfully loaded", "Running gRPC"))
     assert loaded < listening
