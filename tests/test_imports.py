@@ -90,6 +90,8 @@ def test_each_room_imports_its_own_framework_only() -> None:
             assert found <= {"tensorflow", "tensorflow_serving"}, relative
         elif relative == "serving/handler.py":
             assert found <= {"torch", "ts"}, relative
+        elif relative.startswith("loadtest/bench/peers/"):
+            assert found <= {"torch"}, relative
         elif relative == "loadtest/bench/twins.py":
             assert found <= {"tensorflow", "torch"}, relative
         else:
