@@ -176,7 +176,7 @@ def test_sigterm_drains_every_worker(pair: RunningGateway, pytorch: FakeTorchSer
     pytorch.delay_seconds = 1
     with ThreadPoolExecutor(16) as callers:
         calls = [callers.submit(infer, pair) for _ in range(16)]
-        wait_for(lambda: len(pytorch.predicted) == 16, "the calls to reach the server")
+        wait_for(lambda: sample(pair, 'duet_requests_in_flight{front="v2_rest"}') == 16, "the calls to be in flight")
         pair.process.send_signal(signal.SIGTERM)
         assert {call.result().status_code for call in calls} == {200}
     assert pair.process.wait(20) == 0
