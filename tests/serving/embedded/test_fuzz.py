@@ -29,10 +29,21 @@ NAMES = st.sampled_from(["x", "a", "b", "b64"])
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["x", "a", "b", "b64"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.integers(1, 80).map(lambda depth: nested(depth))
+        | st.dictionaries(st.sampled_from(["x", "a", "b", "b64"]), inner, max_size=3)
     ),
     max_leaves=8,
 )
+
+
+def nested(depth: int) -> object:
+    value: object = 1.0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 KEYS = st.sampled_from(["instances", "inputs", "examples", "context", "signature_name", "other"])
 
 
@@ -86,14 +97,56 @@ def fuzz_tensors(server: Server, examples: int) -> None:
     send()
 
 
-@pytest.mark.parametrize("fuzz", [fuzz_json, fuzz_tensors])
+FEATURES = st.one_of(
+    st.builds(lambda values: {"float_list": {"value": values}}, st.lists(st.floats(width=32), max_size=3)),
+    st.builds(lambda values: {"int64_list": {"value": values}}, st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3)),
+    st.builds(lambda values: {"bytes_list": {"value": values}}, st.lists(st.binary(max_size=4), max_size=3)),
+)
+EXAMPLES = st.builds(
+    lambda features: {"features": {"feature": features}}, st.dictionaries(st.sampled_from(["x", "y"]), FEATURES)
+)
+
+
+@st.composite
+def source(draw: st.DrawFn) -> dict[str, object]:
+    examples = draw(st.lists(EXAMPLES, max_size=3))
+    if draw(st.booleans()):
+        return {"example_list": {"examples": examples}}
+    return {"example_list_with_context": {"examples": examples, "context": draw(EXAMPLES)}}
+
+
+def fuzz_examples(server: Server, examples: int) -> None:
+    """Classify and Regress over gRPC."""
+    from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+    calls = {
+        "classify": (server.prediction.Classify, classification_pb2.ClassificationRequest),
+        "regress": (server.prediction.Regress, regression_pb2.RegressionRequest),
+    }
+
+    @settled(examples)
+    @given(MODELS, SIGNATURES, st.sampled_from(sorted(calls)), source())
+    def send(model: str, signature: str, verb: str, given_source: dict[str, object]) -> None:
+        stub, kind = calls[verb]
+        request = kind(input=given_source)
+        request.model_spec.name, request.model_spec.signature_name = model.partition("/")[0], signature
+        call = stub.future(request, TIMEOUT)
+        assert call.code() in CODES, call.details()
+
+    send()
+
+
+FUZZES = [fuzz_json, fuzz_tensors, fuzz_examples]
+
+
+@pytest.mark.parametrize("fuzz", FUZZES)
 def test_random_requests_break_nothing(server: Server, fuzz: object) -> None:
     fuzz(server, 300)  # type: ignore[operator]
     assert server.process.poll() is None
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("fuzz", [fuzz_json, fuzz_tensors])
+@pytest.mark.parametrize("fuzz", FUZZES)
 def test_thousands_of_random_requests_break_nothing(server: Server, fuzz: object) -> None:
     fuzz(server, 5000)  # type: ignore[operator]
     assert server.process.poll() is None
