@@ -173,7 +173,7 @@ def test_sighup_with_wrong_settings_changes_nothing(pair: RunningGateway, tmp_pa
 def test_sigterm_drains_every_worker(pair: RunningGateway, pytorch: FakeTorchServe) -> None:
     """Sixteen calls are in flight, in both workers; each has its answer before the processes end."""
     found = workers(pair)
-    pytorch.delay_seconds = 1
+    pytorch.delay_seconds = 3  # so long that on a busy machine too the first call waits for the last one
     with ThreadPoolExecutor(16) as callers:
         calls = [callers.submit(infer, pair) for _ in range(16)]
         wait_for(lambda: sample(pair, 'duet_requests_in_flight{front="v2_rest"}') == 16, "the calls to be in flight")
