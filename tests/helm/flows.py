@@ -49,6 +49,8 @@ def everything_is_denied_that_is_not_needed(rendering: Rendering) -> None:
     for pod in pods.values():
         types = {kind for policy in policies_of(rendering, pod) for kind in policy["spec"]["policyTypes"]}
         assert types == {"Ingress", "Egress"}, f"{pod['metadata']['labels']} is not denied by default"
+        bare = [p["spec"] for p in policies_of(rendering, pod) if not {"ingress", "egress"} & p["spec"].keys()]
+        assert any(len(spec["policyTypes"]) == 2 for spec in bare), "no policy denies all, whatever the others are"
     for one, source in pods.items():
         for other, target in pods.items():
             numbers = port_names(target)

@@ -16,10 +16,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.protos import health_pb2
-from tests.helm.chart import EXAMPLES, Object, Rendering, render
+from tests.helm.chart import EXAMPLES, ROOT, Object, Rendering, render
 from tests.helm.local import Machine, Running
-from tests.helm.promises import gateway_config
 from tests.helm.queries import labels_of, metrics_of, of_dashboard, of_rules
+from tests.helm.server_promises import gateway_config
+from tests.stack import ARTIFACTS
 
 DRAIN_SECONDS = 3
 START_SECONDS = 120
@@ -48,6 +49,7 @@ VALUES: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """All pods of a release, ready."""
+    train_what_is_missing()
     machine = Machine(render(values=VALUES), tmp_path_factory.mktemp("pods"))
     try:
         for framework in ("tensorflow", "pytorch"):
@@ -65,6 +67,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield machine
     finally:
         machine.stop()
+
+
+def train_what_is_missing() -> None:
+    wanted = [ARTIFACTS / "pytorch" / f"{name}-2.mar" for name in VALUES["models"]]
+    if not all(path.exists() for path in wanted):
+        subprocess.run([sys.executable, "-m", "models", "train", *VALUES["models"]], cwd=ROOT, check=True, timeout=500)
 
 
 def until(is_so: Callable[[], bool], machine: Machine, seconds: float = START_SECONDS) -> None:

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.helm import flows  # noqa: F401 - its promises are in the list
 from tests.helm.chart import APIS, CHART, ENVIRONMENT, EXAMPLES, ROOT, VERSIONS, Rendering, helm, render
-from tests.helm.pairs import PAIRS
-from tests.helm.promises import PROMISES
+from tests.helm.promised import PAIRS, PROMISES
 
 
 @pytest.mark.parametrize("name", PROMISES)

@@ -1,0 +1,33 @@
+# The gateway, and the door in front of TorchServe: no compiler, no framework, no root.
+#   docker build -t duet-gateway:0.1.0 .
+# Give the base by digest where you build for others: --build-arg BASE=python@sha256:...
+ARG BASE=python:3.11.13-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /src
+RUN python3 -m venv /opt/duet
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+RUN /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check -c constraints.txt . \
+    && /opt/duet/bin/python -m pip uninstall --yes --quiet pip setuptools \
+    # What nobody runs: tests of packages, headers and stubs for compilers.
+    && find /opt/duet -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
+    && find /opt/duet -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \) -delete \
+    # The root is read-only later: compiled once, here.
+    && /opt/duet/bin/python -m compileall -q /opt/duet/lib
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="duet-gateway" \
+      org.opencontainers.image.description="One front door for TensorFlow Serving and TorchServe" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/duet /opt/duet
+ENV PATH=/opt/duet/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8000 8001 8002
+ENTRYPOINT []
+CMD ["python", "-m", "gateway", "--config", "/etc/duet/duet.yaml"]
