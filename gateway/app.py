@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from gateway import __version__, config
+from gateway import __version__
 from gateway.backends.balanced import Balanced, resolve_host
 from gateway.backends.base import Backend
 from gateway.backends.tfserving import TFServing
@@ -26,11 +26,9 @@ from gateway.grpc import tfserving as grpc_tfserving
 from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
 from gateway.grpc.calls import Calls
-from gateway.layers.batching import Batch, Batching
-from gateway.layers.cache import Cache
+from gateway.layering import Layering
 from gateway.layers.deadline import Deadline
 from gateway.layers.metrics import Timed
-from gateway.layers.queue import Limits
 from gateway.logging import AccessLog, BufferedAccessLog, NoAccessLog
 from gateway.metrics import Metrics
 from gateway.observation import Observer
@@ -108,50 +106,25 @@ class Gateway:
 
 
 def _stack(settings: Settings, registry: Registry, servers: dict[str, Backend], metrics: Metrics) -> Backend:
-    """The layers, outermost first: deadline -> router -> per server: cache -> batching -> metrics -> client.
+    """The layers, outermost first: deadline -> router -> per server: cache -> limit -> batching -> metrics -> client.
 
     The deadline is outermost, so that nothing a layer does can outlive it. The cache is inside the router, which knows
-    the version that its keys need, and outside batching: what it has need not wait for anything. Metrics stand next to
-    the client, so that they time one attempt at one server; totals per request are observed at the fronts, where bad
-    requests are seen.
+    the version that its keys need, and outside the rest: what it has need not wait for anything. The limit comes before
+    all that queues, so that overload is refused early. Metrics stand next to the client, so that they time one attempt
+    at one server; totals per request are observed at the fronts, where bad requests are seen.
     """
+    layers = Layering(settings, registry, metrics)
     backends: dict[str, Backend] = {}
     for name, server in servers.items():
         timed = Timed(server, metrics=metrics, variant=name)
-        backends[name] = _cached(settings, _batched(settings, timed, registry, metrics, name), registry, metrics, name)
+        batched = layers.batched(timed, name)
+        backends[name] = layers.cached(layers.limited(batched, name), name)
     rules = {
         name: Rule(settings.default_variant(name), model.allow_non_finite) for name, model in settings.models.items()
     }
     router = Router(registry=registry, backends=backends, rules=rules)
-    return Deadline(router, default_seconds=settings.default_deadline_seconds)
-
-
-def _batched(settings: Settings, inner: Backend, registry: Registry, metrics: Metrics, variant: str) -> Backend:
-    chosen = {name: model.batching for name, model in settings.models.items() if model.batching is not None}
-    if not any(batching.enabled for batching in (settings.batching, *chosen.values())):
-        return inner
-    return Batching(
-        inner,
-        metadata=lambda model: registry.known(model, variant),
-        metrics=metrics,
-        default=_batch(settings.batching),
-        models={name: _batch(batching) for name, batching in chosen.items()},
-    )
-
-
-def _batch(batching: config.Batching) -> Batch | None:
-    if not batching.enabled:
-        return None
-    return Batch(Limits(batching.max_rows, batching.max_bytes), batching.in_flight)
-
-
-def _cached(settings: Settings, inner: Backend, registry: Registry, metrics: Metrics, variant: str) -> Backend:
-    sizes = {name: model.cache.max_bytes for name, model in settings.models.items() if model.cache is not None}
-    if not sizes:
-        return inner
-    cache = Cache(inner, max_bytes=sizes, metrics=metrics, variant=variant)
-    registry.on_change(variant, cache.forget)
-    return cache
+    deadlines = {name: model.deadline_seconds for name, model in settings.models.items() if model.deadline_seconds}
+    return Deadline(router, default_seconds=settings.default_deadline_seconds, models=deadlines)
 
 
 def _server(name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str]) -> Backend:

@@ -101,14 +101,19 @@ def _checked(url: str, value: str, form: str) -> str:
 Server = Annotated[TFServingServer | TorchServeServer, Field(discriminator="kind")]
 
 
-class Batching(_Settings):
+class Switched(_Settings):
+    """Of a layer; switched off, it is not there."""
+
+    enabled: bool = True
+
+
+class Batching(Switched):
     """Requests for one model that wait are sent together, where its rows are independent (which is tried out).
 
     ``max_rows`` and ``max_bytes`` bound one batch. While fewer than ``in_flight`` calls are on their way, a request
     goes at once; by default that many as the model's servers work on at a time.
     """
 
-    enabled: bool = True
     max_rows: Annotated[int, Field(ge=1, le=65_536)] = 64
     max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
     in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -118,6 +123,22 @@ class Cache(_Settings):
     """Answers are kept, ``max_bytes`` of them for each variant, and given again to the same input bytes."""
 
     max_bytes: Annotated[int, Field(ge=1)]
+
+
+class Limit(Switched):
+    """How many requests for a model may be in flight at one server, and how many may wait where they are.
+
+    The limit begins at ``initial`` and follows latency between ``least`` and ``most``; without ``most`` that is twice
+    what the server can work on, batches included, and at least 128. A burst may wait ``interval_seconds``; once the
+    queue has stood for that long, nobody is let in who would wait ``target_seconds``. At most ``queue`` requests wait.
+    """
+
+    least: Annotated[int, Field(ge=1, le=65_536)] = 1
+    initial: Annotated[int, Field(ge=1, le=65_536)] = 64
+    most: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    queue: Annotated[int, Field(ge=0, le=65_536)] = 512
+    target_seconds: Seconds = 0.005
+    interval_seconds: Seconds = 0.1
 
 
 class Model(_Settings):
@@ -134,6 +155,9 @@ class Model(_Settings):
     opaque: bool = False
     batching: Batching | None = None
     cache: Cache | None = None
+    #: In place of ``default_deadline_seconds``.
+    deadline_seconds: Seconds | None = None
+    limit: Limit | None = None
 
 
 class Log(_Settings):
@@ -156,6 +180,10 @@ class Settings(_Settings):
     batching: Batching = Batching()
     #: A request without a deadline of its own is answered or failed after this time.
     default_deadline_seconds: Seconds = 30.0
+    #: For every model that has no such settings of its own; so it is with all settings of a model below.
+    limit: Limit = Limit()
+    #: Of requests in flight, over all models: 256 MiB.
+    max_bytes_in_flight: Annotated[int, Field(gt=0)] = 256 << 20
     #: How often the servers are asked which models they have.
     refresh_seconds: Seconds = 1.0
     #: After SIGTERM: how long requests are still accepted while readiness already says no.

@@ -29,6 +29,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry, *, exposed: CollectorRegistry | None = None) -> None:
+        self.registry = registry
         self._exposed = exposed or registry
         served = ("model", "variant", "version", "front")
         requests = Counter("duet_requests", "Requests answered, by gRPC code.", (*served, "code"), registry=registry)

@@ -1,14 +1,17 @@
-"""Pins: how a client chooses the variant itself, the same in every dialect."""
+"""Pins: how a client chooses the variant itself, the same in every dialect; and its other wishes beside the request."""
 
 from __future__ import annotations
 
 from gateway.errors import InvalidArgument
+from gateway.types import Criticality
 
 #: Header or metadata key, in requests and answers.
 VARIANT = "x-duet-variant"
 VERSION = "x-duet-version"
 #: Header of a request over REST: its deadline, in milliseconds from now. Over gRPC it is the call's own.
 TIMEOUT = "x-duet-timeout-ms"
+#: Header or metadata key of a request: critical, default or sheddable.
+CRITICALITY = "x-duet-criticality"
 
 
 def is_model_name(name: str) -> bool:
@@ -30,3 +33,11 @@ def agree(*pins: str | None) -> str | None:
     if len(given) > 1:
         raise InvalidArgument(f"the request is pinned to several variants: {', '.join(sorted(given))}")
     return given.pop() if given else None
+
+
+def criticality(text: str) -> Criticality:
+    """Raises InvalidArgument for what is none."""
+    try:
+        return Criticality[text.strip().upper()]
+    except KeyError:
+        raise InvalidArgument(f"{CRITICALITY} must be critical, default or sheddable") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,14 @@ class Payload:
     status: int = 200
 
 
+class Criticality(IntEnum):
+    """Which requests are refused first where there are too many."""
+
+    SHEDDABLE = 0
+    DEFAULT = 1
+    CRITICAL = 2
+
+
 @dataclass(frozen=True, slots=True)
 class InferRequest:
     """A request as the fronts hand it on.
@@ -136,6 +145,7 @@ class InferRequest:
     deadline: float | None = None
     signature_name: str = DEFAULT_SIGNATURE
     payload: Payload | None = None
+    criticality: Criticality = Criticality.DEFAULT
 
     @property
     def rows(self) -> int:

@@ -20,7 +20,7 @@ _FRONT |= {"information", "statistics"}
 ALLOWED = {
     "types": set(),
     "errors": set(),
-    "pins": {"errors"},
+    "pins": {"types", "errors"},
     "signature": {"types", "errors"},
     "codecs": {"types", "errors", "protos", "codecs"},
     "backends": {"types", "errors", "protos", "codecs", "backends"},

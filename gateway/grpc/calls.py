@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
 
 from gateway import pins
+from gateway.backends.base import Backend
 from gateway.errors import Code, DuetError, Internal, InvalidArgument, Unavailable
 from gateway.grpc import errors
 from gateway.observation import Observation, Observer
@@ -35,11 +36,21 @@ class Message(Protocol):
 
 @dataclass(slots=True)
 class Call:
-    """One call as its behaviour sees it. ``deadline`` is of the event loop's clock, ``variant`` the metadata's pin."""
+    """One call as its behaviour sees it. ``deadline`` is of the event loop's clock, ``variant`` the metadata's pin.
+
+    ``criticality`` is as the client wrote it.
+    """
 
     seen: Observation
     variant: str | None
     deadline: float | None
+    criticality: str | None = None
+
+    async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
+        """Calls the backend with what the metadata says of the request."""
+        if self.criticality is not None:
+            request = replace(request, criticality=pins.criticality(self.criticality))
+        return await backend.infer(request)
 
     def answered(self, request: InferRequest, response: InferResponse) -> None:
         self.seen.answered(request, response)
@@ -167,7 +178,7 @@ class Calls:
         left = context.time_remaining()
         # Without a deadline, gRPC gives one that is centuries away.
         deadline = asyncio.get_running_loop().time() + left if left is not None and left < _FOR_EVER else None
-        return Call(seen, given.get(pins.VARIANT), deadline)
+        return Call(seen, given.get(pins.VARIANT), deadline, given.get(pins.CRITICALITY))
 
     def _trailing(self, call: Call) -> errors.Metadata:
         served = ((pins.VARIANT, call.seen.variant), (pins.VERSION, call.seen.version)) if call.seen.variant else ()

@@ -105,7 +105,7 @@ class Prediction:
 
     async def _infer(self, request: InferRequest, call: Call, start: float) -> InferResponse:
         call.seen.timings["decode"] = perf_counter() - start
-        response = await self._backend.infer(request)
+        response = await call.infer(self._backend, request)
         call.answered(request, response)
         return response
 

@@ -86,7 +86,7 @@ class Front:
             call.deadline,
         )
         call.seen.timings["decode"] = perf_counter() - start
-        response = await self._backend.infer(request)
+        response = await call.infer(self._backend, request)
         call.answered(request, response)
         start = perf_counter()
         answer = codec.encode(response, body, JSON)
@@ -96,7 +96,7 @@ class Front:
     async def _pass_on(
         self, request: InferRequest, message: pb.PredictionsRequest, call: Call
     ) -> pb.PredictionResponse:
-        response = await self._backend.infer(request)
+        response = await call.infer(self._backend, request)
         if response.payload is None:
             raise Internal(f"the answer of {request.model} is not the one of its handler")
         if response.payload.status >= 400:

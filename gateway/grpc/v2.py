@@ -74,7 +74,7 @@ class Infer:
             _deadline(asked.parameters, call.deadline),
         )
         call.seen.timings["decode"] = perf_counter() - start
-        response = await self._backend.infer(request)
+        response = await call.infer(self._backend, request)
         call.answered(request, response)
         start = perf_counter()
         answer = codec.encode_response(response, asked, request_id=message.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.backends.base import Backend, Layer
@@ -11,15 +12,17 @@ from gateway.types import InferRequest, InferResponse
 
 
 class Deadline(Layer):
-    """Gives a request without a deadline ``default_seconds`` from now, and holds every request to its own."""
+    """Gives a request without a deadline its model's, or ``default_seconds``, and holds every request to its own."""
 
-    def __init__(self, inner: Backend, *, default_seconds: float) -> None:
+    def __init__(self, inner: Backend, *, default_seconds: float, models: Mapping[str, float] | None = None) -> None:
         super().__init__(inner)
         self._default_seconds = default_seconds
+        self._models = models or {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         if request.deadline is None:
-            request = replace(request, deadline=asyncio.get_running_loop().time() + self._default_seconds)
+            seconds = self._models.get(request.model, self._default_seconds)
+            request = replace(request, deadline=asyncio.get_running_loop().time() + seconds)
         try:
             async with asyncio.timeout_at(request.deadline):
                 return await self.inner.infer(request)

@@ -44,11 +44,14 @@ class InferEndpoint(ABC):
         """Status, headers and body of an error in the dialect's own shape."""
 
     async def infer(self, request: InferRequest, scope: asgi.Scope) -> InferResponse:
-        """Calls the backend. A request without a deadline takes that of the header `pins.TIMEOUT`."""
+        """Calls the backend. The header `pins.TIMEOUT` is the deadline of a request that has none of its own."""
         if request.deadline is None:
             timeout = asgi.header(scope, pins.TIMEOUT.encode())
             if timeout is not None:
                 request = replace(request, deadline=asyncio.get_running_loop().time() + _seconds(timeout))
+        wish = asgi.header(scope, pins.CRITICALITY.encode())
+        if wish is not None:
+            request = replace(request, criticality=pins.criticality(wish.decode("latin-1")))
         return await self.backend.infer(request)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:

@@ -1,0 +1,100 @@
+"""Settings -> layers, for the composition root, which says in which order they stand.
+
+A layer that is off is not there. Each has settings for all models, in place of which a model can have its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from gateway import config
+from gateway.backends.base import Backend
+from gateway.config import Settings
+from gateway.layers.batching import Batch, Batching
+from gateway.layers.cache import Cache
+from gateway.layers.gate import Waits
+from gateway.layers.limit import Bounds, Budget, Limit
+from gateway.layers.queue import Limits
+from gateway.layers.signals import Signals
+from gateway.metrics import Metrics
+from gateway.registry import Registry
+
+#: Of requests in flight for one model: what a server is given at least, since not each tells what it can work on.
+_LEAST_PLACES = 128
+
+_Of = TypeVar("_Of", bound=config.Switched)
+_To = TypeVar("_To")
+
+
+class Layering:
+    """Makes the layers of one gateway; what they share (the budget, the metrics) is made once."""
+
+    def __init__(self, settings: Settings, registry: Registry, metrics: Metrics) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._metrics = metrics
+        self._signals = Signals(metrics.registry)
+        self._budget = Budget(settings.max_bytes_in_flight)
+        self.limits: dict[str, Limit] = {}
+
+    def batched(self, inner: Backend, variant: str) -> Backend:
+        default, models = self._chosen(lambda model: model.batching, self._settings.batching, _batch)
+        if default is None and not any(models.values()):
+            return inner
+        return Batching(
+            inner,
+            metadata=lambda model: self._registry.known(model, variant),
+            metrics=self._metrics,
+            default=default,
+            models=models,
+        )
+
+    def limited(self, inner: Backend, variant: str) -> Backend:
+        default, models = self._chosen(lambda model: model.limit, self._settings.limit, _bounds)
+        if default is None and not any(models.values()):
+            return inner
+        self.limits[variant] = Limit(
+            inner,
+            variant=variant,
+            signals=self._signals,
+            budget=self._budget,
+            places=lambda model: self._places(model, variant),
+            default=default,
+            models=models,
+        )
+        return self.limits[variant]
+
+    def cached(self, inner: Backend, variant: str) -> Backend:
+        sizes = {name: model.cache.max_bytes for name, model in self._settings.models.items() if model.cache}
+        if not sizes:
+            return inner
+        cache = Cache(inner, max_bytes=sizes, metrics=self._metrics, variant=variant)
+        self._registry.on_change(variant, cache.forget)
+        return cache
+
+    def _places(self, model: str, variant: str) -> int:
+        """Twice what the server works on: while one batch is computed, the next one gathers."""
+        known = self._registry.known(model, variant)
+        chosen = self._settings.models.get(model)
+        batching = (chosen.batching if chosen else None) or self._settings.batching
+        rows = batching.max_rows if batching.enabled else 1
+        calls = batching.in_flight or (known.parallelism if known else 1)
+        return max(_LEAST_PLACES, 2 * calls * rows)
+
+    def _chosen(
+        self, of: Callable[[config.Model], _Of | None], default: _Of, made: Callable[[_Of], _To]
+    ) -> tuple[_To | None, dict[str, _To | None]]:
+        """What holds for all models, and for those with settings of their own; None where it is switched off."""
+        own = {name: of(model) for name, model in self._settings.models.items()}
+        models = {name: made(entry) if entry.enabled else None for name, entry in own.items() if entry is not None}
+        return made(default) if default.enabled else None, models
+
+
+def _batch(batching: config.Batching) -> Batch:
+    return Batch(Limits(batching.max_rows, batching.max_bytes), batching.in_flight)
+
+
+def _bounds(limit: config.Limit) -> Bounds:
+    waits = Waits(limit.target_seconds, limit.interval_seconds, limit.queue)
+    return Bounds(limit.least, limit.initial, limit.most, waits)

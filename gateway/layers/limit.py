@@ -1,0 +1,206 @@
+"""Not more requests in flight than a model can work on: the rest waits a little or is told at once to come later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.backends.base import Backend, Layer
+from gateway.errors import DeadlineExceeded, DuetError
+from gateway.layers.gate import Gate, Refused, Waits
+from gateway.layers.gradient import Gradient
+from gateway.layers.signals import Signals
+from gateway.types import InferRequest, InferResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one model. ``most`` None follows what the server can work on; the limit begins at ``initial`` or below."""
+
+    least: int = 1
+    initial: int = 64
+    most: int | None = None
+    waits: Waits = Waits()  # noqa: RUF009 - frozen
+
+
+class Budget:
+    """Bytes of requests in flight, over all models: each is held in memory until it is answered."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+
+    def take(self, size: int) -> bool:
+        """One that is larger than the whole budget goes alone, or it never could."""
+        if self.used_bytes and self.used_bytes + size > self.max_bytes:
+            return False
+        self.used_bytes += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self.used_bytes -= size
+
+
+class Limit(Layer):
+    """Holds the requests for each model of ``variant`` to a limit of its own, and all together to ``budget``.
+
+    ``default`` is for models that ``models`` does not name; None, in either, leaves a model without a limit.
+    ``places`` tells how many requests for a model are of use in flight, as far as is known. Raises ResourceExhausted.
+    """
+
+    def __init__(
+        self,
+        inner: Backend,
+        *,
+        variant: str,
+        signals: Signals,
+        budget: Budget,
+        places: Callable[[str], int],
+        default: Bounds | None,
+        models: Mapping[str, Bounds | None] | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self._variant = variant
+        self._signals = signals
+        self._budget = budget
+        self._places = places
+        self._default = default
+        self._models = models or {}
+        self._lanes: dict[str, _Lane | None] = {}
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        try:
+            lane = self._lanes[request.model]
+        except KeyError:
+            lane = self._lanes[request.model] = self._opened(request.model)
+        if lane is None:
+            return await self.inner.infer(request)
+        size = _size(request)
+        if not self._budget.take(size):
+            error = Refused(request.model, "cannot be asked: too many bytes are in flight", "bytes")
+            lane.count(error)
+            raise error
+        try:
+            return await lane.infer(self.inner, request)
+        finally:
+            self._budget.give_back(size)
+
+    def state(self) -> dict[str, Any]:
+        """For operators: each model's limit and what it holds now."""
+        return {model: lane.state() for model, lane in sorted(self._lanes.items()) if lane is not None}
+
+    def _opened(self, model: str) -> _Lane | None:
+        bounds = self._models.get(model, self._default)
+        if bounds is None:
+            return None
+        return _Lane(model, self._variant, bounds, self._signals, self._places)
+
+
+class _Lane:
+    """The gate of one model, and the timer that looks after those who wait in front of it."""
+
+    def __init__(
+        self, model: str, variant: str, bounds: Bounds, signals: Signals, places: Callable[[str], int]
+    ) -> None:
+        self._model = model
+        self._variant = variant
+        self._bounds = bounds
+        self._signals = signals
+        self._places = places
+        most = self._most()
+        self._gradient = Gradient(float(min(bounds.initial, most)), bounds.least, most)
+        self._gate = Gate(model, self._gradient, bounds.waits)
+        self._loop = asyncio.get_running_loop()
+        self._look_again: asyncio.TimerHandle | None = None
+        self._waited = signals.waited(model, variant)
+        signals.limit(model, variant).set(int(self._gradient.limit))
+
+    async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
+        gate, loop = self._gate, self._loop
+        if not gate.try_enter(request.criticality):
+            await self._wait(request)
+        started = loop.time()
+        try:
+            response = await backend.infer(request)
+        except DuetError as error:
+            if isinstance(error, DeadlineExceeded) or (error.fault is not None and error.fault.name == "overload"):
+                self._refused()
+            raise
+        except asyncio.CancelledError:
+            if request.deadline is not None and loop.time() >= request.deadline:
+                self._refused()
+            raise
+        else:
+            now = loop.time()
+            if self._gradient.answered(now, now - started, gate.in_flight):
+                self._judged()
+            return response
+        finally:
+            gate.leave(loop.time())
+
+    def count(self, error: Refused) -> None:
+        self._signals.refused(self._model, self._variant, error.reason).inc()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "limit": int(self._gradient.limit),
+            "most": self._gradient.most,
+            "in_flight": self._gate.in_flight,
+            "queued": self._gate.queued,
+            "seconds": round(self._gradient.short_seconds, 6),
+            "usual_seconds": round(self._gradient.long_seconds, 6),
+        }
+
+    async def _wait(self, request: InferRequest) -> None:
+        since = self._loop.time()
+        try:
+            place = self._gate.queue(since, request.criticality, self._loop.create_future())
+            self._watch()
+            try:
+                await place.turn
+            except asyncio.CancelledError:
+                self._gate.give_up(place, self._loop.time())
+                raise
+        except Refused as error:
+            self.count(error)
+            raise
+        self._waited.observe(self._loop.time() - since)
+
+    def _watch(self) -> None:
+        """While someone waits, looks now and then whether it is too long: a server that hangs lets nobody in."""
+        if self._look_again is None:
+            self._look_again = self._loop.call_later(self._gate.interval_seconds / 2, self._look)
+
+    def _look(self) -> None:
+        self._look_again = None
+        self._gate.advance(self._loop.time())
+        if self._gate.queued:
+            self._watch()
+
+    def _refused(self) -> None:
+        if self._gradient.refused(self._loop.time()):
+            self._judged()
+
+    def _judged(self) -> None:
+        most = self._most()
+        if most != self._gradient.most:
+            self._gradient.bound(most)
+        self._gate.share()
+        self._signals.limit(self._model, self._variant).set(int(self._gradient.limit))
+        self._signals.admitted(self._model, self._variant).set(self._gate.in_flight)
+
+    def _most(self) -> int:
+        most = self._bounds.most
+        return max(self._bounds.least, self._places(self._model) if most is None else most)
+
+
+def _size(request: InferRequest) -> int:
+    """Bytes of the request's numbers; strings are counted by their pointers, which is of their order."""
+    if request.payload is not None:
+        return len(request.payload.body)
+    size = 0
+    for tensor in request.inputs:
+        size += tensor.data.nbytes
+    return size
