@@ -183,7 +183,8 @@ class Lifecycle:
             versions = self._versions.get(name, {})
             if versions and not self._available(name) and all(version.failed for version in versions.values()):
                 number, version = max(versions.items())
-                failures.append(f"{{name: {name} version: {number} due to error: {version.error}}}")
+                told = f"{version.code.name}: {version.error}"
+                failures.append(f"{{{{name: {name} version: {number}}} due to error: {told}}}")
         if failures:
             raise LoadFailed(f"{len(failures)} servable(s) did not become available: {{{', '.join(failures)}, }}")
         return all(

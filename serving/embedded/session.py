@@ -134,8 +134,9 @@ def as_serving_error(error: tf.errors.OpError) -> ServingError:
 
 def _refused(path: Path, error: Exception) -> ServingError:
     if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-        text = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
-        return ServingError(grpc.StatusCode.NOT_FOUND, text)
+        text = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}. "
+        advice = "Check that the directory exists and that you have the right permissions for accessing it."
+        return ServingError(grpc.StatusCode.NOT_FOUND, text + advice)
     if isinstance(error, tf.errors.OpError):
         return as_serving_error(error)
     return ServingError(grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__)

@@ -19,6 +19,13 @@ def command(request: pytest.FixtureRequest) -> str:
     return request.config.getoption("--server-cmd", default=None) or EMBEDDED
 
 
+@pytest.fixture
+def embedded_only(command: str) -> None:
+    """For what the real server does not do: end with 0 at a signal, say which port is taken."""
+    if command != EMBEDDED:
+        pytest.skip("the real server does otherwise")
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, `slow`."""

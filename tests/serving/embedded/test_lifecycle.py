@@ -149,7 +149,7 @@ def test_a_label_may_only_name_a_version_that_serves(world: World) -> None:
 def test_the_configuration_file_is_read_again(world: World) -> None:
     savedmodels.save(world.folder / "third" / "3", savedmodels.half_plus(3))
     world.config.write_text(world.configured("m", "third"))
-    until(lambda: "third" in world.server.stdout)
+    until(lambda: "third" in world.server.stdout + world.server.stderr)
     until(lambda: world.states("third") == {3: "AVAILABLE"})
     assert world.ask("third") == (3, 3)
 
