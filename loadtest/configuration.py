@@ -146,11 +146,16 @@ def _torchserve(stack: Stack, server: TorchServeServer, variant: str, model: str
 
 
 def _gateway(stack: Stack, model: str) -> dict[str, str]:
-    """Settings of the gateway that touch both variants alike; they are shown, for they shape the figures."""
+    """Settings of the gateway that touch both variants alike; they are shown, for they shape the figures.
+
+    Raises LoadFailed where it keeps answers: the load would measure its memory.
+    """
     settings = stack.settings.model_dump(mode="json")
-    of_model = {**settings, **settings.get("models", {}).get(model, {})}
-    found = {name: json.dumps(of_model[name]) for name in ("batching", "cache", "resilience") if of_model.get(name)}
-    return {f"gateway: {name}": text for name, text in found.items()}
+    of_model = settings["models"].get(model) or {}
+    if of_model.get("cache") or settings.get("cache"):
+        raise LoadFailed(f"the gateway keeps answers of {model}; take `cache` out of {stack.config} for a comparison")
+    batching = of_model.get("batching") or settings.get("batching")
+    return {"batching in the gateway": json.dumps(batching).strip("{}").replace('"', "")} if batching else {}
 
 
 def _describe(stack: Stack, server: TorchServeServer, variant: str, model: str, version: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gateway.types import Tensor
 from loadtest import blocks
+from loadtest.analysis.arrivals import SECOND
 from loadtest.analysis.load import LITTLE_TOLERANCE, little_error
 from loadtest.analysis.percentiles import percentile
 from loadtest.compare import Comparison
@@ -87,10 +88,13 @@ class _Sweep:
 
 def _point(finished: blocks.Finished, callers: int, leg: blocks.Leg) -> dict[str, Any]:
     block = finished.block
+    # While all callers are at it: after the end fewer and fewer are.
+    begin = block.intended.min()
+    end = begin + round((1 - blocks.WARM_SHARE) * SECONDS * SECOND)
     latencies = block.latencies_ms(10)
-    seconds = float(block.ended.max() - block.intended.min()) / 1e9
-    per_second = len(block) / seconds
-    error = little_error(callers, per_second, float(latencies.mean()) / 1e3)
+    inside = (block.ended >= begin) & (block.ended < end)
+    per_second = int(inside.sum()) / ((end - begin) / SECOND)
+    error = little_error(callers, per_second, float(latencies[inside].mean()) / 1e3) if inside.any() else 1.0
     return {
         "per_second": per_second,
         "p50_ms": percentile(latencies, 50),

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtest.report.plot import (
+    WIDE,
     Series,
-    bands,
     chart,
     doubling,
     forest,
@@ -65,9 +65,8 @@ def time_series(found: Found) -> str:
     x = linear("seconds since the first block", ends)
     y = logarithmic("median of a second, ms", [value for of_leg in points.values() for _, value in of_leg])
     series = [Series(css(leg), of_leg, dots=True) for leg, of_leg in points.items()]
-    return (
-        f'<div class="series">{chart(series, x, y, title="Latency over time, by block", under=bands(spans, x))}</div>'
-    )
+    drawn = chart(series, x, y, title="Latency over time, by block", bands=spans, width=WIDE)
+    return f'<div class="series">{drawn}</div>'
 
 
 def ledger_of(found: Found) -> str:

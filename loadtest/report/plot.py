@@ -9,10 +9,12 @@ from html import escape
 
 from models.report.plot import decades, steps
 
-WIDTH, HEIGHT = 460, 300
+WIDTH, WIDE, HEIGHT = 460, 920, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 40
 MOST_TICKS = 9
 Point = tuple[float, float]
+Band = tuple[str, float, float]
+"""An upright stripe: a class, a begin and an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,60 +72,67 @@ class Series:
     dots: bool = False
 
 
-def chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str, under: str = "") -> str:
-    """``under`` is drawn first. A title is what a screen reader says."""
-    drawn = "".join(_line(one, x, y) for one in series)
+def chart(
+    series: Sequence[Series], x: Axis, y: Axis, *, title: str, bands: Sequence[Band] = (), width: int = WIDTH
+) -> str:
+    """Bands are drawn first. A title is what a screen reader says."""
+    plane = Plane(x, y, width)
+    drawn = "".join(plane.line(one) for one in series)
     return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
-        f"{under}{_grid(x, y)}{drawn}</svg>"
+        f'<svg class="plot" viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
+        f"{''.join(map(plane.band, bands))}{plane.grid()}{drawn}</svg>"
     )
 
 
-def place_x(axis: Axis, value: float) -> float:
-    return LEFT + axis.share(value) * (WIDTH - LEFT - RIGHT)
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where values lie on the drawing."""
 
+    x: Axis
+    y: Axis
+    width: int
 
-def place_y(axis: Axis, value: float) -> float:
-    return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+    def across(self, value: float) -> float:
+        return LEFT + self.x.share(value) * (self.width - LEFT - RIGHT)
 
+    def up(self, value: float) -> float:
+        return HEIGHT - BOTTOM - self.y.share(value) * (HEIGHT - TOP - BOTTOM)
 
-def _grid(x: Axis, y: Axis) -> str:
-    parts = []
-    for value, text in y.ticks:
-        at = place_y(y, value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>')
-    for value, text in x.ticks:
-        at = place_x(x, value)
-        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        anchor = "end" if at > WIDTH - RIGHT - 8 else "middle"
-        parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{text}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x.title)}</text>')
-    side = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
-        f'<text x="12" y="{side:.0f}" text-anchor="middle" transform="rotate(-90 12 {side:.0f})">'
-        f"{escape(y.title)}</text>"
-    )
-    return "".join(parts)
+    def band(self, band: Band) -> str:
+        css, begin, end = band
+        left, right = self.across(begin), self.across(end)
+        return (
+            f'<rect class="band {css}" x="{left:.1f}" y="{TOP}" width="{max(0.5, right - left):.1f}" '
+            f'height="{HEIGHT - TOP - BOTTOM}"/>'
+        )
 
+    def grid(self) -> str:
+        parts = []
+        right = self.width - RIGHT
+        for value, text in self.y.ticks:
+            at = self.up(value)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+            parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>')
+        for value, text in self.x.ticks:
+            at = self.across(value)
+            parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+            anchor = "end" if at > right - 8 else "middle"
+            parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{text}</text>')
+        middle, side = (LEFT + right) / 2, (TOP + HEIGHT - BOTTOM) / 2
+        parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(self.x.title)}</text>')
+        parts.append(
+            f'<text x="12" y="{side:.0f}" text-anchor="middle" transform="rotate(-90 12 {side:.0f})">'
+            f"{escape(self.y.title)}</text>"
+        )
+        return "".join(parts)
 
-def _line(series: Series, x: Axis, y: Axis) -> str:
-    places = [(place_x(x, left), place_y(y, up)) for left, up in series.points]
-    marks = "".join(f'<circle class="{series.css}" cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in places)
-    if series.dots:
-        return marks
-    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    return f'<polyline class="line {series.css}" points="{path}"/>' + (marks if len(places) < 12 else "")
-
-
-def bands(spans: Sequence[tuple[str, float, float]], x: Axis) -> str:
-    """Upright stripes: a class, a begin and an end."""
-    return "".join(
-        f'<rect class="band {css}" x="{place_x(x, begin):.1f}" y="{TOP}" '
-        f'width="{max(0.5, place_x(x, end) - place_x(x, begin)):.1f}" height="{HEIGHT - TOP - BOTTOM}"/>'
-        for css, begin, end in spans
-    )
+    def line(self, series: Series) -> str:
+        places = [(self.across(left), self.up(height)) for left, height in series.points]
+        marks = "".join(f'<circle class="{series.css}" cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in places)
+        if series.dots:
+            return marks
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+        return f'<polyline class="line {series.css}" points="{path}"/>' + (marks if len(places) < 12 else "")
 
 
 ROW_HEIGHT, NAMES_WIDTH = 22, 150
@@ -201,7 +210,10 @@ def stacked(rows: Mapping[str, Mapping[str, float]], *, title: str, unit: str = 
 
 def short(value: float) -> str:
     """
-    >>> [short(value) for value in (0.05, 2, 1500, 128, 20000)]
-    ['0.05', '2', '1.5k', '128', '20k']
+    >>> [short(value) for value in (0.05, 2, 1500, 128, 4e6)]
+    ['0.05', '2', '1.5k', '128', '4M']
     """
-    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
