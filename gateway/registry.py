@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.backends.base import Backend
 from gateway.errors import DuetError, NotFound, Unavailable
 from gateway.pins import is_model_name
-from gateway.types import ModelMetadata, Signature, VersionMetadata
+from gateway.signature import like
+from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature, VersionMetadata
 from gateway.versions import choose
 
 log = logging.getLogger("duet.registry")
@@ -55,6 +56,7 @@ class Registry:
         self._states: dict[str, dict[str, VariantState]] = {
             model: dict.fromkeys(names, _UNHEARD) for model, names in variants.items()
         }
+        self._orders: dict[str, Signature] = {}
         self._refresh_seconds = refresh_seconds
         self._wakes = {name: asyncio.Event() for name in servers}
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,15 +160,32 @@ class Registry:
                 del self._states[model][name]
                 if not self._states[model]:
                     del self._states[model]
+                    self._orders.pop(model, None)
+
+    def _in_order(self, model: str, state: VariantState) -> VariantState:
+        """The state with its signatures in the order of a twin's, where they have none of their own.
+
+        The twin's is remembered: an answer must not change its order because a server is down.
+        """
+        order = _order(state)
+        if order is not None:
+            self._orders[model] = order
+        if state.metadata is None or order is not None or model not in self._orders:
+            return state
+        return VariantState(_ordered(state.metadata, self._orders[model]), state.reason)
 
     def _note(self, model: str, variant: str, state: VariantState) -> None:
         if variant not in self._states.get(model, {}):
             return
-        before = self._states[model][variant]
+        before, state = self._states[model][variant], self._in_order(model, state)
         self._states[model][variant] = state
         if _serving(before) != _serving(state):
             for listener in self._listeners[variant]:
                 listener(model)
+            if _order(state) is not None:
+                for twin in self._states[model]:
+                    if twin != variant:
+                        self._note(model, twin, self._states[model][twin])
         if (before.ready, before.reason) == (state.ready, state.reason):
             return
         if state.ready:
@@ -180,3 +199,19 @@ def _serving(state: VariantState) -> Mapping[int, Mapping[str, Signature]]:
     if state.metadata is None:
         return {}
     return {number: version.signatures for number, version in state.metadata.versions.items() if version.ready}
+
+
+def _order(state: VariantState) -> Signature | None:
+    """The default version's signature, where it tells an order."""
+    metadata = state.metadata
+    chosen = metadata.versions[metadata.default].signature if metadata and metadata.default is not None else None
+    return chosen if chosen is not None and chosen.ordered else None
+
+
+def _ordered(metadata: ModelMetadata, twin: Signature) -> ModelMetadata:
+    versions = dict(metadata.versions)
+    for number, version in versions.items():
+        if version.signature is not None and not version.signature.ordered:
+            signatures = {**version.signatures, DEFAULT_SIGNATURE: like(version.signature, twin)}
+            versions[number] = replace(version, signatures=signatures)
+    return replace(metadata, versions=versions)

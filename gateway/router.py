@@ -10,7 +10,7 @@ from gateway.backends.base import Backend
 from gateway.errors import DuetError, InvalidArgument, OpaqueModel, Target, Unavailable
 from gateway.pins import split_pin
 from gateway.registry import Registry
-from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, VersionMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Router:
             version = self._registry.resolve(request.model, variant, request.version)
             target = Target(request.model, variant, version.version)
             routed = replace(request, variant=variant, version=version.version)
-            return await self._backends[variant].infer(self._checked(routed, version))
+            response = await self._backends[variant].infer(self._checked(routed, version))
+            return response if version.opaque else signature.arranged(response, routed, self._declared(routed, version))
         except DuetError as error:
             error.target = target
             if isinstance(error, Unavailable):
@@ -59,13 +60,17 @@ class Router:
             if request.payload is None:
                 raise OpaqueModel(request.model)
             return request
+        declared = self._declared(request, version)
+        rule = self._rules.get(request.model)
+        allow = rule is not None and rule.allow_non_finite
+        return signature.check(request, declared, allow_non_finite=allow)
+
+    def _declared(self, request: InferRequest, version: VersionMetadata) -> Signature:
         declared = version.signatures.get(request.signature_name)
         if declared is None or request.payload is not None:
             known = ", ".join(sorted(version.signatures)) or "none"
             raise InvalidArgument(f"no signature {request.signature_name!r}; the model's signatures are {known}")
-        rule = self._rules.get(request.model)
-        allow = rule is not None and rule.allow_non_finite
-        return signature.check(request, declared, allow_non_finite=allow)
+        return declared
 
     async def metadata(self, model: str) -> ModelMetadata:
         """What the registry knows of the model's default variant, or of the one that ``model@variant`` pins."""

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from gateway.errors import InvalidArgument
-from gateway.types import InferRequest, Signature, Tensor, TensorSpec
+from gateway.errors import DataLoss, InvalidArgument
+from gateway.types import InferRequest, InferResponse, Signature, Tensor, TensorSpec
 
 
 def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool = False) -> InferRequest:
@@ -33,6 +33,33 @@ def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool
     return replace(request, inputs=tuple(given[spec.name] for spec in signature.inputs))
 
 
+def arranged(response: InferResponse, request: InferRequest, signature: Signature) -> InferResponse:
+    """The answer with its outputs as they were asked for, or in the signature's order. Raises DataLoss for one missing.
+
+    TensorFlow Serving's answers have no order of their own.
+    """
+    names = request.outputs or tuple(spec.name for spec in signature.outputs)
+    if tuple(tensor.name for tensor in response.outputs) == names:
+        return response
+    found = {tensor.name: tensor for tensor in response.outputs}
+    if missing := [name for name in names if name not in found]:
+        raise DataLoss(f"the server's answer lacks {_listed(missing)}")
+    return replace(response, outputs=tuple(found[name] for name in names))
+
+
+def like(signature: Signature, twin: Signature) -> Signature:
+    """``signature`` in the order of ``twin``, where both have inputs and outputs of the same names."""
+    inputs, outputs = _in_order(signature.inputs, twin.inputs), _in_order(signature.outputs, twin.outputs)
+    return replace(signature, inputs=inputs, outputs=outputs) if inputs and outputs else signature
+
+
+def _in_order(specs: tuple[TensorSpec, ...], others: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...] | None:
+    by_name = {spec.name: spec for spec in specs}
+    if by_name.keys() != {other.name for other in others}:
+        return None
+    return tuple(by_name[other.name] for other in others)
+
+
 def _check_names(given: list[str], wanted: list[str]) -> None:
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
@@ -50,8 +77,9 @@ def _check_tensor(tensor: Tensor, spec: TensorSpec, allow_non_finite: bool) -> N
     if tensor.datatype != spec.datatype:
         raise InvalidArgument(f"input {tensor.name!r}: datatype {tensor.datatype}; the model takes {spec.datatype}")
     shape = tensor.shape
-    fits = len(shape) == len(spec.shape) and all(
-        wanted in (-1, size) for size, wanted in zip(shape, spec.shape, strict=True)
+    fits = spec.unknown_rank or (
+        len(shape) == len(spec.shape)
+        and all(wanted in (-1, size) for size, wanted in zip(shape, spec.shape, strict=True))
     )
     if not fits:
         raise InvalidArgument(f"input {tensor.name!r}: shape {list(shape)}; the model takes {list(spec.shape)}")

@@ -50,11 +50,20 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a model declares of one input or output; -1 in ``shape`` is a free dimension."""
+    """What a model declares of one input or output; -1 in ``shape`` is a free dimension.
+
+    Where the rank itself is free (``unknown_rank``, which TensorFlow knows), ``shape`` is empty and any will do.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    unknown_rank: bool = False
+
+    @property
+    def told_shape(self) -> tuple[int, ...]:
+        """The shape for those who know no free rank: then it is one free dimension, as long as all elements."""
+        return (-1,) if self.unknown_rank else self.shape
 
 
 #: The signature that serves a request which names none; PyTorch models have no other.
@@ -63,11 +72,16 @@ DEFAULT_SIGNATURE = "serving_default"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One way to call a model. ``method`` is TensorFlow's name of what it is for."""
+    """One way to call a model. ``method`` is TensorFlow's name of what it is for.
+
+    ``ordered`` tells whether inputs and outputs come in the model's own order; TensorFlow Serving has no order to tell,
+    and what it declares comes by name.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     method: str = "tensorflow/serving/predict"
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ ALLOWED = {
     "statistics": set(),
     "information": {"types", "errors", "statistics", "codecs", "backends.base"},
     "observation": {"types", "errors", "metrics", "statistics", "logging"},
-    "registry": {"types", "errors", "pins", "versions", "backends.base"},
+    "registry": {"types", "errors", "pins", "signature", "versions", "backends.base"},
     "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
     "workers": {"config", "workers"},
     "rest": _FRONT | {"rest"},

@@ -106,7 +106,7 @@ def fit(tensor: Tensor, spec: TensorSpec, rules: Rules) -> tuple[Tensor, Added]:
     """
     shape, wanted = tensor.shape, spec.shape
     missing = len(wanted) - len(shape)
-    if missing == 0:
+    if missing == 0 or spec.unknown_rank:
         return tensor, NOTHING
     at_the_end = Added(False, missing, len(wanted))
     if missing < 0:

@@ -178,7 +178,7 @@ def decode_predict_response(message: pb.PredictResponse) -> tuple[Tensor, ...]:
 
 
 def decode_signature(definition: pb.SignatureDef) -> Signature:
-    return Signature(_specs(definition.inputs), _specs(definition.outputs), definition.method_name)
+    return Signature(_specs(definition.inputs), _specs(definition.outputs), definition.method_name, ordered=False)
 
 
 def _specs(infos: Any) -> tuple[TensorSpec, ...]:
@@ -187,6 +187,7 @@ def _specs(infos: Any) -> tuple[TensorSpec, ...]:
             name,
             DATATYPE_BY_DTYPE.get(infos[name].dtype, "UNKNOWN"),
             tuple(dim.size for dim in infos[name].tensor_shape.dim),
+            infos[name].tensor_shape.unknown_rank,
         )
         for name in sorted(infos)
     )

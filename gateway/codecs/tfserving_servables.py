@@ -183,7 +183,8 @@ def _dtype(spec: TensorSpec) -> pb.DataType:
 
 
 def _info(spec: TensorSpec) -> pb.TensorInfo:
-    shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=size) for size in spec.shape])
+    dims = [pb.TensorShapeProto.Dim(size=size) for size in spec.shape]
+    shape = pb.TensorShapeProto(dim=dims, unknown_rank=spec.unknown_rank)
     return pb.TensorInfo(name=f"{spec.name}:0", dtype=_dtype(spec), tensor_shape=shape)
 
 
@@ -200,6 +201,6 @@ def _info_document(spec: TensorSpec) -> Mapping[str, Any]:
     dims = [{"size": str(size), "name": ""} for size in spec.shape]
     return {
         "dtype": pb.DataType.Name(_dtype(spec)),
-        "tensor_shape": {"dim": dims, "unknown_rank": False},
+        "tensor_shape": {"dim": dims, "unknown_rank": spec.unknown_rank},
         "name": f"{spec.name}:0",
     }

@@ -51,19 +51,20 @@ def of_raw_bytes(spec: TensorSpec, data: Buffer) -> Tensor:
         return Tensor(spec.name, spec.datatype, element)
     if spec.datatype not in DATATYPES:
         raise InvalidArgument(f"input {spec.name!r} has the datatype {spec.datatype}, which is not served")
-    if spec.shape.count(-1) > 1:
+    declared = spec.told_shape
+    if declared.count(-1) > 1:
         raise InvalidArgument(
-            f"input {spec.name!r} has several free dimensions in {list(spec.shape)}: raw bytes do not tell its shape; "
+            f"input {spec.name!r} has several free dimensions in {list(declared)}: raw bytes do not tell its shape; "
             "send JSON or .npy"
         )
-    step = prod(size for size in spec.shape if size != -1) * DATATYPES[spec.datatype].itemsize
-    if -1 in spec.shape and (not step or len(data) % step):
+    step = prod(size for size in declared if size != -1) * DATATYPES[spec.datatype].itemsize
+    if -1 in declared and (not step or len(data) % step):
         raise InvalidArgument(
             f"input {spec.name!r}: {len(data)} raw bytes are no whole number of {step} bytes, which one step of "
-            f"{list(spec.shape)} of {spec.datatype} takes; JSON is sent as {JSON}"
+            f"{list(declared)} of {spec.datatype} takes; JSON is sent as {JSON}"
         )
     count = len(data) // step if step else 0
-    return raw.decode(spec.name, spec.datatype, tuple(count if size == -1 else size for size in spec.shape), data)
+    return raw.decode(spec.name, spec.datatype, tuple(count if size == -1 else size for size in declared), data)
 
 
 def parse(data: Buffer, what: str) -> Any:

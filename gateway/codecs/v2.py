@@ -88,7 +88,7 @@ def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
     if len(signature.inputs) != 1:
         raise InvalidArgument(f"{_RAW} needs a model with one input; this one has {len(signature.inputs)}")
     (spec,) = signature.inputs
-    shape = [1, *spec.shape[1:]] if spec.shape[:1] == (-1,) else list(spec.shape)
+    shape = [1, *spec.shape[1:]] if spec.shape[:1] == (-1,) else list(spec.told_shape)
     form = OutputForm(all_binary=True)
     if spec.datatype == "BYTES":
         shape = [1 if size == -1 else size for size in shape]

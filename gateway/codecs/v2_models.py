@@ -66,9 +66,9 @@ def config(described: ModelMetadata, version: VersionMetadata) -> dict[str, Any]
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.told_shape)}
 
 
 def _config_spec(spec: TensorSpec, batched: bool) -> dict[str, Any]:
-    dims = list(spec.shape[1:] if batched else spec.shape)
+    dims = list(spec.shape[1:] if batched else spec.told_shape)
     return {"name": spec.name, "data_type": _DATA_TYPES.get(spec.datatype, "TYPE_INVALID"), "dims": dims}

@@ -120,7 +120,7 @@ def _values(specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
 def _nested(spec: TensorSpec) -> dict[str, Any]:
     kind = "boolean" if spec.datatype == "BOOL" else _TYPES.get(spec.datatype[:1], "string")
     schema: dict[str, Any] = {"type": kind}
-    for size in reversed(spec.shape):
+    for size in reversed(spec.told_shape):
         schema = {"type": "array", "items": schema}
         if size != -1:
             schema |= {"minItems": size, "maxItems": size}
@@ -132,4 +132,4 @@ def _binary(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _told(spec: TensorSpec) -> str:
-    return f"{spec.name}: {spec.datatype} {list(spec.shape)}"
+    return f"{spec.name}: {spec.datatype} {list(spec.told_shape)}"

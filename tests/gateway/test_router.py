@@ -122,6 +122,55 @@ async def test_a_server_that_failed_is_asked_again_at_once() -> None:
         assert servers["pytorch"].asked > before
 
 
+class Named(Doubler):
+    """Two outputs in the order given, as a server that has one tells them, or by name as TensorFlow Serving does."""
+
+    def __init__(self, variant: str, *names: str, ordered: bool) -> None:
+        super().__init__(variant)
+        self.names, self.ordered = names, ordered
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        found = tuple(Tensor(name, "FP32", X.data) for name in self.names if name in (request.outputs or self.names))
+        return InferResponse(request.model, self.variant, 1, found)
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        if self.fails_with:
+            raise self.fails_with
+        specs = tuple(TensorSpec(name, "FP32", (-1,)) for name in self.names)
+        signatures = {"serving_default": Signature((SPEC,), specs, ordered=self.ordered)}
+        return ModelMetadata(model, self.variant, "test", {1: VersionMetadata(1, True, signatures)}, 1)
+
+
+async def test_twins_answer_in_one_order_which_is_the_models_own() -> None:
+    """TensorFlow Serving knows names, and no order; the twin's signature knows it."""
+    servers = {
+        "tensorflow": Named("tensorflow", "h", "logits", ordered=False),
+        "pytorch": Named("pytorch", "logits", "h", ordered=True),
+    }
+    registry = Registry(servers=servers, variants={"m": servers}, refresh_seconds=60)
+    router = Router(registry=registry, backends=servers, rules={"m": Rule("tensorflow")})
+    registry.start()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    for variant in servers:
+        signature = (await router.metadata(f"m@{variant}")).versions[1].signature
+        assert signature is not None
+        assert [spec.name for spec in signature.outputs] == ["logits", "h"], variant
+        answer = await router.infer(InferRequest("m", (X,), variant=variant))
+        assert [tensor.name for tensor in answer.outputs] == ["logits", "h"], variant
+        asked = await router.infer(InferRequest("m", (X,), ("h", "logits"), variant=variant))
+        assert [tensor.name for tensor in asked.outputs] == ["h", "logits"], variant
+    servers["pytorch"].fails_with = Unavailable("dead")
+    registry.suspect("pytorch")
+    registry.suspect("tensorflow")
+    await asyncio.sleep(0.3)
+    with pytest.raises(Unavailable):
+        await router.metadata("m@pytorch")
+    answer = await router.infer(InferRequest("m", (X,)))
+    assert [tensor.name for tensor in answer.outputs] == ["logits", "h"], "the same while the twin is down"
+    await registry.aclose()
+
+
 async def test_metadata_follows_the_pin() -> None:
     async with routing() as (router, _):
         assert (await router.metadata("m")).variant == "tensorflow"

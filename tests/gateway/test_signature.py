@@ -3,15 +3,47 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.errors import InvalidArgument
-from gateway.signature import check
-from gateway.types import InferRequest, Signature, Tensor, TensorSpec
+from gateway.errors import DataLoss, InvalidArgument
+from gateway.signature import arranged, check, like
+from gateway.types import InferRequest, InferResponse, Signature, Tensor, TensorSpec
 
 SIGNATURE = Signature(
     (TensorSpec("a", "FP32", (-1, 2)), TensorSpec("b", "INT64", (-1,))), (TensorSpec("y", "FP32", (-1, 1)),)
 )
 A = Tensor("a", "FP32", np.zeros((3, 2), np.float32))
 B = Tensor("b", "INT64", np.zeros(3, np.int64))
+
+
+def test_an_input_of_free_rank_takes_any_shape() -> None:
+    free = Signature((TensorSpec("x", "FP32", (), unknown_rank=True),), ())
+    for shape in ((), (3,), (2, 0, 1)):
+        check(InferRequest("m", (Tensor("x", "FP32", np.zeros(shape, np.float32)),)), free)
+    with pytest.raises(InvalidArgument, match="datatype INT64"):
+        check(InferRequest("m", (Tensor("x", "INT64", np.zeros(1, np.int64)),)), free)
+
+
+def test_answers_come_as_asked_or_in_the_signatures_order() -> None:
+    """TensorFlow Serving's have no order of their own; what is not there is the server's fault."""
+    specs = tuple(TensorSpec(name, "FP32", (-1,)) for name in ("z", "a"))
+    both = tuple(Tensor(name, "FP32", np.zeros(1, np.float32)) for name in ("a", "z"))
+    answer, declared = InferResponse("m", "v", 1, both), Signature((), specs)
+
+    def names(*wanted: str) -> list[str]:
+        found = arranged(answer, InferRequest("m", (), wanted), declared)
+        return [tensor.name for tensor in found.outputs]
+
+    assert (names(), names("a", "z"), names("a")) == (["z", "a"], ["a", "z"], ["a"])
+    with pytest.raises(DataLoss, match="lacks 'more'"):
+        arranged(answer, InferRequest("m", (), ("more",)), declared)
+
+
+def test_a_twin_lends_its_order_where_the_names_are_the_same() -> None:
+    def of(*names: str) -> Signature:
+        specs = tuple(TensorSpec(name, "FP32", (-1,)) for name in names)
+        return Signature(specs, specs)
+
+    assert like(of("a", "b", "c"), of("c", "a", "b")) == of("c", "a", "b")
+    assert like(of("a", "b"), of("b", "c")) == of("a", "b")
 
 
 def test_inputs_are_put_in_the_signatures_order() -> None:

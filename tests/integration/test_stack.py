@@ -54,6 +54,7 @@ def test_metadata_is_the_catalogs_in_both_frameworks(stack: Stack, model: str) -
         for kind in ("inputs", "outputs"):
             declared = {tensor["name"]: tensor for tensor in body[kind]}
             assert declared == {tensor.name: tensor.as_json() for tensor in getattr(spec, kind)}
+            assert list(declared) == [tensor.name for tensor in getattr(spec, kind)], "the model's own order"
 
 
 @EVERY

@@ -23,7 +23,7 @@ class World:
     gateway: RunningGateway
 
     def configure(self, *models: str, **labels: int) -> None:
-        text = config_text(dict.fromkeys(models, self.store / "half"))
+        text = config_text(dict.fromkeys(models, self.store / "half") | {"text": self.store / "text"})
         entries = " ".join(f'version_labels {{ key: "{label}" value: {number} }}' for label, number in labels.items())
         beside = self.config.with_suffix(".new")
         beside.write_text(text.replace('/half" ', f'/half" {entries} '))
@@ -45,7 +45,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     store, config = folder / "store", folder / "models.config"
     for version in (1, 2):
         savedmodels.save(store / "half" / str(version), savedmodels.half_plus(version + 1))
-    config.write_text(config_text({"half": store / "half"}))
+    savedmodels.save(store / "text" / "1", savedmodels.text)
+    config.write_text(config_text({name: store / name for name in ("half", "text")}))
     flags = [f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=1"]
     flags += ["--file_system_poll_wait_seconds=1", "--allow_version_labels_for_unavailable_models=true"]
     server = Server(folder, flags)
@@ -119,6 +120,24 @@ def test_a_status_ignores_the_label_and_metadata_follows_it(world: World) -> Non
     status = client.get("/v1/models/half/labels/stable").json()["model_version_status"]
     assert [entry["version"] for entry in status] == ["2", "1"]
     assert client.get("/v1/models/half/labels/stable/metadata").json()["model_spec"]["version"] == "1"
+
+
+def test_a_tensor_of_free_rank_is_told_as_such_and_takes_any_shape(world: World) -> None:
+    """TensorFlow's own dialect has a word for it; the Open Inference Protocol has one free dimension at most."""
+    client = world.gateway.client
+    world.gateway.wait_until("/v2/models/text/ready", 200)
+    document = client.get("/v1/models/text/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    shape = document["serving_default"]["inputs"]["s"]["tensor_shape"]
+    assert shape == {"dim": [], "unknown_rank": True}
+    assert client.get("/v2/models/text").json()["inputs"] == [{"name": "s", "datatype": "BYTES", "shape": [-1]}]
+    for value in ("a", ["a"], [["a", "b"], ["c", "d"]]):
+        answer = client.post("/v1/models/text:predict", json={"inputs": value, "signature_name": "plain"})
+        assert answer.json() == {"outputs": value}
+    body = {"inputs": [{"name": "s", "datatype": "BYTES", "shape": [1, 1, 2], "data": ["a", "b"]}]}
+    outputs = client.post("/v2/models/text/infer", json=body).json()["outputs"]
+    assert [output["shape"] for output in outputs] == [[1, 1, 2], [1, 1, 2]]
+    nested = client.post("/predictions/text", json=[["a"], ["b"]]).json()
+    assert nested == {"s": [["a"], ["b"]], "s_bytes": [["a"], ["b"]]}
 
 
 def test_a_model_that_joins_or_leaves_the_file_appears_or_disappears_within_five_seconds(world: World) -> None:

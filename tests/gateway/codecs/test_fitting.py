@@ -163,6 +163,14 @@ def test_for_a_model_that_keeps_shapes_fitting_and_restoring_is_the_identity(
     assert restored.shape == client.shape
 
 
+@pytest.mark.parametrize("rules", [TORCHSERVE, TFSERVING], ids=["torchserve", "tfserving"])
+def test_where_the_rank_is_free_nothing_is_added(rules: fitting.Rules) -> None:
+    free = TensorSpec("x", "FP32", (), unknown_rank=True)
+    for shape in ((), (1,), (3, 1)):
+        found, added = fitting.fit(tensor(*shape), free, rules)
+        assert (found.shape, added) == (shape, fitting.NOTHING)
+
+
 def test_a_value_has_the_shape_that_it_is_nested_in() -> None:
     assert fitting.of_json(spec(-1, 1), [[1], [2.5]], may_hold_booleans=False).data.tolist() == [[1], [2.5]]
     assert fitting.of_json(spec(-1, 1), 3, may_hold_booleans=False).data.shape == ()
