@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+import yaml
 
 ROOT = Path(__file__).parents[1]
 #: The folder that ``make up`` uses too: what is trained there is not trained again.
@@ -78,6 +82,39 @@ def start_stack(folder: Path, *options: str) -> Stack:
             env={**os.environ, "COLUMNS": "200"},
         )
     return Stack(process, ports[0], ports[1], ports[2], ports, output, folder / "run")
+
+
+@contextmanager
+def second_gateway(stack: Stack, folder: Path, **settings: Any) -> Iterator[Stack]:
+    """Another gateway over the servers of ``stack``, with ``settings`` in place of its own; ready like the first."""
+    http_port, grpc_port, admin_port = free_ports(3)
+    own = yaml.safe_load((stack.run_dir / "duet.yaml").read_text())
+    ports = {"http": {"port": http_port}, "grpc": {"port": grpc_port}, "admin": {"port": admin_port}}
+    config, output = folder / "duet.yaml", folder / "output"
+    config.write_text(yaml.safe_dump({**own, **ports, **settings}))
+    with output.open("wb") as stream:
+        command = [sys.executable, "-m", "gateway", "--config", str(config)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
+    second = Stack(process, http_port, grpc_port, admin_port, [], output, stack.run_dir)
+    try:
+        _wait_for_models(second, stack)
+        yield second
+    finally:
+        second.stop(signal.SIGTERM)
+
+
+def _wait_for_models(second: Stack, stack: Stack) -> None:
+    wanted = stack.client.post("/v2/repository/index", json={"ready": True}).json()
+    names = [f"{entry['name']}@{variant}" for entry in wanted for variant in ("tensorflow", "pytorch")]
+    paths = [f"/v2/models/{name}/ready" for name in names]
+    paths = [path for path in paths if stack.client.get(path).status_code == 200]
+    end = time.monotonic() + 30
+    while paths:
+        assert second.process.poll() is None, second.text()
+        assert time.monotonic() < end, f"{paths} are not ready:\n{second.text()}"
+        with suppress(httpx.TransportError):
+            paths = [path for path in paths if second.client.get(path).status_code != 200]
+        time.sleep(0.05)
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,9 +1,13 @@
-"""Every front x every server: the real TorchServe and the TensorFlow server. The last tests take a server away."""
+"""Every front x every server, with batching and without: the real TorchServe and the TensorFlow server.
+
+The last tests take a server away.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 
 from models.catalog import CATALOG
 from tests.fronts import FRONTS, Arrays, Front, Refused, v2_rest_binary
-from tests.stack import Stack
+from tests.stack import Stack, second_gateway
 
 VARIANTS = ("tensorflow", "pytorch")
 pytestmark = [
@@ -27,6 +31,33 @@ def _used_up(_stacks: list[Stack]) -> Iterator[None]:
     yield
     for stack in _stacks:
         stack.stop()
+
+
+@pytest.fixture(scope="module")
+def _unbatched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Stack], Stack]]:
+    """A second gateway over the same servers that sends each request as it comes."""
+    with ExitStack() as opened:
+        made: dict[int, Stack] = {}
+
+        def gateway(stack: Stack) -> Stack:
+            if stack.http_port not in made:
+                folder = tmp_path_factory.mktemp("unbatched")
+                opened_one = second_gateway(stack, folder, batching={"enabled": False})
+                made[stack.http_port] = opened.enter_context(opened_one)
+            return made[stack.http_port]
+
+        yield gateway
+
+
+@pytest.fixture
+def servers(stack: Stack, _stacks: list[Stack]) -> Stack:
+    """Who started the servers that ``stack`` calls."""
+    return _stacks[-1]
+
+
+@pytest.fixture(params=["batched", "unbatched"])
+def stack(request: pytest.FixtureRequest, stack: Stack, _unbatched: Callable[[Stack], Stack]) -> Stack:
+    return stack if request.param == "batched" else _unbatched(stack)
 
 
 def array(values: Any, datatype: str) -> np.ndarray[Any, Any]:
@@ -115,18 +146,20 @@ def test_a_deadline_that_is_over(stack: Stack, front: Front, variant: str) -> No
     assert refusal(stack, front, "linear_regression", variant, x, seconds=1e-4) == "DEADLINE_EXCEEDED"
 
 
-def test_a_server_that_is_down(stack: Stack, front: Front, variant: str) -> None:
-    kill(stack, variant)
+def test_a_server_that_is_down(servers: Stack, stack: Stack, front: Front, variant: str) -> None:
+    kill(servers, stack, variant)
     x = {"x": np.ones((1, 1), np.float32)}
     assert refusal(stack, front, "linear_regression", variant, x) == "UNAVAILABLE"
 
 
-def kill(stack: Stack, variant: str) -> None:
+def kill(servers: Stack, stack: Stack, variant: str) -> None:
     """Kills the variant's server unless it is down already, and waits until the gateway knows."""
     path = f"/v2/models/linear_regression@{variant}/ready"
     if stack.client.get(path).status_code == 200:
         mark = {"tensorflow": "serving.embedded", "pytorch": "org.pytorch.serve.ModelServer"}[variant]
-        next(child for child in stack.children() if mark in " ".join(cmdline(child))).kill()
+        # None where it was killed for the other gateway, and this one does not know yet.
+        for child in [child for child in servers.children() if mark in " ".join(cmdline(child))]:
+            child.kill()
     deadline = time.monotonic() + 10
     while stack.client.get(path).status_code == 200:
         assert time.monotonic() < deadline
