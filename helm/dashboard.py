@@ -129,9 +129,21 @@ def queues() -> list[dict[str, Any]]:
             (rate("duet_requests_total", f'{CHOSEN}, code="RESOURCE_EXHAUSTED"', by), label(by)),
         ),
         graph(
-            "Rows of a request",
+            "Failures of servers by what they are",
+            "reqps",
+            (rate("duet_server_faults_total", of, "model, variant, fault"), label("model, variant, fault")),
+        ),
+        graph("Wait for others to be sent with: p99", "s", (percentile(0.99, "duet_queue_seconds", of, by), label(by))),
+        graph(
+            "Rows of a run",
             "short",
-            (f"{rate('duet_rows_total', of, by)} / {rate('duet_requests_total', of, by)}", label(by)),
+            (f"{rate('duet_batch_rows_sum', of, by)} / {rate('duet_batch_rows_count', of, by)}", label(by)),
+        ),
+        graph("Rows of a run: p99", "short", (percentile(0.99, "duet_batch_rows", of, by), label(by))),
+        graph(
+            "Answers from the cache",
+            "reqps",
+            (rate("duet_cache_requests_total", of, "model, outcome"), "{{model}} {{outcome}}"),
         ),
     ]
 

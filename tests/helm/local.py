@@ -23,11 +23,14 @@ from tests.helm.chart import ROOT, Object, Rendering, containers
 from tests.stack import ARTIFACTS, free_ports
 
 #: Every port that a rendered pod listens on.
-PORTS = (8000, 8001, 8002, 8500, 8501, 8080, 8081, 8082, 8083, 8085, 7070, 7071)
+PORTS = (8000, 8001, 8002, 8500, 8501, 8080, 8081, 8082, 8083, 8085, 7070, 7071, 5557)
 
 #: Every folder that one writes to or reads from.
 TEMPORARY = "/tmp"  # noqa: S108 - a word in a manifest
-PATHS = ("/etc/duet", "/etc/tfserving", "/etc/torchserve", "/run/torchserve", "/models", TEMPORARY)
+PATHS = ("/etc/duet", "/etc/tfserving", "/etc/torchserve", "/run/torchserve", "/models", "/results", TEMPORARY)
+
+#: Where the load test's image has its scenarios: the repository.
+SCENARIOS = "/opt/duet"
 
 
 @dataclass
@@ -64,9 +67,11 @@ class Machine:
         text = re.sub(rf"\b({hosts}|0\.0\.0\.0)(?=:|\s*$|\")", "127.0.0.1", text, flags=re.M)
         ports = "|".join(map(str, self.ports))
         text = re.sub(rf"(?<=[:=\s])({ports})\b", lambda found: str(self.ports[int(found[1])]), text)
-        paths = "|".join(PATHS)
-        # file:///path too.
-        return re.sub(rf"(?<![\w/])((?:file://)?)({paths})(?=[/\s\"']|$)", rf"\1{self.folder}\2", text, flags=re.M)
+        paths = "|".join((*PATHS, SCENARIOS))
+        return re.sub(rf"(?<![\w/])((?:file://)?)({paths})(?=[/\s\"']|$)", self._folder, text, flags=re.M)
+
+    def _folder(self, found: re.Match[str]) -> str:
+        return f"{found[1]}{ROOT if found[2] == SCENARIOS else f'{self.folder}{found[2]}'}"
 
     def mount(self, pod: Object) -> None:
         """The files of the pod's ConfigMaps and Secrets, where its containers look for them."""

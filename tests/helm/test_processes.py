@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,8 +14,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.metrics import Metrics
 from gateway.protos import health_pb2
 from tests.helm.chart import EXAMPLES, ROOT, Object, Rendering, render
 from tests.helm.local import Machine, Running
@@ -26,8 +29,11 @@ DRAIN_SECONDS = 3
 START_SECONDS = 120
 #: Not the gateway's: Prometheus's own, and those of kube-state-metrics.
 OF_OTHERS = {"up", "kube_job_status_failed", "kube_job_status_start_time"}
+SUFFIX = r"_(total|bucket|sum|count)$"
 #: Labels that Prometheus adds to what it scrapes.
 OF_THE_TARGET = {"namespace", "service", "le"}
+
+LOAD = ["--model=linear_regression", "--variant=pytorch", "--seconds=4", "--rate=20"]
 
 VALUES: dict[str, Any] = {
     "models": {
@@ -43,6 +49,7 @@ VALUES: dict[str, Any] = {
         "dashboard": {"enabled": True},
     },
     "parityCheck": {"enabled": True},
+    "loadtest": {"enabled": True, "workers": 2, "users": 4, "runTime": "4s", "args": LOAD},
 }
 
 
@@ -170,6 +177,25 @@ def test_the_parity_check_finds_the_twins_equal(machine: Machine) -> None:
     assert "4 calls, no fault found" in text
 
 
+def test_the_load_test_runs_on_its_workers_and_leaves_its_results(machine: Machine) -> None:
+    jobs = {name.split("-")[2]: pod for name, pod in machine.rendering.pods() if "-loadtest-" in name}
+    for pod in jobs.values():
+        machine.mount(pod)
+    master = machine.start(jobs["master"], "locust")
+    workers = [machine.start(jobs["worker"], "locust") for _ in range(2)]
+    try:
+        assert master.process.wait(60) == 0, master.text()
+        assert [worker.process.wait(20) for worker in workers] == [0, 0], master.text()
+    finally:
+        for one in (master, *workers):
+            machine.running.remove(one)
+            one.process.kill()
+    [stats] = Path(f"{machine.folder}/results").glob("*_stats.csv")
+    total = stats.read_text().splitlines()[-1].split(",")
+    assert int(total[2]) > 10, total
+    assert int(total[3]) == 0, total
+
+
 def test_metrics_of_the_servers_are_where_the_pod_monitors_look(machine: Machine) -> None:
     for server, port in (("tfserving", 8501), ("torchserve", 8083)):
         [monitor] = [one for one in machine.rendering.all("PodMonitor") if server in one["metadata"]["name"]]
@@ -180,13 +206,17 @@ def test_metrics_of_the_servers_are_where_the_pod_monitors_look(machine: Machine
 
 
 def exported(machine: Machine) -> dict[str, set[str]]:
-    """Every name that the gateway exports, with the labels that it has."""
+    """Every name that the running gateway exports, with its labels."""
     text = httpx.get(f"http://127.0.0.1:{machine.ports[8002]}/metrics").text
+    shown = {family.name for family in text_string_to_metric_families(text)}
+    registry = CollectorRegistry()
+    Metrics(registry)
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found.setdefault(sample.name, set()).update(sample.labels)
-    return found
+    # A family without a sample yet shows no labels: those are asked of the module.
+    for collector, names in registry._collector_to_names.items():
+        for name in names:
+            found[name] = set(collector._labelnames)
+    return {name: labels for name, labels in found.items() if re.sub(SUFFIX, "", name) in shown}
 
 
 def test_alerts_and_dashboard_ask_for_what_the_gateway_exports(machine: Machine) -> None:
