@@ -192,6 +192,7 @@ def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gatew
         max_message_bytes=settings.grpc.max_message_bytes,
         ending=calls.ending,
         share_port=settings.workers > 1,
+        transport=settings.grpc.transport,
     )
 
 

@@ -79,10 +79,18 @@ def v2_grpc(bench: Bench) -> Outcome:
     return bench.compare(many(ours), {"KServe, gRPC": many(kserve)})
 
 
+def v2_grpc_native(bench: Bench) -> Outcome:
+    """A gateway of its own on the transport for trusted clients."""
+    gateway = bench.stack.gateway("gateway-native", {**bench.servers.settings, "grpc": {"transport": "native"}})
+    kserve = bench.mlp.v2_grpc(start(bench.stack).kserve.grpc, MODEL)
+    return bench.compare(many(bench.mlp.v2_grpc(gateway.grpc, f"{MODEL}@pytorch")), {"KServe, gRPC": many(kserve)})
+
+
 ROWS = (
     Row("json", "v2 JSON, 64 connections, against the best peer over JSON", Target(least=5), v2_json),
     Row("binary", "v2 binary, 64 connections, against the best peer over anything", Target(least=5), v2_binary),
     Row("grpc", "v2 gRPC, 64 calls in flight, against KServe's", Target(least=3), v2_grpc),
+    Row("grpc-native", "the same on the native transport", Target(least=3), v2_grpc_native),
 )
 
 

@@ -78,7 +78,7 @@ class Stack:
         whole = {
             **settings,
             "http": {"port": http},
-            "grpc": {"port": grpc},
+            "grpc": {**settings.get("grpc", {}), "port": grpc},
             "admin": {"port": admin},
             "discover": False,
             "workers": workers,

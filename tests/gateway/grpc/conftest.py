@@ -42,11 +42,16 @@ def settings(tensorflow: FakeTFServing, pytorch: FakeTorchServe) -> dict[str, An
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["grpcio", "native"])
 def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tensorflow: FakeTFServing,
+    pytorch: FakeTorchServe,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningGateway]:
-    running = start_gateway(settings(tensorflow, pytorch), tmp_path_factory.mktemp("gateway"))
+    """Once on each transport: what a client sees is the same."""
+    chosen = {**settings(tensorflow, pytorch), "grpc": {"transport": request.param}}
+    running = start_gateway(chosen, tmp_path_factory.mktemp("gateway"))
     try:
         for variant in VARIANTS:
             running.wait_until(f"/v2/models/double@{variant}/ready", 200)

@@ -73,8 +73,15 @@ def test_tritons_client_gets_its_answer(client: triton.InferenceServerClient, va
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_grpcs_own_compression_is_understood(client: triton.InferenceServerClient, algorithm: str) -> None:
+def test_grpcs_own_compression_is_understood(
+    request: pytest.FixtureRequest, client: triton.InferenceServerClient, algorithm: str
+) -> None:
+    """The native transport knows gzip alone, and says so of the other."""
     values = [1.5] * 10_000
+    if algorithm == "deflate" and "native" in request.node.callspec.id:
+        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+            client.infer("double", [tensor(*values)], compression_algorithm=algorithm)
+        return
     answer = client.infer("double", [tensor(*values)], compression_algorithm=algorithm)
     assert (answer.as_numpy("y") == 3).all()
 
