@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,9 @@ def test_lint_finds_nothing(example: str | None) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARNING" not in done.stdout
+
+
+README = (CHART / "README.md").read_text()
 
 
 def validated(tmp_path: Path, renderings: dict[str, Rendering], *versions: str) -> str:
@@ -145,3 +149,19 @@ def test_a_pool_takes_what_it_leaves_out_from_its_section() -> None:
 def test_the_official_image_fits_the_hardware(section: str, gpus: int, image: str) -> None:
     [one] = render(values={section: {"gpu": {"count": gpus}}}).component("Deployment", section)
     assert one["spec"]["template"]["spec"]["containers"][0]["image"] == image
+
+
+def test_every_alert_has_its_runbook_in_the_readme(renderings: dict[str, Rendering]) -> None:
+    headings = {line[4:].strip().lower() for line in README.splitlines() if line.startswith("### ")}
+    [rule] = renderings["monitoring.prometheusRule.enabled=true"].all("PrometheusRule")
+    rules = [entry for group in rule["spec"]["groups"] for entry in group["rules"]]
+    assert {entry["alert"] for entry in rules} >= {"DuetBackendDown", "DuetQueueFull", "DuetParityDrift"}
+    for entry in rules:
+        assert entry["annotations"]["runbook_url"].partition("#")[2] in headings, entry["alert"]
+
+
+def test_the_readme_speaks_of_files_that_exist() -> None:
+    named = set(re.findall(r"(?:helm/duet/)?examples/[\w-]+\.yaml|Dockerfile(?:\.\w+)?", README))
+    assert len(named) >= 5
+    for name in named:
+        assert (CHART / name if name.startswith("examples") else ROOT / name).exists(), name
