@@ -165,3 +165,32 @@ def test_the_readme_speaks_of_files_that_exist() -> None:
     assert len(named) >= 5
     for name in named:
         assert (CHART / name if name.startswith("examples") else ROOT / name).exists(), name
+
+
+def notes(*sets: str) -> str:
+    command = [helm(), "install", "duet", str(CHART), "--namespace", "serving", "--dry-run=client"]
+    command += [part for value in sets for part in ("--set", value)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ((), "kubectl -n serving port-forward service/duet-gateway 8000"),
+        ((), "curl -s http://localhost:8000/v2/models/convnet@tensorflow"),
+        ((), "helm -n serving test duet --logs"),
+        ((), "WARNING: gateway.tls.existingSecret is empty"),
+        ((), "WARNING: gateway.apiKeys.existingSecret is empty"),
+        (("ingress.enabled=true", "ingress.tlsSecret=t"), "curl -s https://duet.example.com/v2/models/"),
+        (("gateway.service.type=LoadBalancer",), "loadBalancer.ingress"),
+        (("networkPolicy.enabled=false",), "every pod of the cluster reaches TensorFlow Serving"),
+        (("monitoring.podMonitor.enabled=true",), "LEFT OUT: monitors and alerts"),
+        (("gateway.keda.enabled=true",), "LEFT OUT: the ScaledObject"),
+    ],
+)
+def test_the_notes_say_how_to_make_the_first_call_and_what_is_missing(sets: tuple[str, ...], said: str) -> None:
+    text = notes(*sets)
+    assert said in text
+    assert len(text.splitlines()) <= 25
