@@ -82,7 +82,7 @@ class Stack:
             "admin": {"port": admin},
             "discover": False,
             "workers": workers,
-            # Callers that come again at once, however long they waited, are overload to the limit: it would refuse them.
+            # Callers that come again at once, however long they waited, are overload: the limit would refuse them.
             "limit": {"enabled": False},
             "log": {"level": "warning", **settings.get("log", {})},
         }
