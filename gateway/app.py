@@ -61,8 +61,9 @@ class Gateway:
         metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
         observer = Observer(metrics=metrics, access_log=self._access_log)
         opaque = frozenset(name for name, model in settings.models.items() if model.opaque)
+        layers = Layering(settings, metrics)
         servers = {
-            name: connect(name, server) if connect else _server(name, server, opaque)
+            name: connect(name, server) if connect else _server(name, server, opaque, layers)
             for name, server in settings.servers.items()
         }
         self._registry = Registry(
@@ -71,7 +72,7 @@ class Gateway:
             refresh_seconds=settings.refresh_seconds,
             discover=settings.discover,
         )
-        self._backend = _stack(settings, self._registry, servers, metrics)
+        self._backend = _stack(settings, self._registry, servers, metrics, layers)
         whole, hot = _http_app(settings, self._backend, observer, self)
         # Outermost what observes, so that a failure anywhere below is seen; then the way past FastAPI for inference.
         self.http_app: App = Observed(Hot(whole, hot), observer=observer)
@@ -105,20 +106,25 @@ class Gateway:
         self._access_log.close()
 
 
-def _stack(settings: Settings, registry: Registry, servers: dict[str, Backend], metrics: Metrics) -> Backend:
-    """The layers, outermost first: deadline -> router -> per server: cache -> limit -> batching -> metrics -> client.
+def _stack(
+    settings: Settings, registry: Registry, servers: dict[str, Backend], metrics: Metrics, layers: Layering
+) -> Backend:
+    """The layers, outermost first:
+
+    deadline -> router -> per server: cache -> limit -> batching -> retry -> metrics -> balance -> per endpoint: client
 
     The deadline is outermost, so that nothing a layer does can outlive it. The cache is inside the router, which knows
     the version that its keys need, and outside the rest: what it has need not wait for anything. The limit comes before
-    all that queues, so that overload is refused early. Metrics stand next to the client, so that they time one attempt
-    at one server; totals per request are observed at the fronts, where bad requests are seen.
+    all that queues, so that overload is refused early. Batching is outside retry, so that a batch is retried whole.
+    Metrics are inside retry, so that they time one attempt; totals per request are observed at the fronts, where bad
+    requests are seen. Retry is outside balance, so that another endpoint can be taken. Breakers are asked by balance
+    and are no layer around it: whether a call is let through decides where it goes.
     """
-    layers = Layering(settings, registry, metrics)
     backends: dict[str, Backend] = {}
     for name, server in servers.items():
         timed = Timed(server, metrics=metrics, variant=name)
-        batched = layers.batched(timed, name)
-        backends[name] = layers.cached(layers.limited(batched, name), name)
+        batched = layers.batched(layers.retried(timed, name), name, registry)
+        backends[name] = layers.cached(layers.limited(batched, name, registry), name, registry)
     rules = {
         name: Rule(settings.default_variant(name), model.allow_non_finite) for name, model in settings.models.items()
     }
@@ -127,7 +133,7 @@ def _stack(settings: Settings, registry: Registry, servers: dict[str, Backend], 
     return Deadline(router, default_seconds=settings.default_deadline_seconds, models=deadlines)
 
 
-def _server(name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str]) -> Backend:
+def _server(name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str], layers: Layering) -> Backend:
     """All addresses of one server together. ``opaque`` names the models whose bodies are passed on as they are."""
     parts = urlsplit(server.endpoint if isinstance(server, TorchServeServer) else f"//{server.endpoint}")
     host, port = str(parts.hostname), int(parts.port or 0)
@@ -140,7 +146,13 @@ def _server(name: str, server: TFServingServer | TorchServeServer, opaque: froze
         endpoint = f"http://{authority}:{port}"
         return TorchServe(endpoint, management=management, variant=name, key_file=server.key_file, opaque=opaque)
 
-    return Balanced(name=_NAMES[server.kind], resolve=lambda: resolve_host(host, port), connect=connect)
+    return Balanced(
+        name=_NAMES[server.kind],
+        resolve=lambda: resolve_host(host, port),
+        connect=connect,
+        guard=lambda address: layers.guard(name, address),
+        by_pace=layers.balanced,
+    )
 
 
 def _http_app(

@@ -152,6 +152,34 @@ class Limit(Switched):
     interval_seconds: Seconds = 0.1
 
 
+class Retry(Switched):
+    """A request that failed and may do better elsewhere, or soon, is sent once more, after ``wait_seconds`` at most.
+
+    ``share`` of the requests may be, and ``per_second`` more; none with less than a fifth of its time left.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    per_second: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 0.02
+
+
+class Breaker(Switched):
+    """An endpoint gets no more requests for a model after ``failures`` in a row, or ``rate`` of its last ones.
+
+    One of ``probe_seconds`` is tried there; when it succeeds, the endpoint is in again. A call that was given up counts
+    as a failure where it took ``slow_seconds`` and three times longer than usual.
+    """
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    slow_seconds: Seconds = 0.25
+    probe_seconds: Seconds = 1.0
+
+
+class Balance(Switched):
+    """Each call goes to the one of two endpoints that should answer it first; switched off, to any."""
+
+
 class Model(_Settings):
     """``variants`` are names of servers; empty means all of them. ``default`` serves what a client did not pin.
 
@@ -169,6 +197,8 @@ class Model(_Settings):
     #: In place of ``default_deadline_seconds``.
     deadline_seconds: Seconds | None = None
     limit: Limit | None = None
+    retry: Retry | None = None
+    breaker: Breaker | None = None
 
 
 class Log(_Settings):
@@ -193,6 +223,9 @@ class Settings(_Settings):
     default_deadline_seconds: Seconds = 30.0
     #: For every model that has no such settings of its own; so it is with all settings of a model below.
     limit: Limit = Limit()
+    retry: Retry = Retry()
+    breaker: Breaker = Breaker()
+    balance: Balance = Balance()
     #: Of requests in flight, over all models: 256 MiB.
     max_bytes_in_flight: Annotated[int, Field(gt=0)] = 256 << 20
     #: How often the servers are asked which models they have.

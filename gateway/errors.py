@@ -64,10 +64,15 @@ class Fault:
     unreachable: bool = False
 
 
+#: What a server answered is no answer to what it was asked.
+CORRUPT = Fault("corrupt", retry_safe=True, counts=True)
+
+
 class DuetError(Exception):
     """``message`` is for the client: what was wrong and what to do. ``target`` is set once the router chose one.
 
-    ``fault`` is set where a server failed; None is a failure of the request, or one of ours.
+    ``fault`` is set where a server failed; None is a failure of the request, or one of ours. ``endpoint`` is the
+    address that failed, for other layers and the log and never for clients.
     """
 
     code = Code.INTERNAL
@@ -78,6 +83,7 @@ class DuetError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.target: Target | None = None
         self.fault: Fault | None = None
+        self.endpoint: str | None = None
 
 
 class InvalidArgument(DuetError):

@@ -5,20 +5,27 @@ A layer that is off is not there. Each has settings for all models, in place of 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from gateway import config
-from gateway.backends.base import Backend
+from gateway.backends.balanced import Unguarded
+from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.config import Settings
 from gateway.layers.batching import Batch, Batching
+from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.cache import Cache
 from gateway.layers.gate import Waits
 from gateway.layers.limit import Bounds, Budget, Limit
 from gateway.layers.queue import Limits
+from gateway.layers.retry import Again, Retry
 from gateway.layers.signals import Signals
 from gateway.metrics import Metrics
 from gateway.registry import Registry
+from gateway.types import ModelMetadata
+
+log = logging.getLogger("duet.endpoints")
 
 #: Of requests in flight for one model: what a server is given at least, since not each tells what it can work on.
 _LEAST_PLACES = 128
@@ -30,27 +37,46 @@ _To = TypeVar("_To")
 class Layering:
     """Makes the layers of one gateway; what they share (the budget, the metrics) is made once."""
 
-    def __init__(self, settings: Settings, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
-        self._registry = registry
         self._metrics = metrics
         self._signals = Signals(metrics.registry)
         self._budget = Budget(settings.max_bytes_in_flight)
         self.limits: dict[str, Limit] = {}
 
-    def batched(self, inner: Backend, variant: str) -> Backend:
+    @property
+    def balanced(self) -> bool:
+        return self._settings.balance.enabled
+
+    def batched(self, inner: Backend, variant: str, registry: Registry) -> Backend:
         default, models = self._chosen(lambda model: model.batching, self._settings.batching, _batch)
         if default is None and not any(models.values()):
             return inner
         return Batching(
             inner,
-            metadata=lambda model: self._registry.known(model, variant),
+            metadata=lambda model: registry.known(model, variant),
             metrics=self._metrics,
             default=default,
             models=models,
         )
 
-    def limited(self, inner: Backend, variant: str) -> Backend:
+    def retried(self, inner: Backend, variant: str) -> Backend:
+        default, models = self._chosen(lambda model: model.retry, self._settings.retry, _again)
+        if default is None and not any(models.values()):
+            return inner
+        return Retry(inner, variant=variant, signals=self._signals, default=default, models=models)
+
+    def guard(self, variant: str, address: str) -> Guard:
+        default, models = self._chosen(lambda model: model.breaker, self._settings.breaker, _policy)
+        if default is None and not any(models.values()):
+            return Unguarded()
+
+        def told(model: str, what: str) -> None:
+            log.warning("%s: endpoint %s for %s %s", variant, address, "all models" if model == WHOLE else model, what)
+
+        return Breaker(variant, self._signals, default, models, told)
+
+    def limited(self, inner: Backend, variant: str, registry: Registry) -> Backend:
         default, models = self._chosen(lambda model: model.limit, self._settings.limit, _bounds)
         if default is None and not any(models.values()):
             return inner
@@ -59,23 +85,22 @@ class Layering:
             variant=variant,
             signals=self._signals,
             budget=self._budget,
-            places=lambda model: self._places(model, variant),
+            places=lambda model: self._places(model, registry.known(model, variant)),
             default=default,
             models=models,
         )
         return self.limits[variant]
 
-    def cached(self, inner: Backend, variant: str) -> Backend:
+    def cached(self, inner: Backend, variant: str, registry: Registry) -> Backend:
         sizes = {name: model.cache.max_bytes for name, model in self._settings.models.items() if model.cache}
         if not sizes:
             return inner
         cache = Cache(inner, max_bytes=sizes, metrics=self._metrics, variant=variant)
-        self._registry.on_change(variant, cache.forget)
+        registry.on_change(variant, cache.forget)
         return cache
 
-    def _places(self, model: str, variant: str) -> int:
+    def _places(self, model: str, known: ModelMetadata | None) -> int:
         """Twice what the server works on: while one batch is computed, the next one gathers."""
-        known = self._registry.known(model, variant)
         chosen = self._settings.models.get(model)
         batching = (chosen.batching if chosen else None) or self._settings.batching
         rows = batching.max_rows if batching.enabled else 1
@@ -93,6 +118,14 @@ class Layering:
 
 def _batch(batching: config.Batching) -> Batch:
     return Batch(Limits(batching.max_rows, batching.max_bytes), batching.in_flight)
+
+
+def _again(retry: config.Retry) -> Again:
+    return Again(retry.share, retry.per_second, retry.wait_seconds)
+
+
+def _policy(breaker: config.Breaker) -> Policy:
+    return Policy(breaker.failures, breaker.rate, breaker.slow_seconds, breaker.probe_seconds)
 
 
 def _bounds(limit: config.Limit) -> Bounds:

@@ -117,6 +117,7 @@ class ModelMetadata:
     default: int | None
     labels: Mapping[str, int] = field(default_factory=dict)
     parallelism: int = 1
+    pending: int = 0
 
     @property
     def ready(self) -> bool:
@@ -147,6 +148,7 @@ class InferRequest:
     ``variant`` and ``version`` are None until the client pins them or the router resolves them; empty ``outputs`` asks
     for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds. ``signature_name`` is the default
     unless the dialect lets a client choose. A request to an opaque version has a ``payload`` and no inputs.
+    ``avoid`` is the address of an endpoint that has failed this request: another is taken where there is one.
     """
 
     model: str
@@ -160,6 +162,7 @@ class InferRequest:
     signature_name: str = DEFAULT_SIGNATURE
     payload: Payload | None = None
     criticality: Criticality = Criticality.DEFAULT
+    avoid: str | None = None
 
     @property
     def rows(self) -> int:

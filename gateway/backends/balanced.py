@@ -11,41 +11,95 @@ import logging
 import random
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
+from typing import Any
 
-from gateway.backends.base import Backend
-from gateway.errors import DuetError, NotFound, Unavailable
-from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
+from gateway.backends.base import WHOLE, Backend, Guard
+from gateway.backends.pace import Pace
+from gateway.errors import DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 
 log = logging.getLogger("duet.backends")
 
 #: Silences in a row (not refusals) after which an endpoint is not ready: a busy one may be late once.
 _MISSES_ALLOWED = 3
 
+#: Nobody was called, so there is nothing to try again or to count.
+_OUT = Fault("out", retry_safe=False, counts=False)
+#: What a Backend that tells no more of itself calls Unavailable.
+_UNKNOWN = Fault("unreachable", retry_safe=True, counts=True, unreachable=True)
+
+
+class Unguarded:
+    """The Guard that knows no harm: every endpoint that has a model ready may be called."""
+
+    def admits(self, model: str) -> bool:
+        return True
+
+    def due(self, model: str, now: float) -> bool:
+        return False
+
+    def trying(self, model: str, now: float) -> None:
+        pass
+
+    def tried(self, model: str, well: bool | None, now: float) -> None:
+        pass
+
+    def answered(self, model: str) -> None:
+        pass
+
+    def failed(self, model: str, fault: Fault, now: float) -> None:
+        pass
+
+    def late(self, model: str, seconds: float, usual_seconds: float, now: float) -> None:
+        pass
+
+    def hung(self, model: str, now: float) -> None:
+        pass
+
+    def reached(self, now: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
 
 @dataclass(slots=True, eq=False)
 class _Endpoint:
     address: str
     backend: Backend
+    guard: Guard
     in_flight: int = 0
     leaving: bool = False
     known: dict[str, ModelMetadata] = field(default_factory=dict)
     misses: dict[str, int] = field(default_factory=dict)
+    paces: dict[str, Pace] = field(default_factory=dict)
 
     def serves(self, model: str, version: int | None) -> bool:
         metadata = self.known.get(model)
         found = metadata.versions.get(version) if metadata is not None and version is not None else None
         return found is not None and found.ready
 
+    def pace(self, model: str) -> Pace:
+        found = self.paces.get(model)
+        if found is None:
+            found = self.paces[model] = Pace()
+        return found
+
 
 class Balanced:
     """The Backend that a server's endpoints are together.
 
-    ``resolve`` tells the addresses, asked at most every ``resolve_seconds``; ``connect`` makes the Backend of one. A
-    version is ready where one endpoint has it ready. A call goes to the one of two such endpoints, drawn at random,
-    that has fewer in flight; one that fails with Unavailable gets no more of that model (of none, where it cannot be
-    reached) until it has told its metadata again.
+    ``resolve`` tells the addresses, asked at most every ``resolve_seconds``; ``connect`` makes the Backend of one, and
+    ``guard`` what knows whether it is well. A version is ready where one endpoint has it ready. A call goes to the one
+    of two such endpoints, drawn at random, that should answer it first (`Pace`); not ``by_pace``, to either of them.
+
+    An endpoint that its guard does not admit is tried once in a while: with a copy of a request that another endpoint
+    answers, or, where there is no other, with the request itself.
     """
 
     def __init__(
@@ -54,33 +108,151 @@ class Balanced:
         name: str,
         resolve: Callable[[], Awaitable[Collection[str]]],
         connect: Callable[[str], Backend],
+        guard: Callable[[str], Guard] = lambda _: Unguarded(),
+        by_pace: bool = True,
         resolve_seconds: float = 2.0,
         answer_seconds: float = 2.0,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._name = name
         self._resolve = resolve
         self._connect = connect
+        self._guard = guard
+        self._by_pace = by_pace
         self._resolve_seconds = resolve_seconds
         self._answer_seconds = answer_seconds
+        self._clock = clock
         self._endpoints: dict[str, _Endpoint] = {}
         self._resolved_at = -resolve_seconds
         self._resolving = asyncio.Lock()
+        self._probes: set[asyncio.Task[None]] = set()
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        endpoint = self._choose(request)
+        started = self._clock()
+        endpoint, as_try = self._choose(request, started)
+        if not as_try:
+            return await self._call(endpoint, request, started)
+        endpoint.guard.trying(request.model, started)
+        return await self._tried(endpoint, request, started)
+
+    def state(self) -> dict[str, Any]:
+        """For operators: each endpoint, what it has, and what is known of its calls."""
+        return {
+            endpoint.address: {
+                "in_flight": endpoint.in_flight,
+                "ready": sorted(model for model, metadata in endpoint.known.items() if metadata.ready),
+                "out": endpoint.guard.state(),
+                "models": {model: pace.state() for model, pace in sorted(endpoint.paces.items())},
+            }
+            for endpoint in self._endpoints.values()
+        }
+
+    async def _call(self, endpoint: _Endpoint, request: InferRequest, started: float) -> InferResponse:
+        model, pace = request.model, endpoint.pace(request.model)
         endpoint.in_flight += 1
         try:
-            return await endpoint.backend.infer(request)
-        except Unavailable as error:
-            if error.fault is None or error.fault.unreachable:
-                endpoint.known.clear()
-            else:  # this model's matter: the endpoint's others go on
-                endpoint.known.pop(request.model, None)
+            response = await endpoint.backend.infer(request)
+        except DuetError as error:
+            error.endpoint = endpoint.address
+            self._failed(endpoint, model, error, started)
             raise
+        except asyncio.CancelledError:
+            if request.deadline is not None and asyncio.get_running_loop().time() >= request.deadline:
+                self._late(endpoint, model, started)
+            raise
+        else:
+            endpoint.guard.answered(model)
+            now = self._clock()
+            pace.answered(now, now - started)
+            return response
         finally:
             endpoint.in_flight -= 1
             if endpoint.leaving and not endpoint.in_flight:
                 await endpoint.backend.aclose()
+
+    def _failed(self, endpoint: _Endpoint, model: str, error: DuetError, started: float) -> None:
+        if isinstance(error, DeadlineExceeded):
+            self._late(endpoint, model, started)
+            return
+        fault = error.fault or (_UNKNOWN if isinstance(error, Unavailable) else None)
+        if fault is None:
+            return
+        now = self._clock()
+        endpoint.guard.failed(model, fault, now)
+        if fault.counts or fault.name == "overload":
+            endpoint.pace(model).failed(now, now - started)
+
+    def _late(self, endpoint: _Endpoint, model: str, started: float) -> None:
+        now, pace = self._clock(), endpoint.pace(model)
+        endpoint.guard.late(model, now - started, pace.seconds, now)
+        pace.failed(now, now - started)
+
+    async def _tried(self, endpoint: _Endpoint, request: InferRequest, started: float) -> InferResponse:
+        """A call that shows whether the endpoint is well. Errors that are the request's own show that it is."""
+        well: bool | None = None
+        try:
+            response = await self._call(endpoint, request, started)
+            well = True
+            return response
+        except DuetError as error:
+            faulty = isinstance(error, DeadlineExceeded | Unavailable) or (
+                error.fault is not None and error.fault.counts
+            )
+            well = not faulty
+            raise
+        finally:
+            endpoint.guard.tried(request.model, well, self._clock())
+
+    def _choose(self, request: InferRequest, now: float) -> tuple[_Endpoint, bool]:
+        """The endpoint, and whether the call is a try of one that is out."""
+        model = request.model
+        ready = [endpoint for endpoint in self._endpoints.values() if endpoint.serves(model, request.version)]
+        able = [endpoint for endpoint in ready if endpoint.guard.admits(model)]
+        if len(able) < len(ready):
+            due = [endpoint for endpoint in ready if endpoint not in able and endpoint.guard.due(model, now)]
+            if not able and due:
+                return due[0], True
+            for endpoint in due:
+                self._probe(endpoint, request, now)
+        if not able:
+            raise self._nobody(ready)
+        if request.avoid is not None and len(able) > 1:
+            able = [endpoint for endpoint in able if endpoint.address != request.avoid]
+        if len(able) == 1:
+            return able[0], False
+        one, other = random.sample(able, 2)  # drawn, so that of two idle ones not always the same is taken
+        return (self._quicker(one, other, model, now) if self._by_pace else one), False
+
+    def _quicker(self, one: _Endpoint, other: _Endpoint, model: str, now: float) -> _Endpoint:
+        a, b = one.pace(model).expected(now), other.pace(model).expected(now)
+        if not a or not b:  # one of them has not answered yet
+            a = b = 1.0
+        return one if a * (one.in_flight + 1) <= b * (other.in_flight + 1) else other
+
+    def _nobody(self, out: Sequence[_Endpoint]) -> Unavailable:
+        fails = any(WHOLE not in endpoint.guard.state() for endpoint in out)
+        why = "fails for this model, and is tried again each second" if fails else "cannot be reached"
+        error = Unavailable(f"{self._name} {why}", retry_after_seconds=1)
+        error.fault = _OUT
+        return error
+
+    def _probe(self, endpoint: _Endpoint, request: InferRequest, now: float) -> None:
+        """Sends a copy, whose answer nobody gets: the original's memory may be used again once that is answered."""
+        endpoint.guard.trying(request.model, now)
+        usual = endpoint.pace(request.model).seconds
+        deadline = asyncio.get_running_loop().time() + max(self._answer_seconds, 3 * usual)
+        task = asyncio.create_task(self._probed(endpoint, _copied(request, deadline), deadline))
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def _probed(self, endpoint: _Endpoint, request: InferRequest, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._tried(endpoint, request, self._clock())
+        except (DuetError, TimeoutError) as error:
+            log.info("%s: endpoint %s is not well yet: %s", self._name, endpoint.address, error)
+        except Exception:
+            log.exception("%s: trying endpoint %s failed", self._name, endpoint.address)
 
     async def metadata(self, model: str) -> ModelMetadata:
         await self._follow()
@@ -113,16 +285,11 @@ class Balanced:
         return listed if able else None
 
     async def aclose(self) -> None:
+        for probe in self._probes:
+            probe.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
         for endpoint in self._endpoints.values():
             await endpoint.backend.aclose()
-
-    def _choose(self, request: InferRequest) -> _Endpoint:
-        able = [endpoint for endpoint in self._endpoints.values() if endpoint.serves(request.model, request.version)]
-        if not able:
-            raise Unavailable(f"{self._name} cannot be reached", retry_after_seconds=1)
-        if len(able) > 1:  # drawn, so that of two idle ones not always the same is taken
-            able = random.sample(able, 2)
-        return min(able, key=lambda endpoint: endpoint.in_flight)
 
     async def _ask(self, endpoint: _Endpoint, model: str) -> ModelMetadata | DuetError:
         try:
@@ -139,26 +306,31 @@ class Balanced:
             return error
         endpoint.misses.pop(model, None)
         endpoint.known[model] = metadata
+        now = self._clock()
+        endpoint.guard.reached(now)
+        if endpoint.pace(model).hangs(now, metadata.pending):
+            endpoint.guard.hung(model, now)
         return metadata
 
     async def _follow(self) -> None:
         """Looks the names up again where that is due; endpoints that are gone end what they have in flight."""
         async with self._resolving:
-            if monotonic() - self._resolved_at < self._resolve_seconds:
+            if self._clock() - self._resolved_at < self._resolve_seconds:
                 return
             try:
                 addresses = set(await self._resolve())
             except OSError as error:
                 log.warning("%s: its name cannot be looked up: %s", self._name, error.strerror or error)
                 addresses = set(self._endpoints)
-            self._resolved_at = monotonic()
+            self._resolved_at = self._clock()
             for address in addresses - self._endpoints.keys():
                 log.info("%s: endpoint %s", self._name, address)
-                self._endpoints[address] = _Endpoint(address, self._connect(address))
+                self._endpoints[address] = _Endpoint(address, self._connect(address), self._guard(address))
             for address in self._endpoints.keys() - addresses:
                 log.info("%s: endpoint %s is gone", self._name, address)
                 endpoint = self._endpoints.pop(address)
                 endpoint.leaving = True
+                endpoint.guard.close()
                 if not endpoint.in_flight:
                     await endpoint.backend.aclose()
 
@@ -168,6 +340,11 @@ async def resolve_host(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family = found[0][0]  # a pod with two families is still one pod
     return [str(entry[4][0]) for entry in found if entry[0] == family]
+
+
+def _copied(request: InferRequest, deadline: float) -> InferRequest:
+    inputs = tuple(Tensor(tensor.name, tensor.datatype, tensor.data.copy()) for tensor in request.inputs)
+    return replace(request, inputs=inputs, deadline=deadline)
 
 
 def _merge(answers: Sequence[ModelMetadata]) -> ModelMetadata:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
+from gateway.errors import Fault
 from gateway.types import InferRequest, InferResponse, ModelMetadata
 
 
@@ -22,6 +23,50 @@ class Backend(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+#: What stands for a model's name where all models of an endpoint are meant.
+WHOLE = "*"
+
+
+class Guard(Protocol):
+    """Whether an endpoint may be called, from what came of its calls. Times are seconds of a monotonic clock."""
+
+    def admits(self, model: str) -> bool: ...
+
+    def due(self, model: str, now: float) -> bool:
+        """Whether what is not admitted may be tried once."""
+        ...
+
+    def trying(self, model: str, now: float) -> None:
+        """A try begins; `tried` tells how it ended, with None where that is not known."""
+        ...
+
+    def tried(self, model: str, well: bool | None, now: float) -> None: ...
+
+    def answered(self, model: str) -> None: ...
+
+    def failed(self, model: str, fault: Fault, now: float) -> None: ...
+
+    def late(self, model: str, seconds: float, usual_seconds: float, now: float) -> None:
+        """A call was given up after ``seconds``."""
+        ...
+
+    def hung(self, model: str, now: float) -> None:
+        """The endpoint says that it is well, and computes nothing."""
+        ...
+
+    def reached(self, now: float) -> None:
+        """The endpoint has told about its models."""
+        ...
+
+    def close(self) -> None:
+        """The endpoint is gone."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """For operators: the models that the endpoint is out for, or `WHOLE`, and why."""
+        ...
 
 
 class Layer:

@@ -104,9 +104,9 @@ class HttpPool:
                     lambda: _Connection(self._name, self._max_response_bytes), self._host, self._port
                 )
         except (OSError, TimeoutError) as error:
-            reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or "failed"
-            log.info("cannot connect to %s: %s", self._authority, reason)
-            raise translated(self._name, Lost.CONNECT) from error
+            late = isinstance(error, TimeoutError)
+            log.info("cannot connect to %s: %s", self._authority, "timed out" if late else error.strerror or "failed")
+            raise translated(self._name, Lost.CONNECT_LATE if late else Lost.CONNECT) from error
         return connection
 
     async def _exchange(self, connection: _Connection, message: list[Piece]) -> Response | None:

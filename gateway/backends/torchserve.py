@@ -106,7 +106,7 @@ class TorchServe:
         described = await self._describe(f"/models/{name}/all")
         default = (await self._describe(f"/models/{name}"))[0].get("modelVersion")
         versions: dict[int, VersionMetadata] = {}
-        workers = 1
+        workers, pending = 1, 0
         for entry in described:
             text = str(entry.get("modelVersion"))
             version = _version(text)
@@ -115,6 +115,7 @@ class TorchServe:
             self._version_texts[model, version] = text
             ready_workers = sum(worker.get("status") == "READY" for worker in entry.get("workers", []))
             ready, workers = ready_workers > 0, max(workers, ready_workers)
+            pending += _pending(entry)
             if model in self._opaque:
                 versions[version] = VersionMetadata(version, ready, reason=_reason(ready), opaque=True)
                 continue
@@ -127,7 +128,9 @@ class TorchServe:
         platform = OPAQUE if model in self._opaque else PLATFORM
         ordered = dict(sorted(versions.items()))
         default_version = _default(versions, str(default))
-        return ModelMetadata(model, self._variant, platform, ordered, default_version, parallelism=workers)
+        return ModelMetadata(
+            model, self._variant, platform, ordered, default_version, parallelism=workers, pending=pending
+        )
 
     async def models(self) -> Collection[str]:
         await self._renew_keys()
@@ -206,6 +209,13 @@ def _is_handlers_own(response: Response) -> bool:
     if kind not in ("", _HANDLERS):
         return False
     return response.status not in (_ALSO_TORCHSERVES if kind else _WITHOUT_KIND)
+
+
+def _pending(entry: dict[str, Any]) -> int:
+    """Requests in TorchServe's queue: a worker that hangs is READY all the same, and only this shows it."""
+    queue = entry.get("jobQueueStatus")
+    pending = queue.get("pendingRequests") if isinstance(queue, dict) else None
+    return pending if isinstance(pending, int) else 0
 
 
 def _reason(ready: bool) -> str:

@@ -29,6 +29,7 @@ class Lost(Enum):
     """A call without an answer that can be read. gRPC tells of it by codes and texts, HTTP by what the socket did."""
 
     CONNECT = "no connection"
+    CONNECT_LATE = "no connection in time"
     CLOSED = "closed before the first byte of an answer"
     BROKEN = "closed in the middle of an answer"
     UNREADABLE = "what came is no answer"
@@ -39,7 +40,9 @@ Signal: TypeAlias = "Lost | int | grpc.StatusCode"
 
 # What happened, and what layers make of it. Overload is no fault of the endpoint: it is shed, not broken.
 _DEAD = Fault("unreachable", retry_safe=True, counts=True, unreachable=True)
-_CORRUPT = Fault("corrupt", retry_safe=True, counts=True)
+#: A call that ended without an answer. The next one may have one: a server is not dead for it.
+_LOST = Fault("lost", retry_safe=True, counts=True)
+_CORRUPT = errors.CORRUPT
 _CRASH = Fault("crash", retry_safe=True, counts=True)
 _OVERLOAD = Fault("overload", retry_safe=False, counts=False)
 #: The version was there when the request was routed: another endpoint may still have it, or already have the next.
@@ -99,6 +102,7 @@ _REFUSES = "TorchServe refuses the gateway's token; check the key file"
 _HANDLER_FAILED = "the model's handler in TorchServe failed: {text}"
 _QUEUED = "TensorFlow Serving's batch queue for this model is full"
 _SWAPPED = "the version is just being taken away or replaced; try again"
+_NO_CONNECTION = "failed to connect to all addresses|connections to all backends failing|connection refused"
 _Code = grpc.StatusCode
 
 _OF_TORCHSERVE = (
@@ -125,17 +129,19 @@ _OF_TORCHSERVE = (
     Row(TORCHSERVE, 501, errors.Unimplemented, "{text}", _MODEL, kind=_HANDLER),
     Row(TORCHSERVE, 504, errors.DeadlineExceeded, "{text}", _MODEL, kind=_HANDLER),
     # Without TorchServe's type, these are of something that stands between: a proxy or a mesh.
-    Row(TORCHSERVE, 502, errors.Unavailable, _AWAY, _DEAD, kind=""),
-    Row(TORCHSERVE, 503, errors.Unavailable, _AWAY, _DEAD, kind=""),
-    Row(TORCHSERVE, 504, errors.Unavailable, _AWAY, _DEAD, kind=""),
+    Row(TORCHSERVE, 502, errors.Unavailable, _AWAY, _LOST, kind=""),
+    Row(TORCHSERVE, 503, errors.Unavailable, _AWAY, _LOST, kind=""),
+    Row(TORCHSERVE, 504, errors.Unavailable, _AWAY, _LOST, kind=""),
     Row(TORCHSERVE, None, errors.Internal, _HANDLER_FAILED, _MODEL),
 )
 
 _OF_TFSERVING = (
     Row(TFSERVING, _Code.UNAVAILABLE, errors.ResourceExhausted, _QUEUED, _OVERLOAD, text="queue .* is full"),
-    Row(TFSERVING, _Code.UNAVAILABLE, errors.Unavailable, _AWAY, _DEAD),
-    Row(TFSERVING, _Code.CANCELLED, errors.Unavailable, "TensorFlow Serving gave the call up", _DEAD),
-    Row(TFSERVING, _Code.INTERNAL, errors.Unavailable, _AWAY, _DEAD, text="RST_STREAM|GOAWAY"),
+    # gRPC core's words for a connection that cannot be made, and for one that broke.
+    Row(TFSERVING, _Code.UNAVAILABLE, errors.Unavailable, _AWAY, _DEAD, text=_NO_CONNECTION),
+    Row(TFSERVING, _Code.UNAVAILABLE, errors.Unavailable, _AWAY, _LOST),
+    Row(TFSERVING, _Code.CANCELLED, errors.Unavailable, "TensorFlow Serving gave the call up", _LOST),
+    Row(TFSERVING, _Code.INTERNAL, errors.Unavailable, _AWAY, _LOST, text="RST_STREAM|GOAWAY"),
     Row(TFSERVING, _Code.INTERNAL, errors.Unavailable, _ACCELERATOR, _CRASH, text=r"CUDA|cuDNN|cuBLAS|\bBlas\b|GPU"),
     Row(TFSERVING, _Code.RESOURCE_EXHAUSTED, errors.DataLoss, _LONG, _TOO_LARGE, text="CLIENT: Received message"),
     Row(
@@ -161,7 +167,8 @@ _OF_TFSERVING = (
 
 _OF_BOTH = (
     Row(None, Lost.CONNECT, errors.Unavailable, _AWAY, _DEAD),
-    Row(None, Lost.CLOSED, errors.Unavailable, "{server} closed the connection without an answer", _DEAD),
+    Row(None, Lost.CONNECT_LATE, errors.Unavailable, _AWAY, _LOST),
+    Row(None, Lost.CLOSED, errors.Unavailable, "{server} closed the connection without an answer", _LOST),
     Row(None, Lost.BROKEN, errors.DataLoss, "{server} broke off in the middle of its answer", _CORRUPT),
     Row(None, Lost.UNREADABLE, errors.DataLoss, "{server} sent no valid answer: {text}", _CORRUPT),
     Row(None, Lost.TOO_LONG, errors.DataLoss, "{server} sent an answer of more than {text} bytes", _TOO_LARGE),

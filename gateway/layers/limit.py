@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from gateway.backends.base import Backend, Layer
@@ -60,6 +61,7 @@ class Limit(Layer):
         places: Callable[[str], int],
         default: Bounds | None,
         models: Mapping[str, Bounds | None] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         super().__init__(inner)
         self._variant = variant
@@ -68,6 +70,7 @@ class Limit(Layer):
         self._places = places
         self._default = default
         self._models = models or {}
+        self._clock = clock  # finer than the event loop's own, which may count whole milliseconds
         self._lanes: dict[str, _Lane | None] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -95,14 +98,20 @@ class Limit(Layer):
         bounds = self._models.get(model, self._default)
         if bounds is None:
             return None
-        return _Lane(model, self._variant, bounds, self._signals, self._places)
+        return _Lane(model, self._variant, bounds, self._signals, self._places, self._clock)
 
 
 class _Lane:
     """The gate of one model, and the timer that looks after those who wait in front of it."""
 
     def __init__(
-        self, model: str, variant: str, bounds: Bounds, signals: Signals, places: Callable[[str], int]
+        self,
+        model: str,
+        variant: str,
+        bounds: Bounds,
+        signals: Signals,
+        places: Callable[[str], int],
+        clock: Callable[[], float],
     ) -> None:
         self._model = model
         self._variant = variant
@@ -113,15 +122,16 @@ class _Lane:
         self._gradient = Gradient(float(min(bounds.initial, most)), bounds.least, most)
         self._gate = Gate(model, self._gradient, bounds.waits)
         self._loop = asyncio.get_running_loop()
+        self._clock = clock
         self._look_again: asyncio.TimerHandle | None = None
         self._waited = signals.waited(model, variant)
         signals.limit(model, variant).set(int(self._gradient.limit))
 
     async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
-        gate, loop = self._gate, self._loop
+        gate, clock = self._gate, self._clock
         if not gate.try_enter(request.criticality):
             await self._wait(request)
-        started = loop.time()
+        started = clock()
         try:
             response = await backend.infer(request)
         except DuetError as error:
@@ -129,16 +139,16 @@ class _Lane:
                 self._refused()
             raise
         except asyncio.CancelledError:
-            if request.deadline is not None and loop.time() >= request.deadline:
+            if request.deadline is not None and self._loop.time() >= request.deadline:
                 self._refused()
             raise
         else:
-            now = loop.time()
+            now = clock()
             if self._gradient.answered(now, now - started, gate.in_flight):
                 self._judged()
             return response
         finally:
-            gate.leave(loop.time())
+            gate.leave(clock())
 
     def count(self, error: Refused) -> None:
         self._signals.refused(self._model, self._variant, error.reason).inc()
@@ -154,19 +164,19 @@ class _Lane:
         }
 
     async def _wait(self, request: InferRequest) -> None:
-        since = self._loop.time()
+        since = self._clock()
         try:
             place = self._gate.queue(since, request.criticality, self._loop.create_future())
             self._watch()
             try:
                 await place.turn
             except asyncio.CancelledError:
-                self._gate.give_up(place, self._loop.time())
+                self._gate.give_up(place, self._clock())
                 raise
         except Refused as error:
             self.count(error)
             raise
-        self._waited.observe(self._loop.time() - since)
+        self._waited.observe(self._clock() - since)
 
     def _watch(self) -> None:
         """While someone waits, looks now and then whether it is too long: a server that hangs lets nobody in."""
@@ -175,12 +185,12 @@ class _Lane:
 
     def _look(self) -> None:
         self._look_again = None
-        self._gate.advance(self._loop.time())
+        self._gate.advance(self._clock())
         if self._gate.queued:
             self._watch()
 
     def _refused(self) -> None:
-        if self._gradient.refused(self._loop.time()):
+        if self._gradient.refused(self._clock()):
             self._judged()
 
     def _judged(self) -> None:

@@ -43,6 +43,32 @@ class Signals:
             registry=registry,
         )
 
+        ejected = Gauge(
+            "duet_ejected_endpoints",
+            'Endpoints that get no requests for a model, or, with model "*", none at all.',
+            of_model,
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        ejections = Counter(
+            "duet_ejections",
+            "Times that an endpoint was taken out, by why: absent, failures, rate, hung.",
+            (*of_model, "reason"),
+            registry=registry,
+        )
+        probes = Counter(
+            "duet_probes",
+            "Tries at endpoints that were taken out, by outcome: well, failed.",
+            (*of_model, "outcome"),
+            registry=registry,
+        )
+        retries = Counter(
+            "duet_retries",
+            "Failures that might have been tried again, by outcome: retried, late (too little time left), budget.",
+            (*of_model, "outcome"),
+            registry=registry,
+        )
+
         @cache
         def limit_of(model: str, variant: str) -> Gauge:
             return limit.labels(model, variant)
@@ -59,6 +85,26 @@ class Signals:
         def refused_of(model: str, variant: str, reason: str) -> Counter:
             return refused.labels(model, variant, reason)
 
+        @cache
+        def ejected_of(model: str, variant: str) -> Gauge:
+            return ejected.labels(model, variant)
+
+        @cache
+        def ejections_of(model: str, variant: str, reason: str) -> Counter:
+            return ejections.labels(model, variant, reason)
+
+        @cache
+        def probes_of(model: str, variant: str, outcome: str) -> Counter:
+            return probes.labels(model, variant, outcome)
+
+        @cache
+        def retries_of(model: str, variant: str, outcome: str) -> Counter:
+            return retries.labels(model, variant, outcome)
+
+        self.ejected = ejected_of
+        self.ejections = ejections_of
+        self.probes = probes_of
+        self.retries = retries_of
         self.limit = limit_of
         self.admitted = admitted_of
         self.waited = waited_of

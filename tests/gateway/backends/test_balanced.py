@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gateway.backends.balanced import Balanced, resolve_host
 from gateway.backends.translation import TORCHSERVE, translated
-from gateway.errors import DuetError, NotFound, ResourceExhausted, Unavailable
+from gateway.errors import DeadlineExceeded, DuetError, NotFound, ResourceExhausted, Unavailable
+from gateway.layers.breaker import Breaker, Policy
+from gateway.layers.signals import Signals
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 
 pytestmark = pytest.mark.anyio
@@ -28,9 +31,13 @@ class Endpoint:
         self.hold: asyncio.Event | None = None
         self.calls = 0
         self.closed = False
+        self.pending = 0
+        self.seconds = 0.0
+        self.tick: Callable[[float], None] = lambda seconds: None
 
     async def infer(self, request: InferRequest) -> InferResponse:
         self.calls += 1
+        self.tick(self.seconds)
         if self.hold:
             await self.hold.wait()
         if self.failure:
@@ -43,7 +50,7 @@ class Endpoint:
         if self.failure:
             raise self.failure
         versions = {number: VersionMetadata(number, ready=True) for number in self.ready}
-        return ModelMetadata(model, "v", "p", versions, self.default)
+        return ModelMetadata(model, "v", "p", versions, self.default, pending=self.pending)
 
     async def models(self) -> Collection[str] | None:
         if self.failure:
@@ -60,13 +67,35 @@ class World:
     def __init__(self, **endpoints: Endpoint) -> None:
         self.endpoints = endpoints
         self.addresses = set(endpoints)
+        self.now = 0.0
+        self.registry = CollectorRegistry()
+        signals = Signals(self.registry)
         self.balanced = Balanced(
             name="the server",
             resolve=self.resolve,
             connect=self.endpoints.__getitem__,
+            guard=lambda _: Breaker("v", signals, Policy(), {}, lambda model, what: None),
             resolve_seconds=0,
             answer_seconds=0.02,
+            clock=lambda: self.now,
         )
+
+    async def ask(self, calls: int = 1) -> int:
+        """How many of these calls fail."""
+        failed = 0
+        for _ in range(calls):
+            try:
+                await self.balanced.infer(REQUEST)
+            except DuetError:
+                failed += 1
+        await asyncio.sleep(0.01)  # what is tried in the background has its turn
+        return failed
+
+    def out(self, address: str) -> Collection[str]:
+        return self.balanced.state()[address]["out"]
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
 
     async def resolve(self) -> Collection[str]:
         return self.addresses
@@ -95,41 +124,138 @@ async def test_a_call_goes_only_where_its_version_is_ready() -> None:
     assert (a.calls, b.calls) == (0, 10)
 
 
-async def test_an_endpoint_that_cannot_be_reached_gets_no_more_until_it_answers() -> None:
+async def test_an_endpoint_that_cannot_be_reached_gets_no_more_until_a_try_succeeds() -> None:
+    """One failure is enough, and no client's request is risked on it while another endpoint can answer."""
     a, b = Endpoint(), Endpoint()
     world = World(a=a, b=b)
     await world.balanced.metadata("m")
     a.failure = Unavailable("dead")
-    failed = 0
-    for _ in range(40):
-        try:
-            await world.balanced.infer(REQUEST)
-        except Unavailable:
-            failed += 1
-    assert failed <= 1
+    assert await world.ask(40) == 1
+    assert a.calls == 1
+    world.now += 1.1
+    assert await world.ask(40) == 0
+    assert a.calls == 2
+    a.failure = None
+    world.now += 1.1
+    assert await world.ask(40) == 0
+    assert not world.out("a")
+    assert await world.ask(40) == 0
+    assert a.calls > 13
+
+
+async def test_the_only_endpoint_is_tried_once_a_second_and_else_answers_at_once() -> None:
+    a = Endpoint()
+    world = World(a=a)
+    await world.balanced.metadata("m")
+    a.failure = Unavailable("dead")
+    for _ in range(3):
+        assert await world.ask(100) == 100
+        world.now += 1.0
+    assert a.calls == 3
+    a.failure = None
+    assert await world.ask(100) == 0
+
+
+async def test_an_absent_endpoint_that_tells_of_its_models_is_tried_at_once() -> None:
+    a = Endpoint()
+    world = World(a=a)
+    await world.balanced.metadata("m")
+    a.failure = Unavailable("dead")
+    assert await world.ask(5) == 5
     a.failure = None
     await world.balanced.metadata("m")
-    a.calls = 0
-    for _ in range(40):
-        await world.balanced.infer(REQUEST)
-    assert a.calls
+    assert await world.ask(5) == 0
 
 
-async def test_a_model_whose_worker_died_takes_no_other_model_with_it() -> None:
+async def test_five_failures_of_a_model_take_the_endpoint_out_for_it_and_for_no_other() -> None:
     """What the endpoint says of one model is no sign that it is gone."""
     a = Endpoint()
     world = World(a=a)
     for model in ("m", "other"):
         await world.balanced.metadata(model)
     a.failure = translated(TORCHSERVE, 500, "Worker died.")
-    with pytest.raises(Unavailable, match="worker died"):
-        await world.balanced.infer(REQUEST)
+    for number in range(6):
+        with pytest.raises(Unavailable, match="worker died" if number < 5 else "tried again each second"):
+            await world.balanced.infer(REQUEST)
     a.failure = None
-    with pytest.raises(Unavailable, match="cannot be reached"):
-        await world.balanced.infer(REQUEST)
     assert (await world.balanced.infer(replace(REQUEST, model="other"))).model == "other"
-    await world.balanced.metadata("m")
+    world.now += 1.0
     assert (await world.balanced.infer(REQUEST)).model == "m"
+
+
+async def test_what_is_sent_again_goes_elsewhere() -> None:
+    a, b = Endpoint(), Endpoint()
+    world = World(a=a, b=b)
+    await world.balanced.metadata("m")
+    for _ in range(20):
+        await world.balanced.infer(replace(REQUEST, avoid="a"))
+    assert (a.calls, b.calls) == (0, 20)
+    world.addresses = {"a"}
+    await world.balanced.metadata("m")
+    await world.balanced.infer(replace(REQUEST, avoid="a"))
+    assert a.calls == 1
+
+
+async def test_a_slow_endpoint_is_spared() -> None:
+    """Ten times as slow: it gets less than a fifth of the calls, and is looked at again after a while."""
+    a, b = Endpoint(), Endpoint()
+    world = World(a=a, b=b)
+    await world.balanced.metadata("m")
+    a.seconds, b.seconds = 0.1, 0.01
+    a.tick = b.tick = world.tick
+    for _ in range(100):
+        await world.balanced.infer(REQUEST)
+    assert a.calls < 20
+    before = a.calls
+    world.now += 60
+    for _ in range(400):
+        await world.balanced.infer(REQUEST)
+        world.now += 0.1
+    assert a.calls > before
+
+
+async def test_quick_refusals_attract_no_calls() -> None:
+    a, b = Endpoint(), Endpoint()
+    world = World(a=a, b=b)
+    await world.balanced.metadata("m")
+    a.tick = b.tick = world.tick
+    a.seconds = b.seconds = 0.01
+    await world.ask(10)
+    a.seconds = 0.0001
+    a.failure = translated(TORCHSERVE, 503, kind="ServiceUnavailableException")
+    before = a.calls
+    refused = await world.ask(100)
+    assert refused == a.calls - before <= 5
+
+
+async def test_a_server_that_says_it_is_well_and_computes_nothing_is_taken_out() -> None:
+    """TorchServe's worker hangs: READY, and the queue does not move. With answers in between it is only slow."""
+    a, b = Endpoint(), Endpoint()
+    world = World(a=a, b=b)
+    await world.balanced.metadata("m")
+    await world.ask(10)
+    a.pending = b.pending = 3
+    for _ in range(5):
+        await world.balanced.metadata("m")
+        await world.balanced.infer(replace(REQUEST, avoid="a"))
+        world.now += 1.0
+    assert list(world.out("a")) == ["m"]
+    assert not world.out("b")
+    labels = {"model": "m", "variant": "v", "reason": "hung"}
+    assert world.registry.get_sample_value("duet_ejections_total", labels) == 1
+
+
+async def test_a_client_with_little_time_takes_no_endpoint_out() -> None:
+    a = Endpoint()
+    world = World(a=a)
+    await world.balanced.metadata("m")
+    a.tick, a.seconds = world.tick, 0.1
+    a.failure = DeadlineExceeded("late")
+    await world.ask(20)
+    assert a.calls == 20
+    a.seconds = 0.3
+    await world.ask(20)
+    assert a.calls == 25
 
 
 async def test_overload_is_no_reason_to_leave_an_endpoint_out() -> None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.anyio
 REQUEST = InferRequest("m", (Tensor("x", "FP32", np.array([[1.5]], np.float32)),), version=1)
 HANDLER = "InternalServerException"
 NO_WORKER = 'Model "m" has no worker to serve inference request. Please use scale workers API to add workers.'
+REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:8500: Connection refused"
 FULL = "The batch scheduling queue to which this task was submitted is full; currently 10 batches enqueued"
 
 
@@ -54,6 +55,7 @@ _DESCRIBED = "Model not found: m"
 
 CASES = [
     Case(TORCHSERVE, Lost.CONNECT, "", "", errors.Unavailable, True, True, "TorchServe cannot be reached"),
+    Case(TORCHSERVE, Lost.CONNECT_LATE, "", "", errors.Unavailable, True, True, "TorchServe cannot be reached"),
     Case(TORCHSERVE, Lost.CLOSED, "", "", errors.Unavailable, True, True, "without an answer"),
     Case(TORCHSERVE, Lost.BROKEN, "", "", errors.DataLoss, True, True, "broke off"),
     Case(TORCHSERVE, Lost.UNREADABLE, "", "bad", errors.DataLoss, True, True, "no valid answer: bad"),
@@ -81,6 +83,7 @@ CASES = [
     Case(TORCHSERVE, 504, "", "", errors.Unavailable, True, True, "cannot be reached"),
     Case(TORCHSERVE, 503, HANDLER, "Prediction failed", errors.Internal, False, False, "handler"),
     Case(TFSERVING, StatusCode.UNAVAILABLE, "", FULL, errors.ResourceExhausted, False, False, "queue"),
+    Case(TFSERVING, StatusCode.UNAVAILABLE, "", REFUSED, errors.Unavailable, True, True, "cannot be reached"),
     Case(TFSERVING, StatusCode.UNAVAILABLE, "", "Socket closed", errors.Unavailable, True, True, "cannot be reached"),
     Case(TFSERVING, StatusCode.CANCELLED, "", "CANCELLED", errors.Unavailable, True, True, "gave the call up"),
     Case(TFSERVING, StatusCode.INTERNAL, "", "Received RST_STREAM with error code 2", errors.Unavailable, True, True),

@@ -57,6 +57,7 @@ class World:
             places=lambda _: most,
             default=Bounds(initial=most, waits=Waits(most=queue)),
             models={"free": None},
+            clock=asyncio.get_running_loop().time,
         )
 
     def ask(self, request: InferRequest = REQUEST) -> asyncio.Task[InferResponse]:
