@@ -111,12 +111,10 @@ def run(
         summaries = [_summary(process, name) for process in processes]
         foreign = watch.foreign_cores() if watch is not None else None
     finally:
-        for process in processes:
+        for process, file in zip(processes, files, strict=True):
             _end(process)
-    finished = gather(jobs, name, summaries, foreign=foreign, at=at)
-    for file in files:
-        file.unlink()
-    return finished
+            file.unlink(missing_ok=True)
+    return gather(jobs, name, summaries, foreign=foreign, at=at)
 
 
 def split(job: Job, workers: int) -> list[Job]:

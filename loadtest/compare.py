@@ -61,8 +61,15 @@ class Comparison:
         before = self._configuration()
         folder = runfolder.unfinished(self._root, self._plan) if resume else runfolder.create(self._root, self._plan)
         self._folder = folder
-        folder.reserve(self._plan.bytes_needed(self._plan.rate or 1000))
-        folder.write(PLAN, {**self._plan.as_json(), "configuration": before.fingerprint})
+        try:
+            folder.reserve(self._plan.bytes_needed(self._plan.rate or 1000))
+            folder.write(PLAN, {**self._plan.as_json(), "configuration": before.fingerprint})
+            return self._run(folder, before)
+        except BaseException:
+            folder.remove_if_empty()
+            raise
+
+    def _run(self, folder: RunFolder, before: Configuration) -> dict[str, Any]:
         begun = time.time()
         with Progress(self._console, self._total_seconds()) as self._progress:
             calibration = self._calibrate()
@@ -159,7 +166,7 @@ class Comparison:
             pair=pair,
             seconds=seconds,
         )
-        return replace(job, timeout_seconds=self._plan.timeout_seconds)
+        return replace(job, timeout_seconds=self._plan.timeout_seconds, cores=self._plan.generator_cores)
 
     def _warm_up(self, legs: dict[str, list[Leg]]) -> dict[str, Warmed]:
         """The warm-up of the slower gateway leg also says what rate is modest. Violations of V3 are noted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def _add_comparing(parser: argparse.ArgumentParser, *, fronts: tuple[str, ...]) 
     parser.add_argument("--no-direct", dest="direct", action="store_false", help="through the gateway alone")
     parser.add_argument("--batch", type=_count, default=1, metavar="ROWS", help="of one request")
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="generator processes")
+    parser.add_argument("--generator-cores", type=_cores, default=(), metavar="0,1", help="where the generator may run")
     parser.add_argument("--timeout", type=_positive, default=10.0, metavar="SECONDS", help="what a failure counts as")
     parser.add_argument("--price-per-hour", type=_positive, default=0.0, help="with --search-slo: cost per million")
     parser.add_argument("--seed", type=int, default=0)
@@ -114,6 +116,7 @@ def plan_of(arguments: argparse.Namespace, model: str, version: int) -> Plan:
         batch=arguments.batch,
         price_per_hour=arguments.price_per_hour,
         timeout_seconds=arguments.timeout,
+        generator_cores=arguments.generator_cores,
         allowed_rows=dict(arguments.allow_diff),
         allowed_rules=dict(arguments.allow),
     )
@@ -123,6 +126,14 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 10000, not {text!r}")
     return int(text)
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    here = os.sched_getaffinity(0)
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) in here for part in parts):
+        raise argparse.ArgumentTypeError(f"must be some of the cores {','.join(map(str, sorted(here)))}, not {text!r}")
+    return tuple(map(int, parts))
 
 
 def _positive(text: str) -> float:

@@ -62,6 +62,7 @@ class Plan:
     margin: float = MARGIN
     price_per_hour: float = 0.0
     timeout_seconds: float = 10.0
+    generator_cores: tuple[int, ...] = ()
     allowed_rows: Mapping[str, str] = field(default_factory=dict)
     allowed_rules: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,7 +95,12 @@ class Plan:
         return 100 / (self.seconds * (1 - WARM_SHARE))
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "fronts": list(self.fronts), "slo": list(self.slo) if self.slo else None}
+        return {
+            **asdict(self),
+            "fronts": list(self.fronts),
+            "slo": list(self.slo) if self.slo else None,
+            "generator_cores": list(self.generator_cores),
+        }
 
 
 def round_rate(per_second: float) -> float:

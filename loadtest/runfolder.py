@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,11 @@ class RunFolder:
             return json.loads((self.path / name).read_text())
         except (OSError, ValueError):
             return None
+
+    def remove_if_empty(self) -> None:
+        """Where not one block has been finished there is nothing to resume."""
+        if not any("." not in path.stem for path in self.blocks.glob("*.json")):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def reserve(self, size: int) -> None:
         """Raises LoadFailed where the disk has not that much: before any load is sent."""

@@ -42,6 +42,8 @@ def main() -> int:
 
 
 def one_block(job: Job, priority: str) -> int:
+    if job.cores:
+        os.sched_setaffinity(0, job.cores)
     # select() waits with microseconds; epoll rounds up to whole milliseconds, which would be the generator's own lag.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     gc.collect()

@@ -22,7 +22,8 @@ class Job:
 
     Open loop: ``rate`` requests/s of this worker, Poisson, by ``seed``, ``cell``, ``pair`` and ``worker``. Closed loop
     (``callers`` above 0): so many callers, each of which sends when its last answer has come.
-    ``bodies`` is an .npz of the payloads, ``sampled`` the share of answers that are kept for the parity check.
+    ``bodies`` is an .npz of the payloads, ``sampled`` the share of answers that are kept for the parity check,
+    ``cores`` those that the generator may run on, empty for all.
     """
 
     transport: str
@@ -43,6 +44,7 @@ class Job:
     most_in_flight: int = MOST_IN_FLIGHT
     connections: int = CONNECTIONS
     sampled: float = 0.01
+    cores: Sequence[int] = ()
     per_body_headers: Sequence[Mapping[str, str]] = field(default_factory=tuple)
 
     def write(self, path: Path) -> None:
