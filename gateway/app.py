@@ -35,6 +35,7 @@ from gateway.observation import Observer
 from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.asgi import App
+from gateway.rest.aside import Aside
 from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
@@ -72,6 +73,7 @@ class Gateway:
             refresh_seconds=settings.refresh_seconds,
             discover=settings.discover,
         )
+        self.aside = Aside()
         self._backend = _stack(settings, self._registry, servers, metrics, layers)
         whole, hot = _http_app(settings, self._backend, observer, self)
         # Outermost what observes, so that a failure anywhere below is seen; then the way past FastAPI for inference.
@@ -103,6 +105,7 @@ class Gateway:
     async def aclose(self) -> None:
         await self._registry.aclose()
         await self._backend.aclose()
+        await self.aside.aclose()
         self._access_log.close()
 
 
@@ -163,11 +166,12 @@ def _http_app(
         title="Duet", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     metrics, max_body_bytes = observer.metrics, settings.http.max_body_bytes
-    infer_routes = v2.Infer(backend, metrics=metrics, max_body_bytes=max_body_bytes).routes()
+    aside = gateway.aside
+    infer_routes = v2.Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes).routes()
     hot = [
         *infer_routes,
-        *tfserving.routes(backend, metrics=metrics, max_body_bytes=max_body_bytes),
-        *torchserve.routes(backend, ready=gateway.ready, metrics=metrics, max_body_bytes=max_body_bytes),
+        *tfserving.routes(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
+        *torchserve.routes(backend, ready=gateway.ready, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
     ]
     app.router.routes.extend(hot)
     app.include_router(

@@ -14,6 +14,7 @@ from gateway.errors import DuetError, Internal, InvalidArgument, Unavailable
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi
+from gateway.rest.aside import Aside
 from gateway.types import InferRequest, InferResponse
 
 OBSERVATION = "duet.observation"
@@ -30,8 +31,9 @@ class InferEndpoint(ABC):
     #: The name of the front in metrics and logs, e.g. ``v2_rest``.
     front: str
 
-    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> None:
         self.backend = backend
+        self.aside = aside
         self.max_body_bytes = max_body_bytes
         self._in_flight = metrics.in_flight(self.front)
 

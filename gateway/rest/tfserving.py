@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from gateway import pins, versions
 from gateway.backends.base import Backend
-from gateway.codecs import fitting
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_json as json
+from gateway.codecs import tfserving_predict as predict
 from gateway.codecs import tfserving_rest as codec
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
@@ -24,6 +24,7 @@ from gateway.errors import DuetError, InvalidArgument
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
+from gateway.rest.aside import Aside
 from gateway.rest.endpoint import InferEndpoint
 from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
 
@@ -59,15 +60,18 @@ class Infer(InferEndpoint):
 
     async def _predict(self, body: bytes, match: re.Match[str], scope: asgi.Scope, seen: Observation) -> bytes:
         start = perf_counter()
-        decoded = codec.decode_predict(body)
+        elsewhere = self.aside.takes(len(body))
+        decoded = None if elsewhere else codec.decode_predict(body)
         servable = _servable(match, scope)
         servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
-            signature = servables.signature(version, decoded.signature_name, codec.unknown_signature)
-            fitted = fitting.fit_all(decoded.inputs(signature), signature, fitting.TFSERVING)
-            response = await self._call(servable.request(fitted.inputs, decoded.signature_name), scope, seen, start)
+            if decoded is None:
+                asked = await self.aside.call(predict.decode, body, version)
+            else:
+                asked = predict.fit(decoded, version)
+            response = await self._call(servable.request(asked.fitted.inputs, asked.signature_name), scope, seen, start)
             start = perf_counter()
-            content = codec.encode_predict(fitted.restore(response.outputs), rows=decoded.rows)
+            content = codec.encode_predict(asked.fitted.restore(response.outputs), rows=asked.rows)
         seen.timings["encode"] = perf_counter() - start
         return content
 
@@ -151,8 +155,8 @@ class Alive:
         await asgi.respond(send, 200, [asgi.JSON], [b'{"status":"alive"}'])
 
 
-def routes(backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> list[Route]:
-    infer = Infer(backend, metrics=metrics, max_body_bytes=max_body_bytes)
+def routes(backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> list[Route]:
+    infer = Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
     return [Route("/v1/{rest:path}", Front(backend, infer)), Route("/", Alive(), methods=["GET"])]
 
 

@@ -22,6 +22,7 @@ from gateway.errors import Code, DuetError, Internal, InvalidArgument, NotFound,
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors, torchserve_openapi
+from gateway.rest.aside import Aside
 from gateway.rest.endpoint import OBSERVATION, InferEndpoint
 from gateway.types import InferRequest, ModelMetadata, Payload, Signature, VersionMetadata
 from gateway.versions import choose
@@ -72,8 +73,8 @@ class Predictions(InferEndpoint):
 
     front = FRONT
 
-    def __init__(self, backend: Backend, *, metrics: Metrics, max_body_bytes: int) -> None:
-        super().__init__(backend, metrics=metrics, max_body_bytes=max_body_bytes)
+    def __init__(self, backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> None:
+        super().__init__(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
         self._description = Told(self._describe)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -96,7 +97,7 @@ class Predictions(InferEndpoint):
             return
         target = Target(metadata.model, metadata.variant, chosen.version)
         try:
-            decoded = _decode(scope, body, codec.signature_of(chosen))
+            decoded = await self._decode(scope, body, codec.signature_of(chosen))
             variant = pins.agree(pin, decoded.variant)
         except DuetError as error:
             error.target = target
@@ -119,6 +120,13 @@ class Predictions(InferEndpoint):
         if answer.header_length is not None:
             headers.append((v2.HEADER_LENGTH.encode(), str(answer.header_length).encode()))
         await asgi.respond(send, 200, headers, answer.pieces)
+
+    async def _decode(self, scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
+        content_type, header_length = _text(scope, b"content-type"), _header_length(scope)
+        # What begins as JSON does, whatever the header says: `curl -d` says that it is a form.
+        if self.aside.takes(len(body)) and body[:64].lstrip()[:1] in (b"{", b"["):
+            return await self.aside.call(codec.decode, body, signature, content_type, header_length)
+        return codec.decode(body, signature, content_type, header_length)
 
     async def _pass_on(self, request: InferRequest, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:
         response = await self.infer(request, scope)
@@ -181,9 +189,11 @@ class Told:
         await asgi.respond(send, status, headers, [body])
 
 
-def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max_body_bytes: int) -> list[Route]:
+def routes(
+    backend: Backend, *, ready: Callable[[], bool], aside: Aside, metrics: Metrics, max_body_bytes: int
+) -> list[Route]:
     """The calls of the API."""
-    predictions = Predictions(backend, metrics=metrics, max_body_bytes=max_body_bytes)
+    predictions = Predictions(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
 
     async def ping(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
         return (200, {"status": "Healthy"}) if ready() else (500, {"status": "Unhealthy"})
@@ -201,10 +211,6 @@ def routes(backend: Backend, *, ready: Callable[[], bool], metrics: Metrics, max
         Route("/", Told(describe), methods=["OPTIONS"]),
         *(Route(f"/{name}{rest}", Told(absent)) for name in _ABSENT for rest in ("", "/{rest:path}")),
     ]
-
-
-def _decode(scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
-    return codec.decode(body, signature, _text(scope, b"content-type"), _header_length(scope))
 
 
 def _path(scope: asgi.Scope) -> tuple[str, str]:

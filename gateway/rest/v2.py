@@ -51,7 +51,10 @@ class Infer(InferEndpoint):
             signature = await self._signature(model, pin, version)
             decoded = codec.decode_raw_request(body, signature)
         else:
-            decoded = codec.decode_request(body, header_length)
+            # The JSON part alone counts: binary tensors are not parsed.
+            elsewhere = self.aside.takes(len(body) if header_length is None else header_length)
+            decode = codec.decode_request
+            decoded = await self.aside.call(decode, body, header_length) if elsewhere else decode(body, header_length)
         timeout = codec.timeout_seconds(decoded.parameters)
         request = InferRequest(
             model,
