@@ -98,7 +98,7 @@ def the_gateway_knows_its_servers_by_their_services(rendering: Rendering) -> Non
 
 def gateway_config(rendering: Rendering) -> dict[str, Any]:
     [one] = [m for m in rendering.all("ConfigMap") if "duet.yaml" in m["data"]]
-    return dict(yaml.safe_load(one["data"]["duet.yaml"]))
+    return dict(yaml.load(one["data"]["duet.yaml"], yaml.CSafeLoader))
 
 
 def properties(text: str) -> dict[str, str]:
