@@ -79,7 +79,7 @@ class Gateway:
         # Outermost what observes, so that a failure anywhere below is seen; then the way past FastAPI for inference.
         self.http_app: App = Observed(Hot(whole, hot), observer=observer)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self)
-        self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi)
+        self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
 
     def ready(self) -> bool:
         """True while at least one model is ready, in every worker, and the gateway is not about to stop."""
@@ -114,19 +114,22 @@ def _stack(
 ) -> Backend:
     """The layers, outermost first:
 
-    deadline -> router -> per server: cache -> limit -> batching -> retry -> metrics -> balance -> per endpoint: client
+    deadline -> router -> per server: cache -> limit -> batching -> retry -> hedge -> metrics -> balance
+    -> per endpoint: validation -> client
 
     The deadline is outermost, so that nothing a layer does can outlive it. The cache is inside the router, which knows
     the version that its keys need, and outside the rest: what it has need not wait for anything. The limit comes before
     all that queues, so that overload is refused early. Batching is outside retry, so that a batch is retried whole.
     Metrics are inside retry, so that they time one attempt; totals per request are observed at the fronts, where bad
     requests are seen. Retry is outside balance, so that another endpoint can be taken. Breakers are asked by balance
-    and are no layer around it: whether a call is let through decides where it goes.
+    and are no layer around it: whether a call is let through decides where it goes. Validation is inside that, since
+    what is no answer counts against the endpoint that gave it.
     """
     backends: dict[str, Backend] = {}
     for name, server in servers.items():
         timed = Timed(server, metrics=metrics, variant=name)
-        batched = layers.batched(layers.retried(timed, name), name, registry)
+        retried = layers.retried(layers.hedged(timed, name), name)
+        batched = layers.batched(retried, name, registry)
         backends[name] = layers.cached(layers.limited(batched, name, registry), name, registry)
     rules = {
         name: Rule(settings.default_variant(name), model.allow_non_finite) for name, model in settings.models.items()
@@ -144,18 +147,21 @@ def _server(name: str, server: TFServingServer | TorchServeServer, opaque: froze
     def connect(address: str) -> Backend:
         authority = f"[{address}]" if ":" in address else address
         if isinstance(server, TFServingServer):
-            return TFServing(f"{authority}:{port}", variant=name, model_config_file=server.model_config_file)
+            client: Backend = TFServing(f"{authority}:{port}", variant=name, model_config_file=server.model_config_file)
+            return layers.validated(client)
         management = f"http://{authority}:{urlsplit(server.management).port}"
         endpoint = f"http://{authority}:{port}"
-        return TorchServe(endpoint, management=management, variant=name, key_file=server.key_file, opaque=opaque)
+        client = TorchServe(endpoint, management=management, variant=name, key_file=server.key_file, opaque=opaque)
+        return layers.validated(client)
 
-    return Balanced(
+    layers.servers[name] = Balanced(
         name=_NAMES[server.kind],
         resolve=lambda: resolve_host(host, port),
         connect=connect,
         guard=lambda address: layers.guard(name, address),
         by_pace=layers.balanced,
     )
+    return layers.servers[name]
 
 
 def _http_app(

@@ -139,15 +139,17 @@ class Cache(_Settings):
 class Limit(Switched):
     """How many requests for a model may be in flight at one server, and how many may wait where they are.
 
-    The limit begins at ``initial`` and follows latency between ``least`` and ``most``; without ``most`` that is twice
-    what the server can work on, batches included, and at least 128. A burst may wait ``interval_seconds``; once the
-    queue has stood for that long, nobody is let in who would wait ``target_seconds``. At most ``queue`` requests wait.
+    The limit begins at ``initial``, by default ``most``, and follows latency between ``least`` and ``most``, but for
+    latencies below ``calm_seconds``; without ``most`` that is twice what the server can work on, batches included, and
+    at least 256 where requests are batched. A burst may wait ``interval_seconds``; once the queue has stood for that
+    long, nobody is let in who would wait ``target_seconds``. At most ``queue`` requests wait.
     """
 
     least: Annotated[int, Field(ge=1, le=65_536)] = 1
-    initial: Annotated[int, Field(ge=1, le=65_536)] = 64
+    initial: Annotated[int, Field(ge=1, le=65_536)] | None = None
     most: Annotated[int, Field(ge=1, le=65_536)] | None = None
     queue: Annotated[int, Field(ge=0, le=65_536)] = 512
+    calm_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.1
     target_seconds: Seconds = 0.005
     interval_seconds: Seconds = 0.1
 
@@ -180,6 +182,21 @@ class Balance(Switched):
     """Each call goes to the one of two endpoints that should answer it first; switched off, to any."""
 
 
+class Validation(Switched):
+    """Answers are held against the server's own signature; what does not fit is 502, and counts as a failure."""
+
+
+class Hedge(Switched):
+    """A call that takes longer than nineteen of twenty is sent once more; the first answer counts.
+
+    ``share`` of the calls may be, so much more has the server to do. Off by default, and for TensorFlow Serving alone:
+    TorchServe cannot give up the one that lost.
+    """
+
+    enabled: bool = False
+    share: Annotated[float, Field(gt=0, le=0.2)] = 0.02
+
+
 class Model(_Settings):
     """``variants`` are names of servers; empty means all of them. ``default`` serves what a client did not pin.
 
@@ -199,6 +216,9 @@ class Model(_Settings):
     limit: Limit | None = None
     retry: Retry | None = None
     breaker: Breaker | None = None
+    hedge: Hedge | None = None
+    #: Whether NaN and infinities in an answer are 502.
+    finite_outputs: bool = False
 
 
 class Log(_Settings):
@@ -226,6 +246,8 @@ class Settings(_Settings):
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
     balance: Balance = Balance()
+    validation: Validation = Validation()
+    hedge: Hedge = Hedge()
     #: Of requests in flight, over all models: 256 MiB.
     max_bytes_in_flight: Annotated[int, Field(gt=0)] = 256 << 20
     #: How often the servers are asked which models they have.

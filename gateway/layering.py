@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway import config
-from gateway.backends.balanced import Unguarded
+from gateway.backends.balanced import Balanced, Unguarded
 from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.config import Settings
 from gateway.layers.batching import Batch, Batching
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.cache import Cache
 from gateway.layers.gate import Waits
+from gateway.layers.hedge import Hedge
 from gateway.layers.limit import Bounds, Budget, Limit
 from gateway.layers.queue import Limits
 from gateway.layers.retry import Again, Retry
 from gateway.layers.signals import Signals
+from gateway.layers.validation import Validation
 from gateway.metrics import Metrics
 from gateway.registry import Registry
 from gateway.types import ModelMetadata
 
 log = logging.getLogger("duet.endpoints")
 
-#: Of requests in flight for one model: what a server is given at least, since not each tells what it can work on.
-_LEAST_PLACES = 128
+#: Requests in flight for one model that a server is given at least: batched, and where it takes one at a time. The
+#: latter keeps below TorchServe's own queue, 100 requests, which refuses what is above.
+_LEAST_BATCHED = 256
+_LEAST_SINGLE = 96
 
 _Of = TypeVar("_Of", bound=config.Switched)
 _To = TypeVar("_To")
@@ -43,6 +47,8 @@ class Layering:
         self._signals = Signals(metrics.registry)
         self._budget = Budget(settings.max_bytes_in_flight)
         self.limits: dict[str, Limit] = {}
+        self.retries: dict[str, Retry] = {}
+        self.servers: dict[str, Balanced] = {}
 
     @property
     def balanced(self) -> bool:
@@ -60,11 +66,38 @@ class Layering:
             models=models,
         )
 
+    def state(self) -> dict[str, Any]:
+        """What the layers of this process hold now, for operators."""
+        return {
+            name: {
+                "endpoints": self.servers[name].state() if name in self.servers else {},
+                "limits": self.limits[name].state() if name in self.limits else {},
+                "retries": self.retries[name].state() if name in self.retries else {},
+            }
+            for name in self._settings.servers
+        }
+
     def retried(self, inner: Backend, variant: str) -> Backend:
         default, models = self._chosen(lambda model: model.retry, self._settings.retry, _again)
         if default is None and not any(models.values()):
             return inner
-        return Retry(inner, variant=variant, signals=self._signals, default=default, models=models)
+        retry = Retry(inner, variant=variant, signals=self._signals, default=default, models=models)
+        self.retries[variant] = retry
+        return retry
+
+    def validated(self, inner: Backend) -> Backend:
+        if not self._settings.validation.enabled:
+            return inner
+        finite = frozenset(name for name, model in self._settings.models.items() if model.finite_outputs)
+        return Validation(inner, finite=finite)
+
+    def hedged(self, inner: Backend, variant: str) -> Backend:
+        if self._settings.servers[variant].kind != "tfserving":
+            return inner
+        default, models = self._chosen(lambda model: model.hedge, self._settings.hedge, lambda hedge: hedge.share)
+        if default is None and not any(models.values()):
+            return inner
+        return Hedge(inner, variant=variant, signals=self._signals, default=default, models=models)
 
     def guard(self, variant: str, address: str) -> Guard:
         default, models = self._chosen(lambda model: model.breaker, self._settings.breaker, _policy)
@@ -103,9 +136,11 @@ class Layering:
         """Twice what the server works on: while one batch is computed, the next one gathers."""
         chosen = self._settings.models.get(model)
         batching = (chosen.batching if chosen else None) or self._settings.batching
-        rows = batching.max_rows if batching.enabled else 1
-        calls = batching.in_flight or (known.parallelism if known else 1)
-        return max(_LEAST_PLACES, 2 * calls * rows)
+        opaque = known is not None and any(version.opaque for version in known.versions.values())
+        calls = known.parallelism if known else 1
+        if opaque or not batching.enabled:
+            return max(_LEAST_SINGLE, 2 * calls)
+        return max(_LEAST_BATCHED, 2 * (batching.in_flight or calls) * batching.max_rows)
 
     def _chosen(
         self, of: Callable[[config.Model], _Of | None], default: _Of, made: Callable[[_Of], _To]
@@ -130,4 +165,4 @@ def _policy(breaker: config.Breaker) -> Policy:
 
 def _bounds(limit: config.Limit) -> Bounds:
     waits = Waits(limit.target_seconds, limit.interval_seconds, limit.queue)
-    return Bounds(limit.least, limit.initial, limit.most, waits)
+    return Bounds(limit.least, limit.initial, limit.most, limit.calm_seconds, waits)

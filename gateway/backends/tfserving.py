@@ -35,6 +35,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
+#: Of a request's time, what its answer needs from the server to the client.
+_WAY_BACK_SECONDS = 0.005
+
 _GONE = VersionMetadata(0, ready=False)
 
 
@@ -66,8 +69,9 @@ class TFServing:
         self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
+        seconds = _seconds_left(request)
         with self._translated():
-            data = await self._predict(codec.encode_predict(request), timeout=_seconds_left(request))
+            data = await self._predict(codec.encode_predict(request), timeout=seconds)
         message = _parsed(data, pb.PredictResponse)
         with readable():
             outputs = codec.decode_predict_response(message)
@@ -149,6 +153,10 @@ def _parsed(data: bytes, kind: type[_Answer]) -> _Answer:
 
 
 def _seconds_left(request: InferRequest) -> float | None:
+    """What the server may take: the rest is the answer's way back. Raises DeadlineExceeded where nothing is left."""
     if request.deadline is None:
         return None
-    return max(0.0, request.deadline - asyncio.get_running_loop().time())
+    left = request.deadline - asyncio.get_running_loop().time() - _WAY_BACK_SECONDS
+    if left <= 0:
+        raise errors.DeadlineExceeded(f"{request.model} could not be asked before the request's deadline")
+    return left

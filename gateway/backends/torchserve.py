@@ -6,6 +6,7 @@ status codes cannot be told apart: an unknown model and a full queue are both IN
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ class TorchServe:
         self._signatures: dict[tuple[str, int], Signature] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
+        # TorchServe takes no deadline. Who waits for the call gives it up in time, which closes its connection.
+        if request.deadline is not None and request.deadline <= asyncio.get_running_loop().time():
+            raise errors.DeadlineExceeded(f"{request.model} could not be asked before the request's deadline")
         if request.payload is not None:
             return await self._pass_on(request, request.payload)
         pieces, header_length = v2.encode_request(request)

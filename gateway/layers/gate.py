@@ -23,8 +23,8 @@ class Waits:
 
     A burst may wait ``interval_seconds``. Once the queue has stood for that long, it is no burst but overload: then
     nobody is let in who would have to wait ``target_seconds``, so that who is let in is answered and who is not knows
-    at once. For a model that takes longer than that itself, its own time stands in place of ``target_seconds``, and
-    the interval grows with it: else nobody could ever wait for one request to end. ``most`` bounds the queue.
+    at once. For a model that takes longer than that itself, twice its own time stands in place of ``target_seconds``,
+    and the interval grows with it: else nobody could ever wait for one request to end. ``most`` bounds the queue.
     """
 
     target_seconds: float = 0.005
@@ -74,11 +74,11 @@ class Gate:
 
     @property
     def target_seconds(self) -> float:
-        return max(self._waits.target_seconds, self.gradient.short_seconds)
+        return max(self._waits.target_seconds, 2 * self.gradient.short_seconds)
 
     @property
     def interval_seconds(self) -> float:
-        return max(self._waits.interval_seconds, 4 * self.target_seconds)
+        return max(self._waits.interval_seconds, 2 * self.target_seconds)
 
     def try_enter(self, criticality: Criticality) -> bool:
         """Takes a place in flight, if one is free for it and nobody waits before it."""

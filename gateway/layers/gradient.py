@@ -27,13 +27,15 @@ _RECOVERED = 2.0
 class Gradient:
     """``limit`` stays between ``least`` and ``most``. Times are seconds of any clock that does not jump.
 
-    ``tolerance``: how many times longer than usual is no reason to lower the limit.
+    ``tolerance``: how many times longer than usual is no reason to lower the limit; nor is what takes less than
+    ``calm_seconds``: a batch that fills up takes longer and yields more.
     """
 
     limit: float
     least: int
     most: int
     tolerance: float = 2.0
+    calm_seconds: float = 0.1
     long_seconds: float = 0.0
     short_seconds: float = 0.0
     _sum: float = 0.0
@@ -56,9 +58,10 @@ class Gradient:
         return now >= self._window_ends and self._judge(now)
 
     def bound(self, most: int) -> None:
-        """Another upper bound: the server has more or fewer places than before."""
+        """Another upper bound: the server has more or fewer places than before. What was unbounded stays so."""
+        at_most = self.limit >= self.most
         self.most = most
-        self.limit = min(self.limit, float(most))
+        self.limit = float(most) if at_most else min(self.limit, float(most))
 
     def _judge(self, now: float) -> bool:
         if self._refusals:
@@ -77,7 +80,8 @@ class Gradient:
             self.long_seconds = (self.long_seconds + _RECOVERED * seconds) / 2
         if self._refusals or 2 * self._most_in_flight < self.limit:
             return  # lowered already, or too little was in flight to tell anything
-        gradient = max(0.5, min(1.0, self.tolerance * self.long_seconds / seconds)) if seconds else 1.0
+        calm = seconds <= self.calm_seconds
+        gradient = 1.0 if calm else max(0.5, min(1.0, self.tolerance * self.long_seconds / seconds))
         wanted = self.limit * gradient + max(4.0, sqrt(self.limit))
         self.limit += _SMOOTHING * (wanted - self.limit)
         self.limit = min(float(self.most), max(float(self.least), self.limit))

@@ -18,11 +18,15 @@ from gateway.types import InferRequest, InferResponse
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one model. ``most`` None follows what the server can work on; the limit begins at ``initial`` or below."""
+    """Of one model. ``most`` None follows what the server can work on; the limit begins there, or at ``initial``.
+
+    While requests take less than ``calm_seconds``, they are no reason to lower it.
+    """
 
     least: int = 1
-    initial: int = 64
+    initial: int | None = None
     most: int | None = None
+    calm_seconds: float = 0.1
     waits: Waits = Waits()  # noqa: RUF009 - frozen
 
 
@@ -119,7 +123,8 @@ class _Lane:
         self._signals = signals
         self._places = places
         most = self._most()
-        self._gradient = Gradient(float(min(bounds.initial, most)), bounds.least, most)
+        initial = float(min(bounds.initial or most, most))
+        self._gradient = Gradient(initial, bounds.least, most, calm_seconds=bounds.calm_seconds)
         self._gate = Gate(model, self._gradient, bounds.waits)
         self._loop = asyncio.get_running_loop()
         self._clock = clock

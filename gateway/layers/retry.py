@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp
 from time import monotonic
+from typing import Any
 
 from gateway.backends.base import Backend, Layer
 from gateway.errors import DuetError, Fault
@@ -61,6 +62,11 @@ class Allowance:
             self._of_time -= 1.0
             return True
         return False
+
+    def left(self, now: float) -> float:
+        """How many retries there may be now."""
+        self._pass(now)
+        return self._of_requests + self._of_time
 
     def _pass(self, now: float) -> None:
         seconds, self._at = now - self._at, now
@@ -116,6 +122,12 @@ class Retry(Layer):
             endpoint = error.endpoint
         await asyncio.sleep(wait)
         return await self.inner.infer(replace(request, avoid=endpoint))
+
+    def state(self) -> dict[str, Any]:
+        """For operators: how many retries each model has left now."""
+        now = self._clock()
+        known = sorted(self._allowances.items())
+        return {model: {"left": round(entry.left(now), 1)} for model, entry in known if entry is not None}
 
     def _outcome(self, request: InferRequest, allowance: Allowance, started: float, wait: float) -> str:
         now = self._clock()

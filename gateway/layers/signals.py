@@ -69,6 +69,19 @@ class Signals:
             registry=registry,
         )
 
+        hedges = Counter(
+            "duet_hedges",
+            "Calls that were sent a second time since they took long, by which one answered: first, second.",
+            (*of_model, "won"),
+            registry=registry,
+        )
+
+        @cache
+        def hedges_of(model: str, variant: str, won: str) -> Counter:
+            return hedges.labels(model, variant, won)
+
+        self.hedges = hedges_of
+
         @cache
         def limit_of(model: str, variant: str) -> Gauge:
             return limit.labels(model, variant)

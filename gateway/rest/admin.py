@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,14 @@ from gateway.metrics import Metrics
 _SWAGGER = Path(__file__).parent / "swagger"
 
 
-def build(*, metrics: Metrics, ready: Callable[[], bool], openapi: Callable[[], dict[str, Any]]) -> FastAPI:
+def build(
+    *,
+    metrics: Metrics,
+    ready: Callable[[], bool],
+    openapi: Callable[[], dict[str, Any]],
+    backends: Callable[[], dict[str, Any]],
+) -> FastAPI:
+    """``backends`` tells what this process knows of its servers; each of several workers knows its own."""
     app = FastAPI(title="Duet administration", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/metrics", response_class=Response)
@@ -34,6 +42,12 @@ def build(*, metrics: Metrics, ready: Callable[[], bool], openapi: Callable[[], 
     async def is_ready() -> Response:
         answer = ready()
         return Response(orjson.dumps({"ready": answer}), 200 if answer else 503, media_type="application/json")
+
+    @app.get("/admin/backends", response_class=Response)
+    async def live_picture() -> Response:
+        """Each server's endpoints, what is out and why, the limits, the retries left."""
+        told = {"pid": os.getpid(), "servers": backends()}
+        return Response(orjson.dumps(told, option=orjson.OPT_INDENT_2), media_type="application/json")
 
     @app.get("/openapi.json", response_class=Response)
     async def document() -> Response:

@@ -158,6 +158,24 @@ def test_a_standing_queue_is_overload_in_which_nobody_waits_long() -> None:
     simulate(main())
 
 
+def test_callers_in_a_closed_loop_are_no_overload() -> None:
+    """They come again at once and never more than they are: what they cause is a full batch, and that is wanted."""
+
+    async def main() -> None:
+        world = World(seconds=0.001, most=256)
+
+        async def caller(calls: int) -> None:
+            for _ in range(calls):
+                world.held.seconds = 0.001 + 0.0003 * world.held.in_flight
+                await world.limit.infer(REQUEST)
+
+        await caller(100)  # alone: what a request usually takes is little
+        await asyncio.gather(*(caller(100) for _ in range(400)))
+        assert len(world.held.asked) == 100 + 400 * 100
+
+    simulate(main())
+
+
 def test_the_queue_is_bounded() -> None:
     async def main() -> None:
         world = World(most=1, queue=2)

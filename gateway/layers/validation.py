@@ -1,0 +1,94 @@
+"""What a server answers is not trusted: it must be what its own signature promises for this request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gateway.backends.base import Backend, Layer
+from gateway.errors import CORRUPT, DataLoss
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
+
+
+class Validation(Layer):
+    """Stands next to a server's client, and notes what the server tells of its models on the way.
+
+    Raises DataLoss, which counts against the endpoint, for an answer of another version, or with other outputs,
+    datatypes or shapes than the signature has. ``finite`` names the models of which NaN and infinities are no answers;
+    those count against nobody, since a model may well compute them.
+    """
+
+    def __init__(self, inner: Backend, *, finite: frozenset[str] = frozenset()) -> None:
+        super().__init__(inner)
+        self._finite = finite
+        self._versions: dict[str, Mapping[int, VersionMetadata]] = {}
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        metadata = await self.inner.metadata(model)
+        self._versions[model] = metadata.versions
+        return metadata
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        response = await self.inner.infer(request)
+        if request.payload is not None:
+            return response
+        if response.version != request.version:
+            raise _corrupt(f"version {response.version} answered for version {request.version}")
+        version = self._versions.get(request.model, {}).get(response.version)
+        signature = version.signatures.get(request.signature_name) if version is not None else None
+        if signature is not None:
+            _check(request, response, signature)
+        if request.model in self._finite:
+            _check_finite(response)
+        return response
+
+
+def _check(request: InferRequest, response: InferResponse, signature: Signature) -> None:
+    outputs = response.outputs
+    wanted = len(request.outputs) or len(signature.outputs)
+    if len(outputs) != wanted:
+        raise _corrupt(f"{len(outputs)} outputs, and not {wanted}")
+    if request.outputs and {tensor.name for tensor in outputs} != set(request.outputs):
+        raise _corrupt("other outputs than were asked for")
+    # Mostly they come in the order of the signature; a server may have another.
+    specs = signature.outputs if not request.outputs and _in_order(outputs, signature) else None
+    for index, tensor in enumerate(outputs):
+        spec = specs[index] if specs is not None else _named(tensor.name, signature)
+        if spec is None:
+            raise _corrupt("an output that its signature does not have")
+        if tensor.datatype != spec.datatype:
+            raise _corrupt(f"output {spec.name!r} of datatype {tensor.datatype}, and not {spec.datatype}")
+        if not _fits(tensor.data.shape, spec.shape):
+            raise _corrupt(f"output {spec.name!r} of shape {list(tensor.data.shape)}, and not {list(spec.shape)}")
+    if specs is None and len({tensor.name for tensor in outputs}) != len(outputs):
+        raise _corrupt("an output twice")
+
+
+def _in_order(outputs: tuple[Tensor, ...], signature: Signature) -> bool:
+    return all(tensor.name == spec.name for tensor, spec in zip(outputs, signature.outputs, strict=True))
+
+
+def _named(name: str, signature: Signature) -> TensorSpec | None:
+    return next((spec for spec in signature.outputs if spec.name == name), None)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    if len(shape) != len(wanted):
+        return False
+    for size, declared in zip(shape, wanted, strict=True):  # noqa: SIM110 - the hot path
+        if declared not in (-1, size):
+            return False
+    return True
+
+
+def _check_finite(response: InferResponse) -> None:
+    for tensor in response.outputs:
+        if tensor.data.dtype.kind == "f" and not np.isfinite(tensor.data).all():
+            raise DataLoss(f"the model computed NaN or infinity in its output {tensor.name!r}")
+
+
+def _corrupt(what: str) -> DataLoss:
+    error = DataLoss(f"the server sent no valid answer: {what}")
+    error.fault = CORRUPT
+    return error
