@@ -70,7 +70,7 @@ class Metrics:
         )
         queue_seconds = Histogram(
             "duet_queue_seconds",
-            "Time that a request waited to be sent with others, 0 for one that went at once.",
+            "Time that a request waited to be sent with others; those that went at once are not among them.",
             ("model", "variant", "version"),
             registry=registry,
             buckets=_BUCKETS,

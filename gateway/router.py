@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway import signature
 from gateway.backends.base import Backend
@@ -46,7 +46,7 @@ class Router:
         try:
             version = self._registry.resolve(request.model, variant, request.version)
             target = Target(request.model, variant, version.version)
-            routed = replace(request, variant=variant, version=version.version)
+            routed = request.routed(variant, version.version)
             response = await self._backends[variant].infer(self._checked(routed, version))
             return response if version.opaque else signature.arranged(response, routed, self._declared(routed, version))
         except DuetError as error:

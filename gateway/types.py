@@ -164,6 +164,31 @@ class InferRequest:
     criticality: Criticality = Criticality.DEFAULT
     avoid: str | None = None
 
+    # Written out: every request passes both, and dataclasses.replace takes four times as long.
+    def due(self, deadline: float) -> InferRequest:
+        """With this deadline."""
+        return self._changed(self.version, self.variant, deadline)
+
+    def routed(self, variant: str, version: int) -> InferRequest:
+        """For this version of this variant."""
+        return self._changed(version, variant, self.deadline)
+
+    def _changed(self, version: int | None, variant: str | None, deadline: float | None) -> InferRequest:
+        return InferRequest(
+            self.model,
+            self.inputs,
+            self.outputs,
+            version,
+            variant,
+            self.parameters,
+            self.id,
+            deadline,
+            self.signature_name,
+            self.payload,
+            self.criticality,
+            self.avoid,
+        )
+
     @property
     def rows(self) -> int:
         """Size of the first dimension, which is the batch; 1 for a scalar."""

@@ -226,7 +226,6 @@ class _Lane:
     async def _alone(self, request: InferRequest, now: float) -> InferResponse:
         flight = _Flight(now, request)
         self._flights[flight] = None
-        self._queue_seconds.observe(0.0)
         try:
             response = await self._inner.infer(request)
         finally:

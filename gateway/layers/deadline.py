@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 
 from gateway.backends.base import Backend, Layer
 from gateway.errors import DeadlineExceeded
@@ -22,7 +21,7 @@ class Deadline(Layer):
     async def infer(self, request: InferRequest) -> InferResponse:
         if request.deadline is None:
             seconds = self._models.get(request.model, self._default_seconds)
-            request = replace(request, deadline=asyncio.get_running_loop().time() + seconds)
+            request = request.due(asyncio.get_running_loop().time() + seconds)
         try:
             async with asyncio.timeout_at(request.deadline):
                 return await self.inner.infer(request)
