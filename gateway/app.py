@@ -27,6 +27,7 @@ from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
 from gateway.grpc.calls import Calls
 from gateway.layering import Layering
+from gateway.layers.bounds import Bounded, Bounds
 from gateway.layers.deadline import Deadline
 from gateway.layers.metrics import Timed
 from gateway.logging import AccessLog, BufferedAccessLog, NoAccessLog
@@ -114,10 +115,11 @@ def _stack(
 ) -> Backend:
     """The layers, outermost first:
 
-    deadline -> router -> per server: cache -> limit -> batching -> retry -> hedge -> metrics -> balance
+    bounds -> deadline -> router -> per server: cache -> limit -> batching -> retry -> hedge -> metrics -> balance
     -> per endpoint: validation -> client
 
-    The deadline is outermost, so that nothing a layer does can outlive it. The cache is inside the router, which knows
+    Bounds come first: what is too large is refused before anything is spent on it. The deadline is around all the rest,
+    so that nothing a layer does can outlive it. The cache is inside the router, which knows
     the version that its keys need, and outside the rest: what it has need not wait for anything. The limit comes before
     all that queues, so that overload is refused early. Batching is outside retry, so that a batch is retried whole.
     Metrics are inside retry, so that they time one attempt; totals per request are observed at the fronts, where bad
@@ -136,7 +138,10 @@ def _stack(
     }
     router = Router(registry=registry, backends=backends, rules=rules)
     deadlines = {name: model.deadline_seconds for name, model in settings.models.items() if model.deadline_seconds}
-    return Deadline(router, default_seconds=settings.default_deadline_seconds, models=deadlines)
+    deadline = Deadline(router, default_seconds=settings.default_deadline_seconds, models=deadlines)
+    if not settings.bounds.enabled:
+        return deadline
+    return Bounded(deadline, bounds=Bounds(**settings.bounds.model_dump(exclude={"enabled"})))
 
 
 def _server(name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str], layers: Layering) -> Backend:
@@ -212,6 +217,8 @@ def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gatew
     return grpc_server.build(
         services,
         max_message_bytes=settings.grpc.max_message_bytes,
+        max_streams=settings.grpc.max_streams,
+        max_calls=settings.grpc.max_calls,
         ending=calls.ending,
         share_port=settings.workers > 1,
         transport=settings.grpc.transport,

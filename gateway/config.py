@@ -39,6 +39,11 @@ class Http(_Settings):
     host: str = "127.0.0.1"
     port: Port = 8000
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 << 20
+    max_url_bytes: Annotated[int, Field(ge=64, le=65_536)] = 2 << 10
+    max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 32 << 10
+    max_headers: Annotated[int, Field(ge=16, le=10_000)] = 100
+    #: Websites whose pages may call the gateway from a browser, as ``https://example.org``. None by default.
+    cors_origins: tuple[str, ...] = ()
 
 
 class Grpc(_Settings):
@@ -46,6 +51,9 @@ class Grpc(_Settings):
     port: Port = 8001
     #: Refused before memory is taken for it. Python's clients take 4 MB unless told otherwise.
     max_message_bytes: Annotated[int, Field(gt=0)] = 16 << 20
+    #: Calls at a time on one connection, and over all of them.
+    max_streams: Annotated[int, Field(ge=1, le=65_536)] = 100
+    max_calls: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
     #: ``native`` costs a quarter of the processor time, but its message limit does not protect memory: for trusted
     #: clients only.
     transport: Literal["grpcio", "native"] = "grpcio"
@@ -197,6 +205,18 @@ class Hedge(Switched):
     share: Annotated[float, Field(gt=0, le=0.2)] = 0.02
 
 
+class Bounds(Switched):
+    """What one request may hold: ``elements`` of a tensor, or as many bytes as that many FP32 take; bytes of a string;
+
+    inputs, outputs and parameters (``tensors``). The body as a whole is bounded by ``http`` and ``grpc``.
+    """
+
+    rank: Annotated[int, Field(ge=0, le=32)] = 8
+    elements: Annotated[int, Field(ge=1, le=1 << 40)] = 4 << 20
+    string_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 1 << 20
+    tensors: Annotated[int, Field(ge=1, le=65_536)] = 64
+
+
 class Model(_Settings):
     """``variants`` are names of servers; empty means all of them. ``default`` serves what a client did not pin.
 
@@ -248,6 +268,7 @@ class Settings(_Settings):
     balance: Balance = Balance()
     validation: Validation = Validation()
     hedge: Hedge = Hedge()
+    bounds: Bounds = Bounds()
     #: Of requests in flight, over all models: 256 MiB.
     max_bytes_in_flight: Annotated[int, Field(gt=0)] = 256 << 20
     #: How often the servers are asked which models they have.

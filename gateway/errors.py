@@ -41,6 +41,10 @@ class Code(Enum):
     UNAUTHENTICATED = 16
 
 
+#: Characters of an error's text, of which gRPC makes up to twelve bytes each in a header.
+MAX_MESSAGE = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Which version of which variant a request was sent to."""
@@ -78,8 +82,9 @@ class DuetError(Exception):
     code = Code.INTERNAL
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        # What a client sent comes back in it: a name of megabytes must not.
+        self.message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."
+        super().__init__(self.message)
         self.retry_after_seconds = retry_after_seconds
         self.target: Target | None = None
         self.fault: Fault | None = None

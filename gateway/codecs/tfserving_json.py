@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 import rapidjson
 
+from gateway.codecs import scan
 from gateway.errors import DuetError, InvalidArgument, Unimplemented
 from gateway.types import DATATYPES, Array, Tensor
 
@@ -53,6 +54,7 @@ def parse(body: bytes, *, keys: Iterable[str]) -> dict[str, Any]:
     body = body.removeprefix(b"\xef\xbb\xbf")
     if not body:
         raise InvalidArgument("JSON Parse error: The document is empty")
+    scan.check(body)
     if any(body.count(b'"%b"' % key.encode()) > 1 for key in keys):
         members = _parse_exactly(body, first_key_counts=True)
     else:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import orjson
 
-from gateway.codecs import fitting, json, multipart, npy, raw, v2
+from gateway.codecs import fitting, json, multipart, npy, raw, scan, v2
 from gateway.codecs.raw import Buffer
 from gateway.codecs.torchserve_values import (
     JSON,
@@ -210,6 +210,7 @@ def _of_v2(decoded: v2.InferBody, form: v2.OutputForm) -> Body:
 
 def _form(body: bytes, specs: Sequence[TensorSpec]) -> Body:
     """``curl -d`` names the form type for whatever it sends: JSON where it parses, else the fields of a form."""
+    scan.check(body)
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError:

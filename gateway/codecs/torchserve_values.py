@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import fitting, npy, raw
+from gateway.codecs import fitting, npy, raw, scan
 from gateway.codecs.raw import Buffer
 from gateway.errors import InvalidArgument
 from gateway.types import DATATYPES, Tensor, TensorSpec
@@ -68,6 +68,7 @@ def of_raw_bytes(spec: TensorSpec, data: Buffer) -> Tensor:
 
 
 def parse(data: Buffer, what: str) -> Any:
+    scan.check(data)
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -80,6 +81,7 @@ def parsed_text(data: Buffer) -> Any:
     """The JSON list, object or string that untyped text for BYTES may be; None for any other text."""
     if bytes(data[:64]).lstrip()[:1] not in (b"[", b"{", b'"'):
         return None
+    scan.check(data)
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -7,6 +7,7 @@ the TorchServe backend, whose generic handler speaks the binary form, does the r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import classification, json, raw
+from gateway.codecs import classification, json, raw, scan
 from gateway.errors import DataLoss, InvalidArgument, NotFound
 from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
@@ -212,6 +213,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
 
 
 def _parse(document: bytes) -> dict[str, Any]:
+    scan.check(document)
     try:
         message = orjson.loads(document)
     except orjson.JSONDecodeError as error:
@@ -221,7 +223,15 @@ def _parse(document: bytes) -> dict[str, Any]:
         raise InvalidArgument(f"the body is not valid JSON: {error}{hint}") from None
     if not isinstance(message, dict):
         raise InvalidArgument("the body must be a JSON object")
+    for member in ("inputs", "outputs"):
+        # orjson takes the last of two, others the first: what was checked on the way here may not be what counts.
+        if document.count(b'"%b"' % member.encode()) > 1 and _is_twice(document, member):
+            raise InvalidArgument(f"{member!r} is given twice")
     return message
+
+
+def _is_twice(document: bytes, member: str) -> bool:
+    return sum(1 for _ in re.finditer(rb'"%b"\s*:' % member.encode(), document)) > 1
 
 
 def _parameters(value: Any, of: str) -> dict[str, Parameter]:

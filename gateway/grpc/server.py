@@ -14,6 +14,8 @@ from gateway.grpc.errors import Metadata
 #: Service name -> method name -> handler.
 Services = Mapping[str, Mapping[str, grpc.RpcMethodHandler]]
 Transport = Literal["grpcio", "native"]
+_MAX_METADATA_BYTES = 16 << 10
+
 Options = Sequence[tuple[str, Any]]
 
 
@@ -41,28 +43,34 @@ def build(
     *,
     max_message_bytes: int,
     ending: asyncio.Event,
+    max_streams: int = 100,
+    max_calls: int = 4096,
     share_port: bool = False,
     transport: Transport = "grpcio",
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
+    ``max_streams`` bounds the calls at a time of one connection, ``max_calls`` those of all (grpcio only).
     ``share_port`` lets several processes listen on one port. Otherwise a second one would take half of the calls
     without a word.
     """
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", 1024),
-        ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.max_concurrent_streams", max_streams),
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        # Above the former calls are refused at random, above this all of them.
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.so_reuseport", int(share_port)),
         # Clients may ping while they wait for a long call.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
-    return Server((_native if transport == "native" else _grpcio)(services, options), ending)
+    inner = _native(services, options) if transport == "native" else _grpcio(services, options, max_calls)
+    return Server(inner, ending)
 
 
-def _grpcio(services: Services, options: Options) -> grpc.aio.Server:
-    server = grpc.aio.server(options=options)
+def _grpcio(services: Services, options: Options, max_calls: int) -> grpc.aio.Server:
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
     for name, methods in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
     return server

@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Sequence
 
-from gateway.errors import InvalidArgument, Unimplemented
+from gateway.errors import InvalidArgument, PayloadTooLarge, Unimplemented
 from gateway.rest import asgi
 
 ACCEPTED = (b"accept-encoding", b"gzip, deflate")
@@ -19,6 +19,12 @@ _MIN_BYTES = 1024
 _MAX_INLINE_BYTES = 64 << 10
 #: Numbers hardly get smaller by more work.
 _LEVEL = 1
+#: A body may be this many times as large as it came. Deflate itself goes to 1,032.
+_MAX_RATIO = 100
+#: Below this no ratio is a danger.
+_HARMLESS_BYTES = 64 << 10
+#: Of a gzip file: those who write it block by block make one for each 64 kB.
+_MAX_MEMBERS = 1024
 
 
 class UnknownCoding(Unimplemented):
@@ -74,23 +80,32 @@ class _Inflating:
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._size = 0
+        self._received = 0
+        self._members = 1
         self._stream = self._new()
 
     def feed(self, piece: bytes) -> None:
+        self._received += len(piece)
+        limit = min(self._max_bytes, max(_HARMLESS_BYTES, _MAX_RATIO * self._received))
         while piece:
             if self._stream.eof:
                 # A gzip file may have several members (RFC 1952, section 2.2).
                 if self._coding != "gzip":
                     raise InvalidArgument(f"the body goes on after the end of its {self._coding} data")
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise InvalidArgument(f"the body has more than {_MAX_MEMBERS} gzip members")
                 self._stream = self._new()
             try:
-                inflated = self._stream.decompress(piece, self._max_bytes + 1 - self._size)
+                inflated = self._stream.decompress(piece, limit + 1 - self._size)
             except zlib.error as error:
                 raise InvalidArgument(f"the body is not valid {self._coding}: {error}") from None
             self._pieces.append(inflated)
             self._size += len(inflated)
             if self._size > self._max_bytes:
                 raise asgi.too_large(self._max_bytes)
+            if self._size > limit:
+                raise PayloadTooLarge(f"the body is more than {_MAX_RATIO} times as large as its {self._coding} data")
             piece = self._stream.unused_data
 
     def finish(self) -> bytes:

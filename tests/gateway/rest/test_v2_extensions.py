@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -126,8 +127,24 @@ def test_a_body_that_is_too_large_once_decompressed_is_refused(gateway: RunningG
     answer = post(gateway, bomb, content_encoding=coding)
     assert answer.status_code == 413
     assert "1000000 bytes" in answer.json()["error"]
-    just_fits = body(1).ljust(LIMIT)
+    start = body(1)
+    just_fits = start + bytes(random.Random(7).choices(b" \n\t\r", k=LIMIT - len(start)))
     assert post(gateway, COMPRESS[coding](just_fits), content_encoding=coding).status_code == 200
+
+
+@pytest.mark.parametrize("coding", COMPRESS)
+def test_a_body_that_grows_more_than_a_hundredfold_is_refused_though_it_would_fit(
+    gateway: RunningGateway, coding: str
+) -> None:
+    answer = post(gateway, COMPRESS[coding](body(1).ljust(LIMIT)), content_encoding=coding)
+    assert answer.status_code == 413
+    assert "more than 100 times" in answer.json()["error"]
+
+
+def test_a_gzip_body_of_thousands_of_members_is_refused(gateway: RunningGateway) -> None:
+    answer = post(gateway, gzip.compress(body(1)) + 2000 * gzip.compress(b""), content_encoding="gzip")
+    assert answer.status_code == 400
+    assert "gzip members" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
