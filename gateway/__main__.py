@@ -8,11 +8,15 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.config import ConfigError, Settings, load
+from gateway.config import ConfigError, Settings, load, require_auth
 from gateway.logging import configure
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["keys"]:
+        from gateway.security.commands import main as keys
+
+        return keys(sys.argv[2:])
     arguments = _parser().parse_args()
     if arguments.worker:
         return _work()
@@ -27,13 +31,19 @@ def main() -> int:
     configure(settings.log.level)
     try:
         return _serve(settings, arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gateway", description="Duet's gateway")
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway",
+        description="Duet's gateway; `python -m gateway keys` makes API keys",
+    )
     parser.add_argument("--config", type=Path, default=Path("duet.yaml"), help="settings file (default: %(default)s)")
     parser.add_argument("--check-config", action="store_true", help="check the settings and exit")
     parser.add_argument(
@@ -50,7 +60,12 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     environment = dict(os.environ)
     if arguments.workers is not None:
         environment["DUET__WORKERS"] = str(arguments.workers)
-    return load(arguments.config, environment)
+    settings = load(arguments.config, environment)
+    try:
+        require_auth(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{arguments.config}: {error}") from None
+    return settings
 
 
 def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -73,7 +88,11 @@ def _work() -> int:
 
     order = read(sys.stdin.buffer)
     configure(order.settings.log.level)
-    run_worker(order)
+    try:
+        run_worker(order)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -25,6 +25,7 @@ from gateway.grpc import server as grpc_server
 from gateway.grpc import tfserving as grpc_tfserving
 from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
+from gateway.grpc.admission import Admission, Interceptor
 from gateway.grpc.calls import Calls
 from gateway.layering import Layering
 from gateway.layers.bounds import Bounded, Bounds
@@ -37,9 +38,12 @@ from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.asgi import App
 from gateway.rest.aside import Aside
+from gateway.rest.guarded import Guarded
 from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
+from gateway.securing import Securing
+from gateway.security.guard import Guard
 from gateway.workers.member import Member
 
 #: A server's name and settings -> its Backend.
@@ -59,9 +63,12 @@ class Gateway:
     def __init__(self, settings: Settings, *, member: Member | None = None, connect: Connect | None = None) -> None:
         self.draining = False
         self._member = member
+        self._guard: Guard | None = None
         self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
         metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
-        observer = Observer(metrics=metrics, access_log=self._access_log)
+        self._securing = _securing(settings, metrics, member)
+        decisions = self._securing.decisions if self._securing else None
+        observer = Observer(metrics=metrics, access_log=self._access_log, decisions=decisions)
         opaque = frozenset(name for name, model in settings.models.items() if model.opaque)
         layers = Layering(settings, metrics)
         servers = {
@@ -76,10 +83,17 @@ class Gateway:
         )
         self.aside = Aside()
         self._backend = _stack(settings, self._registry, servers, metrics, layers)
+        if self._securing:
+            # Around all layers: nothing below is asked without a grant.
+            self._backend = self._guard = self._securing.guard(self._backend, lambda: self._registry.models)
         whole, hot = _http_app(settings, self._backend, observer, self)
-        # Outermost what observes, so that a failure anywhere below is seen; then the way past FastAPI for inference.
-        self.http_app: App = Observed(Hot(whole, hot), observer=observer)
-        self.grpc_server = _grpc_server(settings, self._backend, observer, self)
+        # Outermost what observes, so that a failure anywhere below is seen; then who may call, before anything else is
+        # done; then the way past FastAPI for inference.
+        http: App = Hot(whole, hot)
+        if self._securing:
+            http = Guarded(http, gate=self._securing.gate)
+        self.http_app: App = Observed(http, observer=observer)
+        self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
         self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
 
     def ready(self) -> bool:
@@ -90,9 +104,12 @@ class Gateway:
         return not self.draining and self._registry.any_ready
 
     def models(self) -> Iterable[str]:
-        return self._registry.models
+        """Those that the caller may be told of."""
+        return self._guard.visible() if self._guard else self._registry.models
 
     async def start(self) -> None:
+        if self._securing:
+            self._securing.start()
         self._registry.start()
         if self._member:
             self._member.tell(self.own_ready)
@@ -107,7 +124,16 @@ class Gateway:
         await self._registry.aclose()
         await self._backend.aclose()
         await self.aside.aclose()
+        if self._securing:
+            await self._securing.aclose()
         self._access_log.close()
+
+
+def _securing(settings: Settings, metrics: Metrics, member: Member | None) -> Securing | None:
+    """None where everybody may do everything. That this is meant, `gateway.config.require_auth` has seen to."""
+    if settings.auth is None or settings.auth.mode == "off":
+        return None
+    return Securing(settings.auth, registry=metrics.registry, member=member)
 
 
 def _stack(
@@ -206,8 +232,10 @@ def _http_app(
     return app, hot
 
 
-def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gateway: Gateway) -> grpc_server.Server:
-    calls = Calls(observer)
+def _grpc_server(
+    settings: Settings, backend: Backend, observer: Observer, gateway: Gateway, securing: Securing | None
+) -> grpc_server.Server:
+    calls = Calls(observer, admission=Admission(securing.gate) if securing else None)
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
         **grpc_tfserving.services(backend, calls),
@@ -222,6 +250,7 @@ def _grpc_server(settings: Settings, backend: Backend, observer: Observer, gatew
         ending=calls.ending,
         share_port=settings.workers > 1,
         transport=settings.grpc.transport,
+        interceptors=(Interceptor(securing.gate, observer, open_paths=calls.open_paths),) if securing else (),
     )
 
 

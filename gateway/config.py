@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.pins import is_model_name
+from gateway.security import settings as security
 
 _PREFIX = "DUET__"
 
@@ -247,6 +248,8 @@ class Log(_Settings):
 
 
 class Settings(_Settings):
+    #: Who may call. Without it nobody serves: see `require_auth`.
+    auth: security.AuthSettings | None = None
     #: Processes that share the ports.
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     http: Http = Http()
@@ -323,6 +326,13 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
         return Settings.model_validate(document)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_line(entry)}" for entry in error.errors())) from error
+
+
+def require_auth(settings: Settings) -> None:
+    """Raises ConfigError where a gateway with these settings would be open to whom nobody has let in."""
+    fault = security.fault(settings.auth, (settings.http.host, settings.grpc.host))
+    if fault is not None:
+        raise ConfigError(fault)
 
 
 def _override(document: dict[str, Any], environment: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ DuetError
 │   ├── NotAcceptable        the answer cannot be written in the form asked for
 │   └── OpaqueModel          tensors for a model whose bodies only its own handler understands
 ├── NotFound                 no such model, version or variant
+│   └── UnknownModel         not there, or not for this caller: nobody can tell which
 ├── FailedPrecondition       right request, wrong state
 ├── PermissionDenied
 ├── Unauthenticated
@@ -19,6 +20,7 @@ DuetError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -109,6 +111,13 @@ class OpaqueModel(InvalidArgument):
 
 class NotFound(DuetError):
     code = Code.NOT_FOUND
+
+
+class UnknownModel(NotFound):
+    """``known`` are the models that the caller may be told of."""
+
+    def __init__(self, model: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown model {model!r}; the models are {', '.join(sorted(known))}")
 
 
 class FailedPrecondition(DuetError):

@@ -10,6 +10,8 @@ from time import perf_counter, time
 from gateway.errors import DuetError
 from gateway.logging import AccessLog
 from gateway.metrics import UNKNOWN, Metrics
+from gateway.security.access import Access
+from gateway.security.audit import Decisions
 from gateway.statistics import Served, Statistics
 from gateway.types import InferRequest, InferResponse
 
@@ -34,6 +36,10 @@ class Observation:
     rows: int = 0
     execution_rows: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    #: Who was let in and what was decided; None where nobody is asked.
+    access: Access | None = None
+    #: More headers (or trailing metadata) of the answer.
+    notes: tuple[tuple[str, str], ...] = ()
 
     def answered(self, request: InferRequest, response: InferResponse) -> None:
         self.model, self.variant, self.version = response.model, response.variant, str(response.version)
@@ -57,10 +63,11 @@ class Observation:
 class Observer:
     """Begins observations, and turns finished ones into metrics, statistics and access lines."""
 
-    def __init__(self, *, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(self, *, metrics: Metrics, access_log: AccessLog, decisions: Decisions | None = None) -> None:
         self.metrics = metrics
         self.statistics = Statistics()
         self._access_log = access_log
+        self._decisions = decisions
 
     def begin(self, request_id: str | None, traceparent: str | None) -> Observation:
         """Takes the client's id and trace where they are well formed, and makes new ones otherwise."""
@@ -87,6 +94,18 @@ class Observer:
                     execution_rows=seen.execution_rows,
                     timings=seen.timings,
                 )
+        if self._decisions is not None and seen.access is not None:
+            self._decisions.note(
+                seen.access,
+                {
+                    "request_id": seen.id,
+                    "front": seen.front,
+                    "variant": seen.variant,
+                    "version": seen.version,
+                    "code": seen.code,
+                    "ms": round(seconds * 1e3, 3),
+                },
+            )
         self._access_log.write(
             {
                 "time": round(time(), 3),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gateway.backends.base import Backend
-from gateway.errors import DuetError, NotFound, Unavailable
+from gateway.errors import DuetError, NotFound, Unavailable, UnknownModel
 from gateway.pins import is_model_name
 from gateway.signature import like
 from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature, VersionMetadata
@@ -63,7 +63,7 @@ class Registry:
         self._listeners: dict[str, list[Callable[[str], None]]] = {name: [] for name in servers}
 
     @property
-    def models(self) -> Iterable[str]:
+    def models(self) -> Collection[str]:
         return self._states.keys()
 
     @property
@@ -75,7 +75,7 @@ class Registry:
         try:
             return self._states[model]
         except KeyError:
-            raise NotFound(f"unknown model {model!r}; the models are {', '.join(sorted(self._states))}") from None
+            raise UnknownModel(model, self._states) from None
 
     def variant(self, model: str, variant: str) -> VariantState:
         """Raises NotFound for a model or variant that is not configured."""

@@ -68,10 +68,11 @@ def answers_table(rows: Sequence[tuple[Answer, str, str]]) -> Table:
     return table
 
 
-def show_addresses(console: Console, *, http: str, admin: str, logs: Path, curls: Sequence[str]) -> None:
+def show_addresses(console: Console, *, http: str, admin: str, logs: Path, callers: str, curls: Sequence[str]) -> None:
     lines = [
         "",
         f"inference  {http}/v2",
+        f"callers    {callers}",
         f"metrics    {admin}/metrics",
         f"docs       {admin}/docs",
         f"logs       {logs}",

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from serving.failures import Failure
@@ -63,13 +64,20 @@ def shape_of(values: Any) -> list[int]:
     return shape
 
 
-def call(host: str, port: int, model: str, variant: str, body: Mapping[str, Any]) -> Answer:
+def call(
+    host: str,
+    port: int,
+    model: str,
+    variant: str,
+    body: Mapping[str, Any],
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Answer:
     """Ask one variant. Raises CallFailed."""
     path = f"/v2/models/{model}@{variant}/infer"
     connection = http.client.HTTPConnection(host, port, timeout=CALL_SECONDS)
     begun = time.perf_counter()
     try:
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **headers})
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:

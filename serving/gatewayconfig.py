@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from serving.localkey import OPEN
 from serving.options import LOOPBACK, Options
 
 # The server's key in the file is the variant's name.
@@ -15,11 +16,17 @@ TENSORFLOW, PYTORCH = "tensorflow", "pytorch"
 
 
 def render_gateway_config(
-    options: Options, variants: Mapping[str, Sequence[str]], *, key_file: Path, model_config_file: Path
+    options: Options,
+    variants: Mapping[str, Sequence[str]],
+    *,
+    key_file: Path,
+    model_config_file: Path,
+    auth: Mapping[str, Any] = OPEN,
 ) -> str:
-    """duet.yaml as text. `variants` gives each model's variants, its default first."""
+    """duet.yaml as text. `variants` gives each model's variants, its default first; `auth` says who may call."""
     ports = options.ports
     settings: dict[str, Any] = {
+        "auth": dict(auth),
         "http": {"host": options.host, "port": ports["--http-port"]},
         "grpc": {"host": options.host, "port": ports["--grpc-port"]},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},

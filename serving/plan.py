@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.served import Served
 from serving.children import Launch
 from serving.gatewayconfig import PYTORCH, TENSORFLOW, render_gateway_config
+from serving.localkey import OPEN, LocalKey, bearing, local_key, needs_key
 from serving.options import LOOPBACK, Options
 from serving.readiness import Goal, page_is_ok, port_answers
 from serving.tfserving import TensorFlowServing
@@ -26,6 +27,7 @@ class Plan:
     goals: dict[str, list[Goal]]
     client_host: str
     http_port: int
+    key: LocalKey | None = None
 
 
 def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary: Path | None) -> Plan:
@@ -50,9 +52,15 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
     )
     config = options.run_dir / "duet.yaml"
     variants = {model.name: model.variants for model in models}
-    config.write_text(
-        render_gateway_config(options, variants, key_file=torchserve.key_file, model_config_file=tensorflow.config_file)
+    key = local_key(options.run_dir / "auth") if needs_key(options.host) else None
+    text = render_gateway_config(
+        options,
+        variants,
+        key_file=torchserve.key_file,
+        model_config_file=tensorflow.config_file,
+        auth=key.settings if key else OPEN,
     )
+    config.write_text(text)
     servers = [
         tensorflow.launch(_fresh_log(logs, "tensorflow")),
         torchserve.launch(_fresh_log(logs, "torchserve")),
@@ -66,9 +74,10 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
     )
     return Plan(
         stages=[servers, [gateway]],
-        goals=_goals(options, models),
+        goals=_goals(options, models, key),
         client_host=reachable(options.host),
         http_port=options.ports["--http-port"],
+        key=key,
     )
 
 
@@ -77,12 +86,19 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104  (compared, not listened on)
 
 
-def _goals(options: Options, models: Sequence[Served]) -> dict[str, list[Goal]]:
+def _goals(options: Options, models: Sequence[Served], key: LocalKey | None) -> dict[str, list[Goal]]:
+    headers = bearing(key)
     host, http_port = reachable(options.host), options.ports["--http-port"]
     admin_host, admin_port = reachable(options.admin_host), options.ports["--admin-port"]
     return {
-        "tensorflow": [_port(LOOPBACK, options.ports["--tf-port"]), *_models(host, http_port, models, TENSORFLOW)],
-        "torchserve": [_port(LOOPBACK, options.ports["--torchserve-port"]), *_models(host, http_port, models, PYTORCH)],
+        "tensorflow": [
+            _port(LOOPBACK, options.ports["--tf-port"]),
+            *_models(host, http_port, models, TENSORFLOW, headers),
+        ],
+        "torchserve": [
+            _port(LOOPBACK, options.ports["--torchserve-port"]),
+            *_models(host, http_port, models, PYTORCH, headers),
+        ],
         "gateway": [
             _port(host, http_port),
             Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz")),
@@ -98,13 +114,13 @@ def _names(models: Sequence[Served], variant: str) -> list[str]:
     return [model.name for model in models if variant in model.variants]
 
 
-def _models(host: str, port: int, models: Sequence[Served], variant: str) -> list[Goal]:
+def _models(host: str, port: int, models: Sequence[Served], variant: str, headers: Mapping[str, str]) -> list[Goal]:
     """One goal a model: every version of it is ready, not just the one that serves by default."""
 
     def goal(model: Served) -> Goal:
         start = f"/v2/models/{model.name}@{variant}/versions"
         paths = [f"{start}/{version}/ready" for version in model.versions[variant]]
-        return Goal(model.name, lambda: all(page_is_ok(host, port, path) for path in paths))
+        return Goal(model.name, lambda: all(page_is_ok(host, port, path, headers) for path in paths))
 
     return [goal(model) for model in models if variant in model.variants]
 

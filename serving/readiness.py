@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 
 PROBE_SECONDS = 2.0
 
@@ -54,11 +55,11 @@ def port_answers(host: str, port: int) -> bool:
         return False
 
 
-def page_is_ok(host: str, port: int, path: str) -> bool:
+def page_is_ok(host: str, port: int, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
     """True if a GET of the page answers 200."""
     connection = http.client.HTTPConnection(host, port, timeout=PROBE_SECONDS)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers))
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -16,6 +16,7 @@ from models.spec import UnknownNameError
 from serving import display
 from serving.failures import Failure
 from serving.firstcalls import Answer, call, request_body
+from serving.localkey import LocalKey, bearing
 from serving.options import Options
 from serving.plan import Plan, make_plan, reachable
 from serving.ports import check_free
@@ -87,14 +88,14 @@ def _serve(
     bodies = _bodies(models)  # a second's work, while the servers start
     _wait_until_ready(options, plan, supervisor, console, stops)
     answers = [
-        call(plan.client_host, plan.http_port, model.name, variant, bodies[model.name])
+        call(plan.client_host, plan.http_port, model.name, variant, bodies[model.name], bearing(plan.key))
         for model in models
         if model.name in bodies
         for variant in model.variants
     ]
     console.print(display.answers_table([(answer, *_shown(answer)) for answer in answers]))
     console.print(f"Ready after {time.monotonic() - begun:.1f} s.")
-    _show_addresses(options, models, bodies, console)
+    _show_addresses(options, models, bodies, console, plan.key)
     while not stops.asked:
         supervisor.restart_dead()
         stops.pause(POLL_SECONDS)
@@ -153,7 +154,14 @@ def _shown(answer: Answer) -> tuple[str, str]:
     return spec.shown(answer.output), spec.shown_answer()
 
 
-def _show_addresses(options: Options, models: Sequence[Served], bodies: Mapping[str, object], console: Console) -> None:
+def _show_addresses(
+    options: Options,
+    models: Sequence[Served],
+    bodies: Mapping[str, object],
+    console: Console,
+    key: LocalKey | None,
+) -> None:
+    shown = f' -H "Authorization: Bearer $(cat {key.file})"' if key else ""
     http = f"http://{_for_people(options.host)}:{options.ports['--http-port']}"
     admin = f"http://{_for_people(options.admin_host)}:{options.ports['--admin-port']}"
     name, body = min(bodies.items(), key=lambda item: len(json.dumps(item[1])))
@@ -163,9 +171,10 @@ def _show_addresses(options: Options, models: Sequence[Served], bodies: Mapping[
         http=http,
         admin=admin,
         logs=options.run_dir / "logs",
+        callers=f"those who show the key in {key.file}" if key else "everybody on this machine, without a key",
         curls=(
-            f"  curl -s {http}/v2/models/{name}",
-            f"  curl -s {http}/v2/models/{name}@{variant}/infer -d '{json.dumps(body)}'",
+            f"  curl -s{shown} {http}/v2/models/{name}",
+            f"  curl -s{shown} {http}/v2/models/{name}@{variant}/infer -d '{json.dumps(body)}'",
             f"  curl -s {admin}/metrics | grep {name}",
         ),
     )

@@ -14,7 +14,7 @@ WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "aiohttp", "grpc
 ROOMS = {"gateway", "models", "serving", "loadtest"}
 
 _FRONT = {"types", "errors", "pins", "versions", "codecs", "backends.base", "metrics", "observation", "__version__"}
-_FRONT |= {"information", "statistics"}
+_FRONT |= {"information", "statistics", "security"}
 
 #: Part of the gateway -> the parts of the gateway that it may import.
 ALLOWED = {
@@ -28,10 +28,11 @@ ALLOWED = {
     "versions": {"types", "errors"},
     "statistics": set(),
     "information": {"types", "errors", "statistics", "codecs", "backends.base"},
-    "observation": {"types", "errors", "metrics", "statistics", "logging"},
+    "observation": {"types", "errors", "metrics", "statistics", "logging", "security.access", "security.audit"},
+    "security": {"types", "errors", "config", "backends.base", "security"},
     "registry": {"types", "errors", "pins", "signature", "versions", "backends.base"},
     "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
-    "workers": {"config", "workers"},
+    "workers": {"config", "security.ledger", "workers"},
     "rest": _FRONT | {"rest"},
     "grpc": _FRONT | {"grpc", "protos"},
 }

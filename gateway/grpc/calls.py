@@ -16,7 +16,9 @@ from gateway import pins
 from gateway.backends.base import Backend
 from gateway.errors import Code, DuetError, Internal, InvalidArgument, Unavailable
 from gateway.grpc import errors
+from gateway.grpc.admission import Admission
 from gateway.observation import Observation, Observer
+from gateway.security.quotas import QuotaExceeded
 from gateway.types import InferRequest, InferResponse
 
 log = logging.getLogger("duet.grpc")
@@ -70,11 +72,14 @@ def plain(error: DuetError) -> tuple[grpc.StatusCode, str]:
 class Calls:
     """Makes handlers of behaviours. A behaviour takes a request message and its `Call`; it raises DuetError."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, *, admission: Admission | None = None) -> None:
         self._observer = observer
+        self._admission = admission
         self.statistics = observer.statistics
         #: Set when the server is about to stop: streams take no further request and end.
         self.ending = asyncio.Event()
+        #: What needs no admission.
+        self.open_paths: set[str] = set()
 
     def unary(
         self,
@@ -85,21 +90,27 @@ class Calls:
         front: str = "",
         render: Render = plain,
         as_stream: bool = False,
+        everybody: bool = False,
     ) -> grpc.RpcMethodHandler:
         """A unary call's handler. ``request`` is its message class; ``front`` is empty for what is no inference.
 
         ``as_stream`` sends the one answer as a stream of one, for a call that the protocol declares so.
+        ``everybody`` may make a call that tells of no model.
         """
+
+        admission = None if everybody else self._admission
+        if everybody:
+            self.open_paths.add(path)
 
         async def handle(data: bytes, context: Context) -> bytes:
             call = self._begin(context, front)
             try:
-                answer = await self._answer(data, call, behaviour, request)
+                answer = await self._admitted(data, call, behaviour, request, context, admission)
                 context.set_trailing_metadata(self._trailing(call))
                 return answer
             except DuetError as error:
                 code, text = render(error)
-                await context.abort(code, text, (*errors.metadata(error), *_observed(call.seen)))
+                await context.abort(code, text, (*errors.metadata(error), *errors.observed(call.seen)))
                 raise  # abort raises; this line tells the type checker
             finally:
                 self._observer.finish(call.seen, method="GRPC", path=path, status=_number(call.seen))
@@ -122,7 +133,7 @@ class Calls:
         async def one(data: bytes, context: Context) -> bytes:
             call = self._begin(context, front)
             try:
-                return await self._answer(data, call, behaviour, request)
+                return await self._admitted(data, call, behaviour, request, context, self._admission)
             except DuetError as error:
                 with contextlib.suppress(Exception):
                     return in_band(error, request.FromString(data)).SerializeToString()
@@ -138,7 +149,7 @@ class Calls:
                     await answers.put(tasks.create_task(one(data, context)))
                 await answers.put(None)
 
-            context.set_trailing_metadata(_observed(self._begin(context, "").seen))
+            context.set_trailing_metadata(errors.observed(self._begin(context, "").seen))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(read(tasks))
                 while (answer := await answers.get()) is not None:
@@ -147,6 +158,35 @@ class Calls:
                 await context.abort(*plain(Unavailable(STOPPING)))
 
         return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _admitted(
+        self,
+        data: bytes,
+        call: Call,
+        behaviour: Behaviour,
+        request: Any,
+        context: Context,
+        admission: Admission | None,
+    ) -> bytes:
+        """`_answer`, for those who may ask."""
+        if admission is None:
+            return await self._answer(data, call, behaviour, request)
+        try:
+            await admission.begin(call.seen, context)
+        except DuetError as error:
+            call.seen.failed(error)
+            raise
+        try:
+            admission.received(call.seen, len(data))
+            answer = await self._answer(data, call, behaviour, request)
+        except QuotaExceeded as error:
+            call.seen.failed(error)
+            raise
+        finally:
+            admission.end(call.seen)
+        if call.seen.access is not None:
+            call.seen.access.bytes_out = len(answer)
+        return answer
 
     async def _answer(self, data: bytes, call: Call, behaviour: Behaviour, request: Any) -> bytes:
         """The serialized answer. Raises nothing but DuetError, after noting it, and CancelledError."""
@@ -182,7 +222,7 @@ class Calls:
 
     def _trailing(self, call: Call) -> errors.Metadata:
         served = ((pins.VARIANT, call.seen.variant), (pins.VERSION, call.seen.version)) if call.seen.variant else ()
-        return (*served, *_observed(call.seen))
+        return (*served, *errors.observed(call.seen))
 
     async def _requests(self, context: Context) -> AsyncIterator[bytes]:
         """The requests of a stream, until the client has no more or the server is about to stop."""
@@ -207,10 +247,6 @@ def _parsed(data: bytes, request: Any) -> Any:
         return request.FromString(data)
     except Exception as error:
         raise InvalidArgument(f"the request is no message of this call: {error}") from error
-
-
-def _observed(seen: Observation) -> errors.Metadata:
-    return (("x-request-id", seen.id), ("traceparent", seen.traceparent), ("server-timing", seen.server_timing()))
 
 
 def _number(seen: Observation) -> int:

@@ -8,6 +8,7 @@ import grpc
 
 from gateway import pins
 from gateway.errors import Code, DuetError
+from gateway.observation import Observation
 
 STATUS: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
 
@@ -25,3 +26,9 @@ def metadata(error: DuetError) -> Metadata:
         if error.target.version is not None:
             found.append((pins.VERSION, str(error.target.version)))
     return tuple(found)
+
+
+def observed(seen: Observation) -> Metadata:
+    """What every answer bears, failed or not."""
+    mine = (("x-request-id", seen.id), ("traceparent", seen.traceparent), ("server-timing", seen.server_timing()))
+    return (*mine, *seen.notes)

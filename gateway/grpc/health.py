@@ -45,9 +45,10 @@ def services(calls: Calls, *, ready: Callable[[], bool], names: Collection[str])
                     await calls.ending.wait()
         await context.abort(*plain(Unavailable(STOPPING)))
 
+    calls.open_paths.add(f"/{SERVICE}/Watch")
     return {
         SERVICE: {
-            "Check": calls.unary(check, pb.HealthCheckRequest, path=f"/{SERVICE}/Check"),
+            "Check": calls.unary(check, pb.HealthCheckRequest, path=f"/{SERVICE}/Check", everybody=True),
             "Watch": grpc.unary_stream_rpc_method_handler(
                 watch, pb.HealthCheckRequest.FromString, pb.HealthCheckResponse.SerializeToString
             ),

@@ -17,6 +17,8 @@ Transport = Literal["grpcio", "native"]
 _MAX_METADATA_BYTES = 16 << 10
 
 Options = Sequence[tuple[str, Any]]
+#: Only grpcio knows them: what they do must be done without them too, if later.
+Interceptors = Sequence[grpc.aio.ServerInterceptor]
 
 
 class Server:
@@ -47,6 +49,7 @@ def build(
     max_calls: int = 4096,
     share_port: bool = False,
     transport: Transport = "grpcio",
+    interceptors: Interceptors = (),
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
@@ -65,12 +68,13 @@ def build(
         # Clients may ping while they wait for a long call.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
-    inner = _native(services, options) if transport == "native" else _grpcio(services, options, max_calls)
-    return Server(inner, ending)
+    if transport == "native":
+        return Server(_native(services, options), ending)
+    return Server(_grpcio(services, options, max_calls, interceptors), ending)
 
 
-def _grpcio(services: Services, options: Options, max_calls: int) -> grpc.aio.Server:
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
+def _grpcio(services: Services, options: Options, max_calls: int, interceptors: Interceptors) -> grpc.aio.Server:
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls, interceptors=interceptors or None)
     for name, methods in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
     return server

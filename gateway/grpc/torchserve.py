@@ -32,7 +32,7 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool]) -> Se
     path, request = f"/{SERVICE}/", pb.PredictionsRequest
     return {
         SERVICE: {
-            "Ping": calls.unary(front.ping, pb.Empty, path=f"{path}Ping"),
+            "Ping": calls.unary(front.ping, pb.Empty, path=f"{path}Ping", everybody=True),
             "Predictions": calls.unary(front.predict, request, path=f"{path}Predictions", front=FRONT),
             # One answer: a handler that does not stream dies of a streaming call, and none of ours streams.
             "StreamPredictions": calls.unary(

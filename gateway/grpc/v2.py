@@ -29,8 +29,8 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
     infer = Infer(backend)
     telling = Telling(Information(backend, models=models, statistics=calls.statistics), ready=ready)
 
-    def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "") -> Any:
-        return calls.unary(behaviour, request, path=f"/{SERVICE}/{name}", front=front)
+    def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "", everybody: bool = False) -> Any:
+        return calls.unary(behaviour, request, path=f"/{SERVICE}/{name}", front=front, everybody=everybody)
 
     stream = calls.stream(
         infer.in_stream, pb.ModelInferRequest, path=f"/{SERVICE}/ModelStreamInfer", front=FRONT, in_band=_in_band
@@ -39,8 +39,8 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
         SERVICE: {
             "ModelInfer": unary("ModelInfer", infer, pb.ModelInferRequest, front=FRONT),
             "ModelStreamInfer": stream,
-            "ServerLive": unary("ServerLive", telling.server_live, pb.ServerLiveRequest),
-            "ServerReady": unary("ServerReady", telling.server_ready, pb.ServerReadyRequest),
+            "ServerLive": unary("ServerLive", telling.server_live, pb.ServerLiveRequest, everybody=True),
+            "ServerReady": unary("ServerReady", telling.server_ready, pb.ServerReadyRequest, everybody=True),
             "ServerMetadata": unary("ServerMetadata", telling.server_metadata, pb.ServerMetadataRequest),
             "ModelReady": unary("ModelReady", telling.model_ready, pb.ModelReadyRequest),
             "ModelMetadata": unary("ModelMetadata", telling.model_metadata, pb.ModelMetadataRequest),

@@ -18,6 +18,10 @@ JSON = (b"content-type", b"application/json")
 OCTETS = (b"content-type", b"application/octet-stream")
 
 
+#: In a scope: a function that is told a body's size once all of it has come, and may refuse it.
+RECEIVED = "duet.received"
+
+
 class ClientGone(DuetError):
     """The client hung up before its request was complete; nobody is there to answer to."""
 
@@ -47,6 +51,8 @@ async def pieces(scope: Scope, receive: Receive, *, max_bytes: int) -> AsyncIter
         if size > max_bytes:
             raise too_large(max_bytes)
         more = message.get("more_body", False)
+        if not more and RECEIVED in scope:
+            scope[RECEIVED](size)
         yield piece
 
 

@@ -15,6 +15,7 @@ from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi
 from gateway.rest.aside import Aside
+from gateway.security.grants import Verb
 from gateway.types import InferRequest, InferResponse
 
 OBSERVATION = "duet.observation"
@@ -59,6 +60,8 @@ class InferEndpoint(ABC):
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         seen: Observation = scope[OBSERVATION]
         seen.front = self.front
+        if seen.access is not None:
+            seen.access.verb = Verb.PREDICT
         self._in_flight.inc()
         try:
             await self.answer(scope, receive, send, seen)

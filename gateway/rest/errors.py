@@ -37,6 +37,8 @@ def headers(error: DuetError) -> Headers:
     found: Headers = []
     if error.retry_after_seconds is not None:
         found.append((b"retry-after", str(ceil(error.retry_after_seconds)).encode()))
+    if error.code is Code.UNAUTHENTICATED:
+        found.append((b"www-authenticate", b"Bearer"))
     if error.target is not None:
         found.append((pins.VARIANT.encode(), error.target.variant.encode()))
         if error.target.version is not None:

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from gateway.security.ledger import Ledger
 from gateway.workers.board import Board, State
 from gateway.workers.order import Order
 
@@ -48,6 +49,12 @@ class Member:
         MultiProcessCollector(registry, str(self._order.folder))  # type: ignore[no-untyped-call]
         registry.register(_Processes(self._board))
         return registry
+
+    def ledger(self) -> Ledger:
+        """Of the callers' quotas, which the workers share."""
+        running = {place for place, _ in self._board.running()}
+        path = self._order.folder / "ledger"
+        return Ledger.shared(path, places=self._board.places, place=self._order.place, running=running)
 
     def tell(self, ready: Callable[[], bool]) -> None:
         """Keeps the board informed until `leave`."""

@@ -76,6 +76,7 @@ class Stack:
         """A gateway that is ready. ``command`` are the interpreter's arguments."""
         http, grpc, admin = free_ports(3)
         whole = {
+            "auth": {"mode": "off"},
             **settings,
             "http": {"port": http},
             "grpc": {**settings.get("grpc", {}), "port": grpc},

@@ -71,7 +71,7 @@ def free_port() -> int:
 
 def start_gateway(settings: dict[str, Any], folder: Path) -> RunningGateway:
     """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports."""
-    settings = {"refresh_seconds": 0.2, **settings}
+    settings = {"refresh_seconds": 0.2, "auth": {"mode": "off"}, **settings}
     settings["http"] = {"port": free_port(), **settings.get("http", {})}
     settings["grpc"] = {"port": free_port(), **settings.get("grpc", {})}
     settings["admin"] = {"port": free_port()}

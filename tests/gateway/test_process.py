@@ -129,7 +129,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     path = tmp_path / "duet.yaml"
-    path.write_text("servers: {}\nmodels: {}\nhttp: {port: x}\n")
+    path.write_text("servers: {}\nmodels: {}\nhttp: {port: x}\nauth: {mode: off}\n")
     result = run("--config", str(path))
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
@@ -142,7 +142,8 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         path = tmp_path / "duet.yaml"
         servers = {"tensorflow": {"kind": "tfserving", "endpoint": "127.0.0.1:1"}}
-        path.write_text(json.dumps({"servers": servers, "models": {"m": {}}, "http": {"port": port}}))
+        auth = {"mode": "off"}
+        path.write_text(json.dumps({"servers": servers, "models": {"m": {}}, "http": {"port": port}, "auth": auth}))
         assert run("--config", str(path), "--check-config").returncode == 0
         result = run("--config", str(path))
     assert result.returncode == 1

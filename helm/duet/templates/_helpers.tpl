@@ -120,7 +120,12 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{- $_ := set $models $name $entry }}
 {{- end }}
 {{- end }}
+{{- $auth := dict "mode" "off" "allow_public" true }}
+{{- if .Values.gateway.apiKeys.existingSecret }}
+{{- $auth = dict "keys" (dict "file" "/etc/duet/keys/keys.json" "pepper" "/etc/duet/keys/pepper") }}
+{{- end }}
 {{- $known := dict
+  "auth" (ternary (dict) $auth (hasKey .Values.gateway.config "auth"))
   "http" (dict "host" "0.0.0.0" "port" 8000)
   "grpc" (dict "host" "0.0.0.0" "port" 8001)
   "admin" (dict "host" "0.0.0.0" "port" 8002)

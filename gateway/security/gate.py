@@ -1,0 +1,156 @@
+"""The gate before every front: who calls, by what was shown, and whether its quota has room. Before a body is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+
+from gateway.errors import DuetError, Unauthenticated
+from gateway.security.access import OVER_QUOTA, UNAUTHENTICATED, Access, Identity, Quota
+from gateway.security.certificates import Names
+from gateway.security.grants import Grants
+from gateway.security.keys import Keyring
+from gateway.security.quotas import Notes, QuotaExceeded, Quotas
+from gateway.security.tokens import Tokens, refused
+
+SHOW_ONE = "show who you are: Authorization: Bearer <key or token>, or x-api-key: <key>"
+#: Names of callers that are remembered.
+_MAX_REMEMBERED = 4096
+
+NO_KEY = "the key is not valid here; ask those who run this gateway for one"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The values of the headers or metadata of these names, each as often as it came; and the certificate's names."""
+
+    authorization: Sequence[bytes] = ()
+    api_key: Sequence[bytes] = ()
+    certificate: Names = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What tokens (or certificates) may do whose name fits ``pattern``."""
+
+    pattern: str
+    grants: Grants
+    quota: Quota | None
+
+
+class Callers:
+    """Names -> identities, by the first allowance that fits; a name that fits none may do nothing."""
+
+    def __init__(self, means: str, allowances: Sequence[Allowance]) -> None:
+        self._means = means
+        self._allowances = [(re.compile(translate(each.pattern)), each) for each in allowances]
+        self._known: dict[str, Identity] = {}
+
+    def identity(self, name: str) -> Identity:
+        found = self._known.get(name)
+        if found is None:
+            found = self._find(name) or Identity(f"{self._means}:{name}", name, self._means, Grants(()))
+            if len(self._known) >= _MAX_REMEMBERED:
+                self._known.clear()
+            self._known[name] = found
+        return found
+
+    def first(self, names: Names) -> Identity:
+        """Of the first name that an allowance fits, otherwise of the first."""
+        return self.identity(next((name for name in names if self._find(name)), names[0]))
+
+    def _find(self, name: str) -> Identity | None:
+        for pattern, allowance in self._allowances:
+            if pattern.fullmatch(name):
+                return Identity(f"{self._means}:{name}", name, self._means, allowance.grants, allowance.quota)
+        return None
+
+
+class Gate:
+    """What is not set (keys, tokens, certificates) lets nobody in."""
+
+    def __init__(
+        self,
+        *,
+        quotas: Quotas,
+        keys: Keyring | None = None,
+        tokens: Tokens | None = None,
+        subjects: Callers | None = None,
+        certificates: Callers | None = None,
+    ) -> None:
+        self.quotas = quotas
+        self._keys = keys
+        self._tokens = tokens
+        self._subjects = subjects
+        self._certificates = certificates
+
+    @property
+    def reads_certificates(self) -> bool:
+        return self._certificates is not None
+
+    async def identify(self, access: Access, shown: Shown) -> None:
+        """Fills ``access`` with who calls. Raises Unauthenticated, and Unavailable where that cannot be said now."""
+        try:
+            access.identity = await self._identity(shown)
+        except DuetError:
+            access.verdict = UNAUTHENTICATED
+            raise
+
+    async def _identity(self, shown: Shown) -> Identity:
+        """Of several things shown nobody knows which is meant. A certificate counts where nothing else is shown."""
+        given = len(shown.authorization) + len(shown.api_key)
+        if given > 1:
+            raise Unauthenticated(f"{SHOW_ONE}; one of them, once")
+        if shown.api_key:
+            return self._of_key(shown.api_key[0])
+        if shown.authorization:
+            scheme, _, secret = shown.authorization[0].partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise Unauthenticated(SHOW_ONE)
+            secret = secret.strip(b" ")
+            if secret.startswith(b"gw_") or self._tokens is None or self._subjects is None:
+                return self._of_key(secret)
+            try:
+                text = secret.decode("ascii")
+            except UnicodeDecodeError:
+                raise refused() from None
+            return self._subjects.identity(await self._tokens.name(text))
+        if shown.certificate and self._certificates is not None:
+            return self._certificates.first(shown.certificate)
+        raise Unauthenticated(SHOW_ONE)
+
+    def take(self, access: Access) -> Notes:
+        """One request off the caller's rate; gives what to tell it of that. Raises QuotaExceeded."""
+        try:
+            return self.quotas.take(access.identity)
+        except QuotaExceeded:
+            access.verdict = OVER_QUOTA
+            raise
+
+    def enter(self, access: Access) -> None:
+        """Raises QuotaExceeded; otherwise call `leave` at the request's end, whatever happens."""
+        try:
+            self.quotas.enter(access.identity)
+        except QuotaExceeded:
+            access.verdict = OVER_QUOTA
+            raise
+
+    def leave(self, access: Access) -> None:
+        self.quotas.leave(access.identity)
+
+    def received(self, access: Access, size: int) -> None:
+        """A body of so many bytes has come. Raises QuotaExceeded."""
+        access.bytes_in += size
+        try:
+            self.quotas.spend(access.identity, bytes=size)
+        except QuotaExceeded:
+            access.verdict = OVER_QUOTA
+            raise
+
+    def _of_key(self, key: bytes) -> Identity:
+        identity = self._keys.identify(key) if self._keys is not None else None
+        if identity is None:
+            raise Unauthenticated(NO_KEY)
+        return identity

@@ -1,0 +1,62 @@
+"""The layer around all others: nothing below is asked about a model, or for a prediction, without a grant.
+
+A model that is not granted is answered as one that does not exist, at the same place and in the same words: from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from gateway.backends.base import Backend, Layer
+from gateway.errors import UnknownModel
+from gateway.security.access import ACCESS, NOBODY, NOT_GRANTED, OVER_QUOTA, Access
+from gateway.security.grants import Verb
+from gateway.security.quotas import QuotaExceeded, Quotas
+from gateway.types import InferRequest, InferResponse, ModelMetadata
+
+
+class Guard(Layer):
+    """``names`` gives the models that there are."""
+
+    def __init__(self, inner: Backend, *, names: Callable[[], Collection[str]], quotas: Quotas) -> None:
+        super().__init__(inner)
+        self._names = names
+        self._quotas = quotas
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        access = self._checked(request.model, Verb.PREDICT)
+        elements = sum(tensor.data.size for tensor in request.inputs)
+        access.elements += elements
+        try:
+            self._quotas.spend(access.identity, elements=elements)
+        except QuotaExceeded:
+            access.verdict = OVER_QUOTA
+            raise
+        return await self.inner.infer(request)
+
+    async def metadata(self, model: str) -> ModelMetadata:
+        """What a front reads before it predicts needs no grant of its own: the front has said what it is about."""
+        self._checked(model.partition("@")[0], None)
+        return await self.inner.metadata(model)
+
+    async def models(self) -> Collection[str] | None:
+        return self.visible()
+
+    def visible(self) -> list[str]:
+        """The models that the caller may be told of."""
+        access = ACCESS.get()
+        if access is None:
+            return []
+        allow = access.identity.grants.allow
+        return [name for name in self._names() if allow(Verb.METADATA, name)]
+
+    def _checked(self, model: str, verb: Verb | None) -> Access:
+        """Raises UnknownModel for what is not granted or not there; both do the same work."""
+        access = ACCESS.get() or Access(NOBODY)
+        access.model = model
+        granted = access.identity.grants.allow(verb or access.verb, model)
+        there = model in self._names()
+        if not (granted and there):
+            access.verdict = NOT_GRANTED
+            raise UnknownModel(model, self.visible())
+        return access
