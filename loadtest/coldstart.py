@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from gateway.protos import tfserving_pb2
 from loadtest import blocks
 from loadtest.analysis.percentiles import percentile
 from loadtest.blocks import Leg
@@ -33,9 +35,10 @@ from serving.failures import Failure
 from serving.tfserving import TensorFlowServing, find_binary
 from serving.torchserve import TorchServe, TorchServePorts, find_archives, find_java
 
-MILESTONES = ("port", "first answer", "first latency", "steady")
+MILESTONES = ("port", "ready", "first answer", "first latency", "steady")
 START_SECONDS, POLL_SECONDS = 120.0, 0.01
 WARM_SECONDS = 8.0
+Token = Callable[[], Mapping[str, str]]
 STEADY_SHARE, STEADY_WINDOWS = 0.10, 3
 KINDS = {"tensorflow": "tfserving", "pytorch": "torchserve"}
 
@@ -84,6 +87,7 @@ def _once(model: Served, version: int, variant: str, artifacts: Path, folder: Pa
     child = Child(launch)
     try:
         found = {"port": _wait(child, address.answers) - begun}
+        found["ready"] = _wait(child, lambda: READY[variant](model.name, version, address, token)) - begun
         asked = {"at": begun}
 
         def first_answer() -> bool:
@@ -146,7 +150,35 @@ def _wait(child: Child, reached: Callable[[], bool]) -> float:
     return time.perf_counter()
 
 
-Started = tuple[Launch, Address, Callable[[], Mapping[str, str]]]
+def _tensorflow_ready(model: str, version: int, address: Address, _: Token) -> bool:
+    """By its own account: GetModelStatus says AVAILABLE."""
+    request = tfserving_pb2.GetModelStatusRequest()
+    request.model_spec.name, request.model_spec.version.value = model, version
+    call = Call("grpc", "/tensorflow.serving.ModelService/GetModelStatus", request.SerializeToString())
+    with suppress(CallFailed):
+        answer = tfserving_pb2.GetModelStatusResponse.FromString(send(address, call).body)
+        return all(one.state == tfserving_pb2.ModelVersionStatus.AVAILABLE for one in answer.model_version_status)
+    return False
+
+
+def _torchserve_ready(_: str, __: int, address: Address, token: Token) -> bool:
+    """By its own account: /ping says Healthy, which TorchServe 0.12 does seconds before a worker can answer."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=5)
+    try:
+        connection.request("GET", "/ping", headers=dict(token()))
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException, LoadFailed):
+        return False
+    finally:
+        connection.close()
+
+
+READY: dict[str, Callable[[str, int, Address, Token], bool]] = {
+    "tensorflow": _tensorflow_ready,
+    "pytorch": _torchserve_ready,
+}
+
+Started = tuple[Launch, Address, Token]
 
 
 def _tensorflow(model: Served, artifacts: Path, folder: Path) -> Started:
@@ -163,7 +195,8 @@ def _tensorflow(model: Served, artifacts: Path, folder: Path) -> Started:
 
 
 def _torchserve(model: Served, artifacts: Path, folder: Path) -> Started:
-    ports = TorchServePorts(*_free_ports(5))
+    names = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+    ports = TorchServePorts(**dict(zip(names, _free_ports(5), strict=True)))
     server = TorchServe(
         ports=ports,
         model_store=artifacts / "pytorch",

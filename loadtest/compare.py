@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -59,6 +60,8 @@ class Comparison:
         transports = {FRONTS[front].transport for front in self._plan.fronts}
         self._stack.check_answers(FRAMEWORKS, transports | {"http"}, direct=self._plan.direct)
         before = self._configuration()
+        if self._plan.rate:
+            self._check_rate(self._plan.rate, record.read(self._root))
         folder = runfolder.unfinished(self._root, self._plan) if resume else runfolder.create(self._root, self._plan)
         self._folder = folder
         try:
@@ -191,7 +194,15 @@ class Comparison:
         else:
             slowest = min(found.per_second for name, found in warmed.items() if " gateway/" in name)
             rate = round_rate(LOAD_SHARE * slowest)
-        for front in self._plan.fronts:
+        self._check_rate(rate, calibration)
+        folder.write("rate.json", {"rate": rate})
+        self._progress.say(f"Rate: {rate:g} requests/s, Poisson, {'as asked' if self._plan.rate else 'chosen'}.")
+        return rate
+
+    def _check_rate(self, rate: float, calibration: record.Calibration | None) -> None:
+        """Raises LoadFailed for one that the generator cannot make, or that gives a block too few requests."""
+        for front in self._plan.fronts if calibration else ():
+            assert calibration is not None  # noqa: S101 - asked above
             most = calibration.most_per_second(FRONTS[front].transport) * self._plan.workers
             if rate > most:
                 raise LoadFailed(
@@ -201,11 +212,8 @@ class Comparison:
         if rate < self._plan.least_rate():
             raise LoadFailed(
                 f"{rate:g} requests/s give a block of {self._plan.seconds:g} s too few requests for its median; "
-                f"give --seconds {100 / rate / 0.9:.0f}"
+                f"give --seconds {math.ceil(100 / rate / (1 - blocks.WARM_SHARE))} or more"
             )
-        folder.write("rate.json", {"rate": rate})
-        self._progress.say(f"Rate: {rate:g} requests/s, Poisson, {'as asked' if self._plan.rate else 'chosen'}.")
-        return rate
 
     def _load(self, front: str, legs: list[Leg], rate: float) -> dict[tuple[int, str], Finished]:
         by_name = {leg.name: leg for leg in legs}

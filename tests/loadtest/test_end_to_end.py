@@ -1,0 +1,109 @@
+"""The comparison as its user runs it, against the real gateway and both real servers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.calibration import record
+from loadtest.coldstart import steady_after
+from tests.stack import ARTIFACTS, READY, ROOT, START_SECONDS, Stack, start_stack
+
+#: What this machine does besides must not decide a test.
+LEFT_ASIDE = [part for rule in ("V1", "V2", "V3", "V4", "V8", "V10") for part in ("--allow", f"{rule}=a test")]
+OPTIONS = ["linear_regression", "--rate", "80", "--seconds", "2", *LEFT_ASIDE]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("small")
+    started = start_stack(folder, "--artifacts", str(ARTIFACTS), "--models", "linear_regression", "--timeout", "240")
+    try:
+        started.wait_for_text(READY, START_SECONDS)
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """With a calibration, so that none is made."""
+    found = record.Calibration(record.machine(), sys.version.split()[0], time.time(), False, (), FIGURES)
+    record.write(found, tmp_path)
+    return tmp_path
+
+
+FIGURES = {"most_http_per_second": 5000.0, "most_grpc_per_second": 2000.0}
+
+
+def command(small: Stack, runs: Path, *options: str) -> list[str]:
+    config = small.run_dir / "duet.yaml"
+    return [
+        sys.executable,
+        "-m",
+        "loadtest",
+        "compare",
+        *OPTIONS,
+        "--config",
+        str(config),
+        "--out",
+        str(runs),
+        *options,
+    ]
+
+
+def results(runs: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(runs.glob("*/result.json"))]
+
+
+@pytest.mark.full
+def test_a_comparison_over_two_fronts_ends_with_a_verdict_and_a_page(small: Stack, runs: Path) -> None:
+    """Eight pairs, both kinds of front, through the gateway and directly."""
+    fronts = ["--front", "v2_rest_binary", "--front", "v2_grpc", "--pairs", "8"]
+    ended = subprocess.run(command(small, runs, *fronts), cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (result,) = results(runs)
+    assert {one["front"] for one in result["verdicts"]} == {"v2_rest_binary", "v2_grpc"}
+    assert all(one["pairs"] == 8 for one in result["verdicts"])
+    assert [one["when"] for one in result["parity"]][:2] == ["files", "before"]
+    assert result["parity"][-1]["when"] == "after"
+    for cell in result["cells"]:
+        assert set(cell["legs"]) == {f"{view}/{v}" for view in ("gateway", "direct") for v in ("tensorflow", "pytorch")}
+        assert all(leg["failed"] == 0 for leg in cell["legs"].values())
+        assert cell["ledger"]["tensorflow"]["backend"] > 0
+    page = next(runs.glob("*/report.html")).read_text()
+    assert result["sentence"] in page
+
+
+@pytest.mark.full
+def test_an_interrupted_run_goes_on_where_it_was(small: Stack, runs: Path) -> None:
+    arguments = command(small, runs, "--pairs", "2", "--no-direct")
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        while "block 3 of 4" not in first.stdout.readline():
+            assert first.poll() is None
+        first.send_signal(signal.SIGINT)
+        assert "--resume" in first.stdout.read()
+    assert first.returncode == 130
+    assert not results(runs)
+    ended = subprocess.run([*arguments, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout
+    assert "block 1 of 4" not in ended.stdout
+    assert "block 3 of 4" in ended.stdout
+    assert results(runs)[0]["verdicts"][0]["verdict"] == "insufficient"
+
+
+@pytest.mark.parametrize(
+    ("medians", "seconds"),
+    [([9, 4, 2, 1.05, 1, 1, 1], 3), ([1, 1, 1, 1], 0), ([9, 5, 3, 2, 1], 5), ([1, 9, 1, 1, 1], 2)],
+)
+def test_steady_is_the_begin_of_three_windows_like_the_last(medians: list[float], seconds: float) -> None:
+    assert steady_after(medians) == seconds
