@@ -206,6 +206,10 @@ class Balanced:
     def _choose(self, request: InferRequest, now: float) -> tuple[_Endpoint, bool]:
         """The endpoint, and whether the call is a try of one that is out."""
         model = request.model
+        if len(self._endpoints) == 1:  # what follows comes to the same, and takes longer
+            (only,) = self._endpoints.values()
+            if only.serves(model, request.version) and only.guard.admits(model):
+                return only, False
         ready = [endpoint for endpoint in self._endpoints.values() if endpoint.serves(model, request.version)]
         able = [endpoint for endpoint in ready if endpoint.guard.admits(model)]
         if len(able) < len(ready):

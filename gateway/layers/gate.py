@@ -13,6 +13,7 @@ from gateway.types import Criticality
 
 #: Of the limit, what requests of each criticality may take, in tenths: the rest is left to those above them.
 _TENTHS = {Criticality.SHEDDABLE: 8, Criticality.DEFAULT: 9, Criticality.CRITICAL: 10}
+_IN_ORDER = sorted(_TENTHS)
 
 RETRY_AFTER_SECONDS = 1.0
 
@@ -60,13 +61,13 @@ class Gate:
         self._others: deque[Place] = deque()
         self._stands_since: float | None = None
         self._overloaded_until = -inf
-        self._shares: dict[Criticality, int] = {}
+        self._shares: list[int] = []  # by the criticality's number: an Enum is a slow key
         self.share()
 
     def share(self) -> None:
         """Reckons what each criticality may take; to be called when the limit has changed."""
         limit = int(self.gradient.limit)
-        self._shares = {criticality: ceil(limit * tenths / 10) for criticality, tenths in _TENTHS.items()}
+        self._shares = [ceil(limit * _TENTHS[criticality] / 10) for criticality in _IN_ORDER]
 
     @property
     def queued(self) -> int:
@@ -107,7 +108,8 @@ class Gate:
     def leave(self, now: float) -> None:
         """Gives a place in flight back, and lets in who is next."""
         self.in_flight -= 1
-        self.advance(now)
+        if self._critical or self._others:
+            self.advance(now)
 
     def give_up(self, place: Place, now: float) -> None:
         """Its caller is gone: out of the queue, or, where its turn has just come, out of what is in flight."""

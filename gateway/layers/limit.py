@@ -136,9 +136,10 @@ class _Lane:
         gate, clock = self._gate, self._clock
         if not gate.try_enter(request.criticality):
             await self._wait(request)
-        started = clock()
+        started = now = clock()
         try:
             response = await backend.infer(request)
+            now = clock()
         except DuetError as error:
             if isinstance(error, DeadlineExceeded) or (error.fault is not None and error.fault.name == "overload"):
                 self._refused()
@@ -148,12 +149,11 @@ class _Lane:
                 self._refused()
             raise
         else:
-            now = clock()
             if self._gradient.answered(now, now - started, gate.in_flight):
                 self._judged()
             return response
         finally:
-            gate.leave(clock())
+            gate.leave(now if now > started else clock())
 
     def count(self, error: Refused) -> None:
         self._signals.refused(self._model, self._variant, error.reason).inc()

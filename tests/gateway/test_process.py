@@ -148,3 +148,32 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
         result = run("--config", str(path))
     assert result.returncode == 1
     assert result.stderr.strip() == f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another port"
+
+
+def test_the_admin_port_shows_the_live_picture(gateway_with: Start) -> None:
+    """Endpoints, limits and retries, and, once the server is gone, that it is out and why."""
+    pytorch = FakeTorchServe({"m": ["1"]})
+    gateway = gateway_with({**torchserve_alone(pytorch), "refresh_seconds": 60})
+    gateway.wait_until("/v2/models/m/ready", 200)
+    assert gateway.infer("m", [1]).status_code == 200
+    told = gateway.admin.get("/admin/backends").json()["servers"]["pytorch"]
+    (endpoint,) = told["endpoints"].values()
+    assert (endpoint["ready"], endpoint["out"], endpoint["in_flight"]) == (["m"], {}, 0)
+    assert endpoint["models"]["m"]["answers"] >= 1
+    assert told["limits"]["m"]["limit"] >= 1
+    assert told["retries"]["m"]["left"] > 0
+    pytorch.close()
+    assert gateway.infer("m", [1]).status_code == 503
+    (endpoint,) = gateway.admin.get("/admin/backends").json()["servers"]["pytorch"]["endpoints"].values()
+    assert endpoint["out"]["*"]["reason"] == "absent"
+    assert gateway.client.get("/admin/backends").status_code == 404
+
+
+def test_a_wish_about_criticality_is_checked(gateway_with: Start) -> None:
+    pytorch = FakeTorchServe({"m": ["1"]})
+    gateway = gateway_with(torchserve_alone(pytorch))
+    gateway.wait_until("/v2/models/m/ready", 200)
+    assert gateway.infer("m", [1], **{"x-duet-criticality": "sheddable"}).status_code == 200
+    wrong = gateway.infer("m", [1], **{"x-duet-criticality": "urgent"})
+    assert (wrong.status_code, "sheddable" in wrong.json()["error"]) == (400, True)
+    pytorch.close()
