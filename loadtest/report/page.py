@@ -77,7 +77,7 @@ def verdicts(result: Result) -> str:
         row(
             "td",
             [
-                escape(FRONTS[one["front"]].title),
+                escape(figures.SHORT[one["front"]]),
                 metric(one["metric"]),
                 f"{one['ratio']:.3f}",
                 span(one["interval"]),
@@ -111,7 +111,8 @@ def cell(result: Result, found: Mapping[str, Any]) -> str:
 
 
 def latencies(found: Mapping[str, Any]) -> str:
-    names = ("p50", "p95", "p99", "p99.9")
+    told = {name for leg in found["legs"].values() for name in leg["percentiles_ms"]}
+    names = ["p50", "p95", "p99", *(["p99.9"] if "p99.9" in told else [])]
     head = row("th", ["milliseconds", *names, "mean", "requests", "failed"])
     body = "".join(
         row(

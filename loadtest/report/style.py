@@ -23,7 +23,9 @@ circle.direct { opacity: .5; }
 .series .plot { max-width: none; }
 .series circle { r: 1.6px; }
 table.left td, table.left th, table.rules td { text-align: left; }
-table.rules td { white-space: normal; }
+table.rules td, table.left td { white-space: normal; }
+@media (min-width: 62rem) { .pair.wide { grid-template-columns: 8fr 5fr; } }
+.pair.wide td:last-child { white-space: normal; min-width: 9rem; }
 .pair td.wrap { min-width: 0; }
 .pair th, .pair td { padding: .25rem .35rem; }
 @media print {
@@ -32,6 +34,7 @@ table.rules td { white-space: normal; }
   .plot, table, .pair > * { break-inside: avoid; }
   .three { grid-template-columns: 1fr 1fr 1fr; }
   .answer { font-size: 10.5pt; }
+  .pair.wide { grid-template-columns: 8fr 5fr; }
 }
 """
 )
