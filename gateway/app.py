@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.backends.balanced import Balanced, resolve_host
+from gateway.backends.balanced import Balanced, Resolve, resolve_host
 from gateway.backends.base import Backend
 from gateway.backends.tfserving import TFServing
 from gateway.backends.torchserve import TorchServe
@@ -49,6 +49,9 @@ from gateway.workers.member import Member
 #: A server's name and settings -> its Backend.
 Connect = Callable[[str, TFServingServer | TorchServeServer], Backend]
 
+#: How long a start may wait for the servers to tell what they have.
+_FIRST_ANSWERS_SECONDS = 2.0
+
 #: What errors call the servers.
 _NAMES = {"tfserving": "TensorFlow Serving", "torchserve": "TorchServe"}
 
@@ -57,10 +60,18 @@ class Gateway:
     """Both applications and what they share. `start` begins the background work, `aclose` ends it.
 
     ``member`` is this process's place among several workers: on the admin port each answers for all of them.
-    ``connect`` makes the Backend that a server of the settings is.
+    ``connect`` makes the Backend that a server of the settings is. ``resolve`` tells which addresses a host's name
+    stands for now.
     """
 
-    def __init__(self, settings: Settings, *, member: Member | None = None, connect: Connect | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        member: Member | None = None,
+        connect: Connect | None = None,
+        resolve: Resolve = resolve_host,
+    ) -> None:
         self.draining = False
         self._member = member
         self._guard: Guard | None = None
@@ -69,10 +80,11 @@ class Gateway:
         self._securing = _securing(settings, metrics, member)
         decisions = self._securing.decisions if self._securing else None
         observer = Observer(metrics=metrics, access_log=self._access_log, decisions=decisions)
+        self.metrics = metrics
         opaque = frozenset(name for name, model in settings.models.items() if model.opaque)
         layers = Layering(settings, metrics)
         servers = {
-            name: connect(name, server) if connect else _server(name, server, opaque, layers)
+            name: connect(name, server) if connect else _server(name, server, opaque, layers, resolve)
             for name, server in settings.servers.items()
         }
         self._registry = Registry(
@@ -108,9 +120,11 @@ class Gateway:
         return self._guard.visible() if self._guard else self._registry.models
 
     async def start(self) -> None:
+        """What it serves is known afterwards, unless a server is silent: the first request is no 503."""
         if self._securing:
             self._securing.start()
         self._registry.start()
+        await self._registry.asked(seconds=_FIRST_ANSWERS_SECONDS)
         if self._member:
             self._member.tell(self.own_ready)
 
@@ -170,7 +184,9 @@ def _stack(
     return Bounded(deadline, bounds=Bounds(**settings.bounds.model_dump(exclude={"enabled"})))
 
 
-def _server(name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str], layers: Layering) -> Backend:
+def _server(
+    name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str], layers: Layering, resolve: Resolve
+) -> Backend:
     """All addresses of one server together. ``opaque`` names the models whose bodies are passed on as they are."""
     parts = urlsplit(server.endpoint if isinstance(server, TorchServeServer) else f"//{server.endpoint}")
     host, port = str(parts.hostname), int(parts.port or 0)
@@ -187,7 +203,7 @@ def _server(name: str, server: TFServingServer | TorchServeServer, opaque: froze
 
     layers.servers[name] = Balanced(
         name=_NAMES[server.kind],
-        resolve=lambda: resolve_host(host, port),
+        resolve=lambda: resolve(host, port),
         connect=connect,
         guard=lambda address: layers.guard(name, address),
         by_pace=layers.balanced,
@@ -249,6 +265,7 @@ def _grpc_server(
         max_calls=settings.grpc.max_calls,
         ending=calls.ending,
         share_port=settings.workers > 1,
+        max_connections=settings.grpc.max_connections,
         transport=settings.grpc.transport,
         interceptors=(Interceptor(securing.gate, observer, open_paths=calls.open_paths),) if securing else (),
     )

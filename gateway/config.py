@@ -45,6 +45,17 @@ class Http(_Settings):
     max_headers: Annotated[int, Field(ge=16, le=10_000)] = 100
     #: Websites whose pages may call the gateway from a browser, as ``https://example.org``. None by default.
     cors_origins: tuple[str, ...] = ()
+    #: Fewer where the limit of open files allows no more; the one that was idle for longest makes way for a new one.
+    max_connections: Annotated[int, Field(ge=1)] = 16_384
+    #: For a request's head, from its first byte on.
+    headers_seconds: Seconds = 5.0
+    #: For its body, and longer while it comes at this rate.
+    body_seconds: Seconds = 30.0
+    bytes_per_second: Annotated[int, Field(ge=1)] = 10_000
+    #: An answer must get on at that rate within this time.
+    stall_seconds: Seconds = 30.0
+    #: Between requests: above the usual 60 s of load balancers, so that they and not we close first.
+    idle_seconds: Seconds = 75.0
 
 
 class Grpc(_Settings):
@@ -55,6 +66,8 @@ class Grpc(_Settings):
     #: Calls at a time on one connection, and over all of them.
     max_streams: Annotated[int, Field(ge=1, le=65_536)] = 100
     max_calls: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
+    #: A connection more is closed at once.
+    max_connections: Annotated[int, Field(ge=1)] = 4096
     #: ``native`` costs a quarter of the processor time, but its message limit does not protect memory: for trusted
     #: clients only.
     transport: Literal["grpcio", "native"] = "grpcio"
@@ -280,6 +293,8 @@ class Settings(_Settings):
     linger_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
     #: After that: how long the requests in flight may take.
     drain_seconds: Seconds = 30.0
+    #: After the event loop has stood still for this time, /healthz says 503.
+    max_lag_seconds: Seconds = 5.0
     log: Log = Log()
 
     @model_validator(mode="after")

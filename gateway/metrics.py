@@ -89,6 +89,23 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self.connections = Gauge(
+            "duet_connections", "HTTP connections of clients.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.body_bytes = Gauge(
+            "duet_body_bytes",
+            "Bytes of requests' bodies that are held until their answer.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        cut = Counter(
+            "duet_connections_cut",
+            "HTTP connections that the gateway ended: headers, body, stalled, idle (the client was too slow), crowded, "
+            "bytes (as many as there may be).",
+            ("reason",),
+            registry=registry,
+        )
+
         @cache
         def requests_of(model: str, variant: str, version: str, front: str, code: str) -> Counter:
             return requests.labels(model, variant, version, front, code)
@@ -126,6 +143,10 @@ class Metrics:
             return cache_bytes.labels(model, variant)
 
         @cache
+        def cut_of(reason: str) -> Counter:
+            return cut.labels(reason)
+
+        @cache
         def in_flight_of(front: str) -> Gauge:
             return in_flight.labels(front)
 
@@ -139,6 +160,7 @@ class Metrics:
         self.cache_requests = cache_requests_of
         self.cache_bytes = cache_bytes_of
         self.in_flight = in_flight_of
+        self.cut = cut_of
 
     def exposition(self) -> bytes:
         """The text format, version 0.0.4."""

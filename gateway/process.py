@@ -14,20 +14,23 @@ import uvicorn
 import uvloop
 
 from gateway.app import Connect, Gateway
+from gateway.backends.balanced import Resolve, resolve_host
 from gateway.config import Settings
+from gateway.rest.connection import Crowd, Patience
+from gateway.watchdog import Watchdog
 from gateway.workers import listen
-from gateway.workers.files import allow_open_files
+from gateway.workers.files import allow_open_files, connections_within
 from gateway.workers.member import Member, when_orphaned
 from gateway.workers.order import Order
 
 log = logging.getLogger("duet")
 
 
-def run(settings: Settings, *, connect: Connect | None = None) -> None:
-    """Serves until told to stop. Raises OSError where it cannot listen. ``connect`` is as `Gateway` takes it."""
+def run(settings: Settings, *, connect: Connect | None = None, resolve: Resolve = resolve_host) -> None:
+    """Serves until told to stop. Raises OSError where it cannot listen. The others are as `Gateway` takes them."""
     http, admin = (listen.alone(address.host, address.port) for address in (settings.http, settings.admin))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, http, admin, grpc_port=settings.grpc.port, connect=connect))
+        runner.run(serve(settings, http, admin, grpc_port=settings.grpc.port, connect=connect, resolve=resolve))
 
 
 def run_worker(order: Order, *, connect: Connect | None = None) -> None:
@@ -54,12 +57,18 @@ async def serve(
     grpc_port: int,
     member: Member | None = None,
     connect: Connect | None = None,
+    resolve: Resolve = resolve_host,
 ) -> None:
-    allow_open_files()
-    gateway = Gateway(settings, member=member, connect=connect)
+    connections = connections_within(allow_open_files(), settings.http.max_connections)
+    gateway = Gateway(settings, member=member, connect=connect, resolve=resolve)
+    crowds = [
+        _crowd(settings, gateway, connections, seen=True),
+        _crowd(settings, gateway, max(16, connections // 16), seen=False),
+    ]
     grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port)
     drain_seconds = max(1, round(settings.drain_seconds))
-    servers = [_server(gateway.http_app, drain_seconds), _server(gateway.admin_app, 1)]
+    servers = [_server(gateway.http_app, drain_seconds, crowds[0]), _server(gateway.admin_app, 1, crowds[1])]
+    watchdog = Watchdog(admin, limit_seconds=settings.max_lag_seconds)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal(name: str) -> None:
@@ -69,6 +78,7 @@ async def serve(
                 server.force_exit = True
             hurry.set()
         gateway.drain()
+        crowds[0].draining = True
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -76,8 +86,11 @@ async def serve(
         loop.add_signal_handler(number, on_signal, number.name)
     if member:
         when_orphaned(lambda: on_signal("the supervisor is gone"))
-    tasks = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, (http, admin), strict=True)]
+    for crowd in crowds:
+        crowd.start()
+    watchdog.start()
     await gateway.start()
+    tasks = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, (http, admin), strict=True)]
     await gateway.grpc_server.start()
     _begin_collecting()
     address = listen.authority(*http.getsockname()[:2])
@@ -86,12 +99,16 @@ async def serve(
     await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     if member is None or member.whole_draining:
         # Readiness says no from the signal on; clients that have not noticed yet are still served for a while.
-        await asyncio.sleep(settings.linger_seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), settings.linger_seconds)
     servers[0].should_exit = True
     await asyncio.gather(tasks[0], _stop_grpc(gateway, drain_seconds, hurry))
     servers[1].should_exit = True
     await tasks[1]
     stopped.cancel()
+    for crowd in crowds:
+        crowd.close()
+    watchdog.stop()
     await gateway.aclose()
 
 
@@ -123,19 +140,36 @@ async def _stop_grpc(gateway: Gateway, drain_seconds: float, hurry: asyncio.Even
     await stopping
 
 
-def _server(app: object, drain_seconds: int) -> _Server:
+def _crowd(settings: Settings, gateway: Gateway, max_connections: int, *, seen: bool) -> Crowd:
+    """``seen``: the metrics of connections are those of these."""
+    http, metrics = settings.http, gateway.metrics
+
+    def look(connections: int, held_bytes: int) -> None:
+        if seen:
+            metrics.connections.set(connections)
+            metrics.body_bytes.set(held_bytes)
+
+    return Crowd(
+        Patience(http.headers_seconds, http.body_seconds, http.bytes_per_second, http.stall_seconds, http.idle_seconds),
+        max_connections=max_connections,
+        max_bytes=settings.max_bytes_in_flight,
+        on_cut=lambda reason: metrics.cut(reason).inc(),
+        on_look=look,
+    )
+
+
+def _server(app: object, drain_seconds: int, crowd: Crowd) -> _Server:
     return _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types
-            http="httptools",
+            http=crowd.protocol,  # type: ignore[arg-type]  # called as the class would be
             ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
             proxy_headers=False,  # nobody asks who the client is
-            # Above the usual 60 s idle time-out of load balancers, so that they and not we close first.
-            timeout_keep_alive=75,
+            timeout_keep_alive=round(crowd.patience.idle_seconds) or 1,
             timeout_graceful_shutdown=drain_seconds,
         )
     )

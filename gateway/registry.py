@@ -59,6 +59,7 @@ class Registry:
         self._orders: dict[str, Signature] = {}
         self._refresh_seconds = refresh_seconds
         self._wakes = {name: asyncio.Event() for name in servers}
+        self._asked = {name: asyncio.Event() for name in servers}
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: dict[str, list[Callable[[str], None]]] = {name: [] for name in servers}
 
@@ -109,6 +110,13 @@ class Registry:
         """Asks every server at once, and goes on in the background until `aclose`."""
         self._tasks = [asyncio.create_task(self._keep_fresh(name)) for name in self._servers]
 
+    async def asked(self, *, seconds: float) -> None:
+        """Waits until every server was asked about all once, but no longer than ``seconds``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for asked in self._asked.values():
+                    await asked.wait()
+
     async def aclose(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -119,6 +127,7 @@ class Registry:
         while True:
             wake.clear()
             await self._refresh(name)
+            self._asked[name].set()
             # However many calls fail, the server is asked at most ten times a second.
             await asyncio.sleep(_MIN_SECONDS_BETWEEN)
             with suppress(TimeoutError):

@@ -20,6 +20,9 @@ from gateway.backends.pace import Pace
 from gateway.errors import DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 
+#: A host and its port -> the addresses that the name stands for now.
+Resolve = Callable[[str, int], Awaitable[Collection[str]]]
+
 log = logging.getLogger("duet.backends")
 
 #: Silences in a row (not refusals) after which an endpoint is not ready: a busy one may be late once.

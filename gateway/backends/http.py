@@ -172,6 +172,11 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
 
+    def on_headers_complete(self) -> None:
+        declared = self._headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._max_response_bytes:
+            self._fail(translated(self._name, Lost.TOO_LONG, str(self._max_response_bytes)))
+
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
         if self._size > self._max_response_bytes:

@@ -20,6 +20,8 @@ Options = Sequence[tuple[str, Any]]
 #: Only grpcio knows them: what they do must be done without them too, if later.
 Interceptors = Sequence[grpc.aio.ServerInterceptor]
 
+_HANDSHAKE_MILLISECONDS = 5000
+
 
 class Server:
     """grpc.aio's server, which tells open streams to end (``ending``) before it waits for the calls in flight."""
@@ -49,11 +51,13 @@ def build(
     max_calls: int = 4096,
     share_port: bool = False,
     transport: Transport = "grpcio",
+    max_connections: int = 4096,
     interceptors: Interceptors = (),
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
     ``max_streams`` bounds the calls at a time of one connection, ``max_calls`` those of all (grpcio only).
+    grpcio closes a connection beyond ``max_connections`` at once, and one that does not begin to speak HTTP/2.
     ``share_port`` lets several processes listen on one port. Otherwise a second one would take half of the calls
     without a word.
     """
@@ -65,6 +69,11 @@ def build(
         # Above the former calls are refused at random, above this all of them.
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.so_reuseport", int(share_port)),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+        # Asks a silent client now and then whether it is there: one that lost its network never says so.
+        ("grpc.keepalive_time_ms", 300_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may ping while they wait for a long call.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]

@@ -15,6 +15,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+#: In the scope of a request whose client hung up while it was worked on.
+GONE = "duet.gone"
 OCTETS = (b"content-type", b"application/octet-stream")
 
 

@@ -70,6 +70,9 @@ class InferEndpoint(ABC):
         except DuetError as error:
             await self._refuse(error, scope, send, seen)
         except asyncio.CancelledError:
+            if asgi.GONE in scope:
+                seen.code = asgi.ClientGone.code.name
+                raise
             await self._refuse(Unavailable(STOPPING, retry_after_seconds=1), scope, send, seen)
             raise
         except Exception:

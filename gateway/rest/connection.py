@@ -1,0 +1,268 @@
+"""One HTTP connection, and how much of it a client may take: time, bytes and places.
+
+uvicorn bounds none of them but the time between two requests: a head that never ends, a body of one byte a second and
+an answer that nobody reads would each hold a connection, and what belongs to it, for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway.rest import asgi
+
+_SWEEP_SECONDS = 0.5
+#: What is told to somebody who is about to be cut off must be read within this time.
+_LAST_WORDS_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """``headers_seconds`` for a request's head, from its first byte on. Its body may take ``body_seconds``, and longer
+
+    while it keeps coming at ``bytes_per_second``. An answer must get on at that rate within ``stall_seconds``. Between
+    requests, and before the first, a connection may be silent for ``idle_seconds``.
+    """
+
+    headers_seconds: float = 5.0
+    body_seconds: float = 30.0
+    bytes_per_second: int = 10_000
+    stall_seconds: float = 30.0
+    idle_seconds: float = 75.0
+
+
+class _Reading(Enum):
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
+
+
+class Crowd:
+    """All connections of one listener. ``on_cut`` is told the reason for which one is cut off, ``on_look`` now and then
+
+    how many there are and how many bytes they hold.
+
+    ``max_bytes`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections;
+    whoever comes then takes the place of the one that has been idle for longest, and is refused where none is idle.
+    """
+
+    def __init__(
+        self,
+        patience: Patience,
+        *,
+        max_connections: int,
+        max_bytes: int,
+        on_cut: Callable[[str], None],
+        on_look: Callable[[int, int], None] = lambda connections, held_bytes: None,
+    ) -> None:
+        self.patience = patience
+        self.max_connections = max_connections
+        self.max_bytes = max_bytes
+        self.on_cut = on_cut
+        self._on_look = on_look
+        self.held_bytes = 0
+        #: While draining, an answer tells its client to take its next request elsewhere.
+        self.draining = False
+        self.connections: set[Connection] = set()
+        #: In the order in which they fell idle.
+        self.idle: dict[Connection, None] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def protocol(self, **of_uvicorn: Any) -> Connection:
+        return Connection(self, **of_uvicorn)
+
+    def start(self) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def _sweep(self) -> None:
+        """One timer for all: a timer of each connection would cost more than its request's parsing."""
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.connections):
+            connection.look(now)
+        self._on_look(len(self.connections), self.held_bytes)
+        self.start()
+
+
+class Connection(HttpToolsProtocol):
+    """Times are those of the event loop's clock."""
+
+    def __init__(
+        self,
+        crowd: Crowd,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._crowd = crowd
+        self._reading = _Reading.NOTHING
+        self._since = 0.0
+        self._received_bytes = 0
+        self._held_bytes = 0
+        self._stuck: tuple[float, int] | None = None
+        self._leaving_since: float | None = None
+        self._answering: RequestResponseCycle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        crowd = self._crowd
+        crowd.connections.add(self)
+        self._since = self.loop.time()
+        if len(crowd.connections) > crowd.max_connections:
+            if not crowd.idle:
+                self._cut("crowded", 503, "all connections that this gateway takes are in use; try again later")
+                return
+            next(iter(crowd.idle))._cut("crowded")
+        crowd.idle[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.connections.discard(self)
+        self._crowd.idle.pop(self, None)
+        self._let_go()
+        super().connection_lost(exc)
+        if self._answering is not None and self._task is not None and not self._answering.response_complete:
+            # Nobody waits for the answer: what works on it need not go on.
+            self._answering.disconnected = True
+            cast(asgi.Scope, self._answering.scope)[asgi.GONE] = True
+            self._task.cancel()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._crowd.idle.pop(self, None)
+        self._reading = _Reading.HEAD
+        self._since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        self._reading = _Reading.BODY
+        self._since = self.loop.time()
+        self._received_bytes = 0
+        super().on_headers_complete()
+        if self._crowd.draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        size = len(body)
+        self._received_bytes += size
+        if self.cycle.response_complete:
+            return
+        self._held_bytes += size
+        self._crowd.held_bytes += size
+        if self._crowd.held_bytes > self._crowd.max_bytes and self._held_bytes != self._crowd.held_bytes:
+            self._cut("bytes", 503, "the gateway holds as many bytes of requests as it may; try again later")
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reading = _Reading.NOTHING
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._let_go()
+        self._since = self.loop.time()
+        super().on_response_complete()
+        if self._reading is _Reading.NOTHING and not self.pipeline and not self.transport.is_closing():
+            self._crowd.idle[self] = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        self._task = task = self.loop.create_task(_run(cycle, app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def look(self, now: float) -> None:
+        """Cuts the connection off where its client takes longer than it may."""
+        patience, passed = self._crowd.patience, now - self._since
+        if self.transport.is_closing():
+            self._leaving_since = self._leaving_since or now
+            if now - self._leaving_since > min(_LAST_WORDS_SECONDS, patience.stall_seconds):
+                self.transport.abort()
+        elif self._is_stuck(now):
+            self._cut("stalled")
+        elif self in self._crowd.idle:
+            if passed > patience.idle_seconds:
+                self._cut("idle")
+        elif self._reading is _Reading.HEAD:
+            if passed > patience.headers_seconds:
+                self._cut("headers", 408, "the request's head took too long")
+        elif self._reading is _Reading.BODY and not self.flow.read_paused:
+            # An answer that came before the body's end has been sent: what still comes is read for a moment only, so
+            # that the client sees the answer and not a reset.
+            allowed = _LAST_WORDS_SECONDS if self.cycle.response_complete else patience.body_seconds
+            in_time = self._received_bytes >= patience.bytes_per_second * passed and not self.cycle.response_complete
+            if passed > allowed and not in_time:
+                self._cut("body", 408, "the request's body took too long")
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether what was written leaves too slowly."""
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting:
+            self._stuck = None
+            return False
+        if self._stuck is None:
+            self._stuck = now, waiting
+            return False
+        since, before = self._stuck
+        if waiting <= before - self._crowd.patience.bytes_per_second * (now - since):
+            self._stuck = now, waiting
+            return False
+        return now - since > self._crowd.patience.stall_seconds
+
+    def resume_writing(self) -> None:
+        self._stuck = None
+        super().resume_writing()
+
+    def _cut(self, reason: str, status: int = 0, message: str = "") -> None:
+        """Tells why, where nothing was answered yet, and closes."""
+        self._crowd.on_cut(reason)
+        self._crowd.idle.pop(self, None)
+        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not status or answering or (self.cycle is not None and self.pipeline):
+            self.transport.abort()
+            return
+        if self.cycle is None or not self.cycle.response_complete or self._reading is _Reading.HEAD:
+            self.transport.write(_refusal(status, message))
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The request's own answer must not follow.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _let_go(self) -> None:
+        self._crowd.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+
+async def _run(cycle: RequestResponseCycle, app: asgi.App) -> None:
+    """As uvicorn runs it, but that a client's going is no error of ours."""
+
+    async def until_gone(scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if asgi.GONE not in scope:
+                raise
+
+    await cycle.run_asgi(until_gone)  # type: ignore[arg-type]  # uvicorn's own ASGI types
+
+
+def _refusal(status: int, message: str) -> bytes:
+    body = orjson.dumps({"error": message})
+    line = "408 Request Timeout" if status == 408 else "503 Service Unavailable\r\nretry-after: 1"
+    head = (
+        f"HTTP/1.1 {line}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
