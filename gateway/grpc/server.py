@@ -69,16 +69,19 @@ def build(
         # Above the former calls are refused at random, above this all of them.
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.so_reuseport", int(share_port)),
-        ("grpc.max_allowed_incoming_connections", max_connections),
-        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
-        # Asks a silent client now and then whether it is there: one that lost its network never says so.
-        ("grpc.keepalive_time_ms", 300_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
         # Clients may ping while they wait for a long call.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if transport == "native":
         return Server(_native(services, options), ending)
+    # What pygrpc-native does not know.
+    options += [
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+        # Asks a silent client now and then whether it is there: one that lost its network never says so.
+        ("grpc.keepalive_time_ms", 300_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
     return Server(_grpcio(services, options, max_calls, interceptors), ending)
 
 
