@@ -36,6 +36,8 @@ from models.served import Served
 from models.spec import FRAMEWORKS
 
 CHECK_SECONDS = 30.0
+PROBES = 12
+"""Of a search, about."""
 PARITY_FRONT = FRONTS["v2_rest_binary"]
 
 
@@ -102,7 +104,8 @@ class Comparison:
 
     def _total_seconds(self) -> float:
         warm = len(self._plan.fronts) * self._plan.legs * (self._plan.warm_seconds + 1)
-        return CHECK_SECONDS + warm + self._plan.load_seconds
+        searches = len(self._plan.fronts) * 2 * self._plan.searches if self._plan.slo else 0
+        return CHECK_SECONDS + warm + self._plan.load_seconds + searches * PROBES * (self._plan.probe_seconds + 2)
 
     def _configuration(self) -> Configuration:
         return configuration.read(self._stack, self._plan.model, self._plan.version, self._plan.allowed_rows)

@@ -39,8 +39,8 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _legs(cell: Mapping[str, Any]) -> Table:
-    table = Table(title=cell["front"])
-    for name in ("leg", "requests", "failed", "p50 ms", "p95 ms", "p99 ms", "mean ms", "late p99"):
+    table = Table(title=f"{cell['front']}, milliseconds")
+    for name in ("leg", "requests", "failed", "p50", "p95", "p99", "mean", "late p99"):
         table.add_column(name, justify="left" if name == "leg" else "right", no_wrap=True)
     for leg, found in cell["legs"].items():
         told = found["percentiles_ms"]
@@ -48,7 +48,7 @@ def _legs(cell: Mapping[str, Any]) -> Table:
             leg,
             f"{found['requests']:,}",
             f"{found['failed']:,}",
-            *(f"{told[name]:.2f}" if name in told else "n too few" for name in ("p50", "p95", "p99")),
+            *(f"{told[name]:.2f}" if name in told else "too few" for name in ("p50", "p95", "p99")),
             f"{found['mean_ms']:.2f}",
             f"{found['lag_p99_ms']:.2f}",
         )
@@ -61,10 +61,9 @@ def _verdicts(verdicts: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify="right" if name in ("ratio", "95 % interval") else "left")
     for one in verdicts:
         low, high = one["interval"]
+        known = "–" if low is None else f"{low:.3f} – {high:.3f}"
         more = f", about {one['more_pairs']} more pairs" if one["more_pairs"] else ""
-        table.add_row(
-            one["front"], one["metric"], f"{one['ratio']:.3f}", f"{low:.3f} – {high:.3f}", one["verdict"] + more
-        )
+        table.add_row(one["front"], one["metric"], f"{one['ratio']:.3f}", known, one["verdict"] + more)
     return table
 
 

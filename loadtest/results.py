@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.analysis.percentiles import is_told, percentile
-from loadtest.analysis.ratios import FEWEST_PAIRS, Ratio, bca, paired
-from loadtest.analysis.verdicts import Verdict, judge_all, sentence
+from loadtest.analysis.ratios import FEWEST_PAIRS, Interval, Ratio, bca, paired
+from loadtest.analysis.verdicts import Kind, Verdict, judge_all, sentence
 from loadtest.blocks import Finished
 from loadtest.plan import Plan
 from models.spec import FRAMEWORKS
@@ -81,14 +81,20 @@ def verdict_summary(front: str, metric: str, ratio: Ratio, verdict: Verdict) -> 
         "metric": metric,
         "verdict": verdict.kind.value,
         "ratio": verdict.ratio,
-        "interval": [verdict.interval.low, verdict.interval.high],
-        "student": [check.low, check.high],
+        "interval": known(verdict.interval),
+        "student": known(check),
         "p_value": verdict.p_value,
         "pairs": ratio.pairs,
         "more_pairs": verdict.more_pairs,
         "pair_ratios": [float(np.exp(one)) for one in ratio.logs],
         "sentence": text,
     }
+
+
+def known(interval: Interval) -> list[float | None]:
+    """One pair has no interval, and JSON no infinity."""
+    edges = (interval.low, interval.high)
+    return list(edges) if all(0 < edge < float("inf") for edge in edges) else [None, None]
 
 
 def leg_summary(found: Sequence[Finished], plan: Plan) -> dict[str, Any]:
@@ -172,18 +178,15 @@ def ledger(timings: Iterable[Sequence[str]]) -> dict[str, float]:
 
 
 def headline(verdicts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The first front's, of the largest rate where it was searched for, else of the median."""
-    for metric in ("rate", HEADLINE, "mean"):
-        for one in verdicts:
-            if one["metric"] == metric:
-                return one
-    return None
+    """The first front's, of the largest rate where it was searched for often enough, else of the median."""
+    wanted = [one for metric in ("rate", HEADLINE, "mean") for one in verdicts if one["metric"] == metric]
+    return next((one for one in wanted if one["verdict"] != Kind.INSUFFICIENT), next(iter(wanted), None))
 
 
 def agreement(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Whether two runs of the same plan say the same: their intervals meet, and no verdict denies the other's."""
     first, second = headline(one["verdicts"]), headline(other["verdicts"])
-    if first is None or second is None:
+    if first is None or second is None or None in (*first["interval"], *second["interval"]):
         return "no verdict to compare"
     opposed = {first["verdict"], second["verdict"]} == {"faster", "slower"}
     width = sum(np.log(v["interval"][1] / v["interval"][0]) / 2 for v in (first, second))

@@ -59,7 +59,7 @@ def _search(
     while search.rate is not None:
         rate, count = search.rate, len(search.probes)
         seconds = max(plan.probe_seconds, needed_for_slo(2, percent) / rate / (1 - WARM_SHARE))
-        progress.begin(f"searching {front} {leg.name}: {rate:.0f} requests/s")
+        progress.begin(f"searching {front} {leg.name}: {rate:.0f} requests/s", seconds + 2)
         one = replace(make_job(front, leg, pair=1000 * number + count, seconds=seconds, name="probe"), rate=rate)
         finished = blocks.run(one, name=leg.name, workers=plan.workers, settle_seconds=0.5, tick=progress.tick)
         passed = holds(finished, percent, limit, plan.timeout_seconds)

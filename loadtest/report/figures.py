@@ -34,7 +34,7 @@ def forest_of(result: Found) -> str:
     rows = [
         (f"{SHORT[one['front']]}, {one['metric']}", one["ratio"], one["interval"][0], one["interval"][1])
         for one in result["verdicts"]
-        if all(math.isfinite(edge) and edge > 0 for edge in one["interval"])
+        if None not in one["interval"]
     ]
     title = "Ratio of PyTorch over TensorFlow with its interval, by front and metric; the margin is shaded"
     return forest(rows, margin=result["plan"]["margin"], title=title) if rows else ""
