@@ -175,7 +175,7 @@ def test_a_killed_torchserve_is_503_while_tensorflow_goes_on_and_comes_back(stac
     assert dead.headers["retry-after"] == "1"
     infer(stack, "convnet", "tensorflow")
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while stack.client.get("/v2/models/convnet@pytorch/ready").status_code != 200:
         assert time.monotonic() < deadline, stack.text()
         infer(stack, "convnet", "tensorflow")
