@@ -209,12 +209,13 @@ def test_twenty_versions_that_are_found_on_disk_swap_as_well(world: World) -> No
 
 def test_a_call_in_flight_ends_on_the_version_that_it_began_with(world: World) -> None:
     """The old version unloads meanwhile, new calls go to the new one; it is gone only when the old call has ended."""
-    # How long a swap takes depends on what else the machine does: the calls are made longer until they outlast it.
-    assert any(outlasts_a_swap(world, ROUNDS * times) for times in (1, 4, 16))
+    # How long a swap takes depends on what else the machine does: the calls are made longer until they outlast it
+    # (within the 30 s that REST calls have).
+    assert any(outlasts_a_swap(world, ROUNDS * times) for times in (1, 2, 3))
 
 
 def outlasts_a_swap(world: World, rounds: int) -> bool:
-    """Whether both calls were still in flight when the new version answered; their answers must be right anyway."""
+    """Whether a call was still in flight when the new version answered; all answers must be right anyway."""
     (old,) = (number for number, state in world.states("slow").items() if state == "AVAILABLE")
     new = old - 1 if old > 1 else old + 1
     rest = f"http://127.0.0.1:{world.server.rest_port}/v1/models/slow:predict"
@@ -226,7 +227,7 @@ def outlasts_a_swap(world: World, rounds: int) -> bool:
         until(lambda: world.states("slow")[old] in {"UNLOADING", "END"})
         assert world.ask("slow", rounds=np.int32(1)) == (new, new)
         state = world.states("slow")[old]
-        in_flight = not by_grpc.done() and not by_rest.done()
+        in_flight = not (by_grpc.done() and by_rest.done())
         assert state == "UNLOADING" or not in_flight
         assert by_grpc.result() == (old, old)
         assert by_rest.result().json() == {"outputs": float(old)}
