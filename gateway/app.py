@@ -38,7 +38,7 @@ from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.asgi import App
 from gateway.rest.aside import Aside
-from gateway.rest.guarded import Guarded
+from gateway.rest.guarded import AdminGuarded, Guarded
 from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
@@ -106,7 +106,11 @@ class Gateway:
             http = Guarded(http, gate=self._securing.gate)
         self.http_app: App = Observed(http, observer=observer)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
-        self.admin_app = admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
+        self.admin_app: App = admin.build(
+            metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state
+        )
+        if self._securing:
+            self.admin_app = AdminGuarded(self.admin_app, gate=self._securing.gate)
 
     def ready(self) -> bool:
         """True while at least one model is ready, in every worker, and the gateway is not about to stop."""

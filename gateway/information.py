@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from gateway.backends.base import Backend
 from gateway.codecs import v2_models as codec
-from gateway.errors import DuetError, NotFound
+from gateway.errors import DuetError, NotFound, PermissionDenied
+from gateway.security.access import ACCESS
+from gateway.security.grants import Verb
 from gateway.statistics import Compute, Counts, Duration, Served, Statistics
 from gateway.types import ModelMetadata, VersionMetadata
 
@@ -36,6 +38,14 @@ class Information:
             known = ", ".join(map(str, metadata.versions)) or "none"
             raise NotFound(f"{metadata.model}@{metadata.variant} has no version {version}; its versions are {known}")
         return metadata, metadata.versions[version]
+
+    async def refuse_loading(self, name: str) -> NoReturn:
+        """Models are loaded elsewhere, which who may administer this one is told; for all others it is not there."""
+        access = ACCESS.get()
+        if access is not None:
+            access.verb = Verb.ADMIN
+            await self._backend.metadata(name)
+        raise PermissionDenied(codec.NO_LOADING)
 
     async def ready(self, name: str, version: int | None) -> bool:
         """False for what is unknown too."""
@@ -73,8 +83,10 @@ class Information:
                 continue
             ready = [version for version in metadata.versions.values() if version.ready]
             found |= {Served(metadata.model, metadata.variant, str(v.version)): metadata.model for v in ready}
+        told = set(self.models())  # what the caller may be told of
         for served in self._statistics:
-            found.setdefault(served, f"{served.model}@{served.variant}")
+            if served.model in told:
+                found.setdefault(served, f"{served.model}@{served.variant}")
         return [(label, served) for served, label in found.items()]
 
     async def _entries(self, name: str) -> list[codec.IndexEntry]:

@@ -27,7 +27,7 @@ ALLOWED = {
     "layers": {"types", "errors", "backends.base", "metrics", "layers"},
     "versions": {"types", "errors"},
     "statistics": set(),
-    "information": {"types", "errors", "statistics", "codecs", "backends.base"},
+    "information": {"types", "errors", "statistics", "codecs", "backends.base", "security"},
     "observation": {"types", "errors", "metrics", "statistics", "logging", "security.access", "security.audit"},
     "security": {"types", "errors", "config", "backends.base", "security"},
     "registry": {"types", "errors", "pins", "signature", "versions", "backends.base"},

@@ -13,7 +13,7 @@ from gateway import __version__, pins
 from gateway.backends.base import Backend
 from gateway.codecs import v2, v2_models
 from gateway.codecs import v2_grpc as codec
-from gateway.errors import DuetError, PermissionDenied
+from gateway.errors import DuetError
 from gateway.grpc.calls import Behaviour, Call, Calls, Message
 from gateway.grpc.server import Services
 from gateway.information import Information, Models
@@ -47,8 +47,8 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
             "ModelConfig": unary("ModelConfig", telling.model_config, pb.ModelConfigRequest),
             "ModelStatistics": unary("ModelStatistics", telling.model_statistics, pb.ModelStatisticsRequest),
             "RepositoryIndex": unary("RepositoryIndex", telling.repository_index, pb.RepositoryIndexRequest),
-            "RepositoryModelLoad": unary("RepositoryModelLoad", _refuse, pb.RepositoryModelRequest),
-            "RepositoryModelUnload": unary("RepositoryModelUnload", _refuse, pb.RepositoryModelRequest),
+            "RepositoryModelLoad": unary("RepositoryModelLoad", telling.refuse_loading, pb.RepositoryModelRequest),
+            "RepositoryModelUnload": unary("RepositoryModelUnload", telling.refuse_loading, pb.RepositoryModelRequest),
         }
     }
 
@@ -127,13 +127,12 @@ class Telling:
         name, version = _named(request, call) if request.name else (None, None)
         return ParseDict(await self._information.statistics(name, version), pb.ModelStatisticsResponse())
 
+    async def refuse_loading(self, request: pb.RepositoryModelRequest, _: Call) -> Message:
+        await self._information.refuse_loading(request.model_name)
+
     async def repository_index(self, request: pb.RepositoryIndexRequest, _: Call) -> Message:
         models = await self._information.index(only_ready=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
-
-
-async def _refuse(_: pb.RepositoryModelRequest, __: Call) -> Message:
-    raise PermissionDenied(v2_models.NO_LOADING)
 
 
 def _in_band(error: DuetError, message: pb.ModelInferRequest | None) -> pb.ModelStreamInferResponse:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from gateway.errors import DuetError
+from gateway.errors import DuetError, PermissionDenied
 from gateway.observation import Observation
 from gateway.rest import asgi, errors, torchserve
 from gateway.rest.endpoint import OBSERVATION
 from gateway.security import certificates
 from gateway.security.access import ACCESS, NOBODY, Access
 from gateway.security.gate import Gate, Shown
+from gateway.security.grants import Verb
 from gateway.security.quotas import QuotaExceeded
 
 #: Health, which load balancers ask without a key, and which tells of no model.
@@ -46,6 +47,29 @@ class Guarded:
             await self._app(scope, receive, send)
         finally:
             self._gate.leave(access)
+
+
+class AdminGuarded:
+    """On the admin port: ``/admin`` is for who may administer everything. Probes, metrics and documents are not."""
+
+    def __init__(self, app: asgi.App, *, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/admin"):
+            await self._app(scope, receive, send)
+            return
+        access = Access(NOBODY, Verb.ADMIN)
+        try:
+            await self._gate.identify(access, _shown(scope))
+            if not access.identity.grants.allow(Verb.ADMIN, "*"):
+                raise PermissionDenied("this is for who is granted admin:*")
+        except DuetError as error:
+            headers = [asgi.JSON, *errors.headers(error)]
+            await asgi.respond(send, errors.status(error), headers, [errors.body(error.message)])
+            return
+        await self._app(scope, receive, send)
 
 
 def _shown(scope: asgi.Scope) -> Shown:

@@ -14,7 +14,7 @@ from gateway import __version__, pins, versions
 from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
 from gateway.codecs import v2_models
-from gateway.errors import DuetError, InvalidArgument, OpaqueModel, PermissionDenied
+from gateway.errors import DuetError, InvalidArgument, OpaqueModel
 from gateway.information import Information, Models
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
@@ -130,8 +130,8 @@ def information(
 
     @router.post("/v2/repository/models/{model}/load", include_in_schema=False)
     @router.post("/v2/repository/models/{model}/unload", include_in_schema=False)
-    async def no_loading() -> Response:
-        raise PermissionDenied(v2_models.NO_LOADING)
+    async def no_loading(request: Request) -> Response:
+        await told.refuse_loading(request.path_params["model"])
 
     # Before the paths in which "stats" could be a model's name.
     @router.get("/v2/models/stats", summary="Statistics of all models")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
 from typing import Any, cast
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
@@ -47,7 +48,7 @@ class Jwks:
         self._fetch = fetch
         self._clock = clock
         self._keys: dict[str | None, list[jwt.PyJWK]] = {}
-        self._content = b""
+        self._content: bytes | None = None
         self._fetched: float | None = None
         self._tried: float | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -207,7 +208,10 @@ def _get(url: str) -> bytes:
     try:
         with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_SECONDS) as answer:
             content = cast(bytes, answer.read(_MAX_BYTES + 1))
-    except (URLError, OSError, ValueError) as error:
+    except HTTPError as error:
+        error.close()
+        raise JwksError(f"{url}: status {error.code}") from None
+    except (OSError, ValueError, HTTPException) as error:
         raise JwksError(f"{url}: {error}") from None
     if len(content) > _MAX_BYTES:
         raise JwksError(f"{url}: more than {_MAX_BYTES} bytes")

@@ -84,7 +84,7 @@ class Ledger:
     def shared(cls, path: Path, *, places: int, place: int, running: Collection[int]) -> Ledger:
         """On a file that the other workers map too; what those that are not ``running`` left in flight is forgotten."""
         # Never closed: a process that closes any descriptor of a file loses its locks on it.
-        descriptor = path.open("a+b").detach().fileno()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         size = _RECORDS * _size(places)
         lock = _FileLock(descriptor)
         lock.acquire()

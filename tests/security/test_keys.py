@@ -1,0 +1,226 @@
+"""API keys: made, kept, looked up, listed, revoked."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+
+import pytest
+
+from gateway.security.keyfile import KeyFileError, read_entries
+from gateway.security.keys import Keyring, digest, new_key
+from gateway.security.secrets import SecretError, read_secret
+from tests.gateway.conftest import RunningGateway, wait_for
+from tests.security.doors import PEPPER, KeyFolder, forged
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> KeyFolder:
+    return KeyFolder(tmp_path)
+
+
+def ring(folder: KeyFolder, **more: Callable[[], float]) -> Keyring:
+    return Keyring(folder.file, pepper=PEPPER, **more)
+
+
+def test_a_key_is_known_by_its_whole_text(folder: KeyFolder) -> None:
+    key = folder.make("alice", "predict:*")
+    found = ring(folder).identify(key.encode())
+    assert found is not None
+    assert (found.name, found.id, found.means) == ("alice", f"key:{key[3:11]}", "key")
+
+
+def test_one_changed_character_anywhere_is_another_key(folder: KeyFolder) -> None:
+    key = folder.make("alice")
+    keys = ring(folder)
+    for at in range(len(key)):
+        other = key[:at] + ("A" if key[at] != "A" else "B") + key[at + 1 :]
+        assert keys.identify(other.encode()) is None, at
+
+
+def test_the_keys_have_256_random_bits_and_another_id_each(folder: KeyFolder) -> None:
+    keys = {new_key() for _ in range(1000)}
+    assert len({key for _, key in keys}) == 1000
+    assert all(len(key.split("_", 2)[2]) == 43 for _, key in keys)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"", b"gw_", b"gw__", b"\x00", b"\xff" * 80, b"gw_" + b"a" * 100_000, b"GW_00000000_" + b"a" * 43, b"gw_00000000"],
+    ids=lambda odd: repr(odd[:12]),
+)
+def test_what_is_no_key_lets_nobody_in(folder: KeyFolder, odd: bytes) -> None:
+    key = folder.make("alice")
+    keys = ring(folder)
+    assert keys.identify(odd) is None
+    assert keys.identify(key.encode() + odd) is None or not odd
+    assert keys.identify(b" " + key.encode()) is None
+    assert keys.identify(key.encode() + b"\n") is None
+
+
+def test_the_file_holds_no_key_and_only_its_owner_can_read_it(folder: KeyFolder) -> None:
+    key = folder.make("alice")
+    content = folder.file.read_text()
+    assert key not in content
+    assert key.split("_", 2)[2] not in content
+    assert digest(PEPPER, key.encode()).hex() in content
+    assert folder.file.stat().st_mode & 0o077 == 0
+
+
+def test_the_file_alone_lets_nobody_guess(folder: KeyFolder) -> None:
+    """With another pepper the same key is unknown."""
+    key = folder.make("alice")
+    assert Keyring(folder.file, pepper=b"x" * 32).identify(key.encode()) is None
+
+
+def test_an_expired_key_is_unknown_from_its_second_on(folder: KeyFolder) -> None:
+    key = folder.make("alice", days=1)
+    (entry,) = read_entries(folder.file).values()
+    assert entry.expires is not None
+    now = [entry.expires - 1]
+    keys = ring(folder, time=lambda: now[0])
+    assert keys.identify(key.encode()) is not None
+    now[0] = entry.expires
+    assert keys.identify(key.encode()) is None
+
+
+def test_changes_of_the_file_are_seen_within_a_second(folder: KeyFolder) -> None:
+    first = folder.make("alice")
+    now = [0.0]
+    keys = ring(folder, clock=lambda: now[0])
+    second = folder.make("bob")
+    assert keys.identify(second.encode()) is None
+    now[0] += 1.0
+    assert keys.identify(second.encode()) is not None
+    folder.file.write_text(json.dumps({"keys": []}))
+    now[0] += 1.0
+    assert keys.identify(first.encode()) is None
+
+
+def test_a_file_that_cannot_be_read_changes_nothing(folder: KeyFolder) -> None:
+    key = folder.make("alice")
+    now = [0.0]
+    keys = ring(folder, clock=lambda: now[0])
+    folder.file.write_text("{half")
+    now[0] += 1.0
+    assert keys.identify(key.encode()) is not None
+    folder.file.unlink()
+    now[0] += 1.0
+    assert keys.identify(key.encode()) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"grants": ["fly:*"]}, "is no grant"),
+        ({"grants": ["predict"]}, "is no grant"),
+        ({"grants": ["predict:a/b"]}, "is no grant"),
+        ({"hash": "ab"}, "hash"),
+        ({"id": "../../et"}, "id"),
+        ({"name": "a\nb"}, "name"),
+        ({"colour": "red"}, "colour"),
+        ({"quota": {"requests_per_second": 0}}, "requests_per_second"),
+    ],
+)
+def test_a_wrong_entry_is_one_line_that_says_where(folder: KeyFolder, change: dict[str, object], says: str) -> None:
+    folder.make("alice")
+    document = json.loads(folder.file.read_text())
+    document["keys"][0] |= change
+    folder.file.write_text(json.dumps(document))
+    with pytest.raises(KeyFileError, match=says) as caught:
+        read_entries(folder.file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pepper_that_others_can_read_is_refused(folder: KeyFolder) -> None:
+    path = folder.pepper
+    assert read_secret(path, min_bytes=32) == PEPPER
+    path.chmod(0o644)
+    with pytest.raises(SecretError, match="chmod o-r"):
+        read_secret(path, min_bytes=32)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(SecretError, match="at least 32 bytes"):
+        read_secret(path, min_bytes=32)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "keys", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_keys_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:
+    """The key is on standard output, alone and once."""
+    places = (f"--file={tmp_path / 'a' / 'keys.json'}", f"--pepper={tmp_path / 'b' / 'pepper'}")
+    made = command("make", *places, "--name", "team a", "--grant", "predict:conv*", "--days", "7", "--rate", "5")
+    key = made.stdout.strip()
+    assert made.returncode == 0, made.stderr
+    assert key not in made.stderr
+    keys = Keyring(tmp_path / "a" / "keys.json", pepper=read_secret(tmp_path / "b" / "pepper", min_bytes=32))
+    identity = keys.identify(key.encode())
+    assert identity is not None
+    assert identity.quota is not None
+    assert (identity.grants.entries, identity.quota.requests_per_second) == (("predict:conv*",), 5.0)
+
+    listed = command("list", *places).stdout
+    assert f"{key[3:11]}  valid until " in listed
+    assert "team a" in listed
+    assert key.split("_", 2)[2] not in listed
+
+    assert command("revoke", *places, key[3:11]).returncode == 0
+    assert "revoked" in command("list", *places).stdout
+    unknown = command("revoke", *places, "00000000")
+    assert unknown.returncode == 2
+    assert "no key 00000000" in unknown.stderr
+
+
+def test_a_running_gateway_lets_a_new_key_in_and_a_revoked_one_no_more(
+    folder: KeyFolder, gateway_with: Callable[[dict[str, object]], RunningGateway]
+) -> None:
+    folder.make("first")
+    server = {"kind": "tfserving", "endpoint": "127.0.0.1:1"}
+    gateway = gateway_with({"servers": {"tensorflow": server}, "auth": folder.settings})
+
+    def status(key: str) -> int:
+        return gateway.client.get("/v2/models", headers={"x-api-key": key}).status_code
+
+    assert status(forged()) == 401
+    key = folder.make("second")
+    wait_for(lambda: status(key) == 200, "the new key to be known")
+    assert command("revoke", f"--file={folder.file}", f"--pepper={folder.pepper}", key[3:11]).returncode == 0
+    wait_for(lambda: status(key) == 401, "the revoked key to be unknown")
+
+
+@pytest.mark.full
+def test_the_time_of_a_lookup_does_not_tell_how_much_of_a_key_is_right(folder: KeyFolder) -> None:
+    """First character wrong against last character wrong, and unknown id against wrong secret; 100,000 times in turns.
+
+    The 99 % interval of the difference of means holds 0, or the difference is below a microsecond; extremes, which are
+    other programs' doing, are cut off on both sides alike.
+    """
+    key = folder.make("alice").encode()
+    keys = ring(folder)
+    flip = {True: b"A", False: b"B"}
+    first = key[:12] + flip[key[12:13] != b"A"] + key[13:]
+    last = key[:-1] + flip[key[-1:] != b"A"]
+    unknown = b"gw_ffffffff" + key[11:]
+    for one, other in ((first, last), (unknown, last)):
+        differences = []
+        for turn in range(100_000):
+            pair = (one, other) if turn % 2 else (other, one)
+            times = {}
+            for shown in pair:
+                begun = perf_counter_ns()
+                keys.identify(shown)
+                times[shown] = perf_counter_ns() - begun
+            differences.append(times[one] - times[other])
+        differences.sort()
+        kept = differences[5_000:-5_000]
+        mean, error = statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
+        assert abs(mean) <= max(2.58 * error, 1000), f"{mean:.0f} ns +- {error:.1f}"
