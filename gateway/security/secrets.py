@@ -18,7 +18,7 @@ def read_secret(path: Path, *, min_bytes: int) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(64 << 10).strip()
     except OSError as error:
-        raise SecretError(f"{path}: {error.strerror}") from error
+        raise SecretError(f"{path}: {error.strerror}; `python -m gateway keys make` makes it") from error
     if mode & stat.S_IROTH:
         raise SecretError(f"{path}: everybody can read it; run chmod o-r {path}")
     if len(content) < min_bytes:
