@@ -83,8 +83,6 @@ class Stack:
             "admin": {"port": admin},
             "discover": False,
             "workers": workers,
-            # Callers that come again at once, however long they waited, are overload: the limit would refuse them.
-            "limit": {"enabled": False},
             "log": {"level": "warning", **settings.get("log", {})},
         }
         config = self.folder / f"{name}.yaml"

@@ -69,7 +69,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_gateway(settings: dict[str, Any], folder: Path) -> RunningGateway:
+def start_gateway(settings: dict[str, Any], folder: Path, *options: str) -> RunningGateway:
     """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports."""
     settings = {"refresh_seconds": 0.2, "auth": {"mode": "off"}, **settings}
     settings["http"] = {"port": free_port(), **settings.get("http", {})}
@@ -79,7 +79,10 @@ def start_gateway(settings: dict[str, Any], folder: Path) -> RunningGateway:
     path.write_text(json.dumps(settings))  # JSON is YAML
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "--config", str(path)], stdout=stream, stderr=stream, env=os.environ
+            [sys.executable, "-m", "gateway", "--config", str(path), *options],
+            stdout=stream,
+            stderr=stream,
+            env=os.environ,
         )
     running = RunningGateway(
         process,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pstats
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe
-from tests.gateway.conftest import RunningGateway, wait_for
+from tests.gateway.conftest import RunningGateway, start_gateway, wait_for
 
 Start = Callable[[dict[str, Any]], RunningGateway]
 
@@ -177,3 +178,15 @@ def test_a_wish_about_criticality_is_checked(gateway_with: Start) -> None:
     wrong = gateway.infer("m", [1], **{"x-duet-criticality": "urgent"})
     assert (wrong.status_code, "sheddable" in wrong.json()["error"]) == (400, True)
     pytorch.close()
+
+
+def test_a_profile_tells_which_functions_took_the_time(tmp_path: Path) -> None:
+    """It is printed at the end and kept in the file, requests and all."""
+    fake, file = FakeTorchServe({"m": ["1"]}), tmp_path / "gateway.prof"
+    gateway = start_gateway(torchserve_alone(fake), tmp_path, "--profile", str(file))
+    gateway.wait_until("/v2/models/m@pytorch/ready", 200)
+    assert gateway.infer("m", [1]).status_code == 200
+    assert gateway.stop() == 0
+    functions = {(Path(place).name, name) for place, _, name in pstats.Stats(str(file)).stats}  # type: ignore[attr-defined]
+    assert ("router.py", "infer") in functions
+    assert "tottime" in gateway.log.read_text()
