@@ -28,6 +28,8 @@ class FakeTFServing:
         #: What a prediction's answer is on the wire, in place of a message.
         self.raw_answer: bytes | None = None
         self.predicted: list[pb.PredictRequest] = []
+        #: The models that were asked about.
+        self.described: list[str] = []
         self.timeouts: list[float | None] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([_services(self)])
@@ -62,6 +64,7 @@ class FakeTFServing:
         return answer
 
     def status(self, request: pb.GetModelStatusRequest, context: grpc.ServicerContext) -> pb.GetModelStatusResponse:
+        self.described.append(request.model_spec.name)
         versions = self.models.get(request.model_spec.name)
         if versions is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {request.model_spec.name}")

@@ -38,6 +38,8 @@ class FakeTorchServe:
         self.predicted: list[dict[str, Any]] = []
         #: Calls without the binary form's header, which a user's own handler would get.
         self.handed_over: list[dict[str, Any]] = []
+        #: The path of every call, of management's too.
+        self.asked: list[str] = []
         self.describes_signatures = True
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = self._server.server_address[1]
@@ -86,9 +88,11 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
             pass
 
         def do_GET(self) -> None:
+            fake.asked.append(self.path)
             self._send(_refused(fake, self) or _describe(fake, self.path))
 
         def do_POST(self) -> None:
+            fake.asked.append(self.path)
             body = self.rfile.read(int(self.headers["content-length"]))
             own = "inference-header-content-length" not in self.headers
             self._send(_refused(fake, self) or (self._hand_over(body) if own else self._predict(body)))

@@ -1,0 +1,163 @@
+"""uvicorn's HTTP connection, which reads a request's head and chunks by `head`, and bounds them while they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.rest.head import Limits, Refused, check, check_name
+
+#: How long a client that is refused may go on sending, so that it reads the answer and not a reset.
+_LAST_WORDS_SECONDS = 1.0
+_MIB = 1 << 20
+
+
+class Strict(HttpToolsProtocol):
+    """``limits`` and ``on_refused`` (told the status) are set by whoever makes the connection."""
+
+    limits = Limits()
+    on_refused: Callable[[int], None] = staticmethod(lambda _: None)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        self._refusal = Refused(400, "the request is no valid HTTP")
+        self._is_refused = False
+        self._in_head = False
+        self._head_bytes = 0
+        self._headers_bytes = 0
+        self._headers_count = 0
+        self._chunks = 0
+        self._chunked_bytes = 0
+        self._tls = _tls(transport)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.header_bytes + self.limits.url_bytes and not self._is_refused:
+                self._refuse(Refused(431, self._too_large()))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._headers_bytes = self._headers_count = 0
+        if self._tls is not None:
+            self.scope["extensions"] = {"tls": self._tls}  # type: ignore[dict-item]  # wider than uvicorn's type
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self.limits.url_bytes:
+            raise self._noted(Refused(414, f"the URL is longer than {self.limits.url_bytes} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers_count += 1
+        # With the colon, the space and the end of the line.
+        self._headers_bytes += len(name) + len(value) + 4
+        if self._headers_count > self.limits.headers or self._headers_bytes > self.limits.header_bytes:
+            raise self._noted(Refused(431, self._too_large()))
+        if not self._in_head:
+            return  # a trailer: the head has been checked without it
+        try:
+            check_name(name)
+        except Refused as refusal:
+            raise self._noted(refusal) from None
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        try:
+            check(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        except Refused as refusal:
+            raise self._noted(refusal) from None
+        self._in_head = False
+        self._chunks = self._chunked_bytes = 0
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > self.limits.chunks_per_mib * (1 + self._chunked_bytes // _MIB):
+            raise self._noted(Refused(400, "the body comes in too many chunks"))
+
+    def on_body(self, body: bytes) -> None:
+        self._chunked_bytes += len(body)
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls where the parser, or one of the checks above, fails."""
+        self._refuse(self._refusal)
+
+    def _noted(self, refusal: Refused) -> Refused:
+        self._refusal = refusal
+        return refusal
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Answers in place of the application, unless that would be taken for the answer to a request before."""
+        self._is_refused = True
+        self.on_refused(refusal.status)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self._in_head or not cycle.more_body:
+                # Those before were whole, and are answered; then the connection ends.
+                last = self.pipeline[0][0] if self.pipeline else cycle
+                last.keep_alive = False
+                return
+            started = cycle.response_started
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if started or self.pipeline:
+                self.transport.abort()
+                return
+        elif cycle is not None and cycle.more_body and not self._in_head:
+            self.transport.close()  # it was answered before its body came
+            return
+        self.transport.write(_answer(refusal, self.url if self.scope else b""))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(_LAST_WORDS_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _too_large(self) -> str:
+        return f"the headers are more than {self.limits.headers}, or than {self.limits.header_bytes} bytes"
+
+
+def _answer(refusal: Refused, url: bytes) -> bytes:
+    """In the shape of TorchServe's errors on its paths, and otherwise of everybody else's."""
+    body = orjson.dumps({"error": refusal.message})
+    if url.startswith(b"/predictions"):
+        body = orjson.dumps({"code": refusal.status, "type": "BadRequestException", "message": refusal.message})
+    return b"".join(
+        (
+            STATUS_LINE[refusal.status],
+            b"content-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n",
+            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body),
+            body,
+        )
+    )
+
+
+def _tls(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
+    """ASGI's extension of that name: who the client is by its certificate, where it had to show one.
+
+    ``client_cert_names`` is ours: the subject's common name and the alternative names, as ``kind:value``.
+    """
+    layer: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if layer is None:
+        return None
+    certificate: dict[str, Any] = dict(layer.getpeercert() or {})
+    subject = [(key, value) for part in certificate.get("subject", ()) for key, value in part]
+    names = [f"CN:{value}" for key, value in subject if key == "commonName"]
+    names += [f"{kind}:{value}" for kind, value in certificate.get("subjectAltName", ())]
+    cipher = layer.cipher()
+    return {
+        "client_cert_name": ",".join(f"{key}={value}" for key, value in subject) or None,
+        "client_cert_names": tuple(names),
+        "tls_version": layer.version(),
+        "cipher_suite": cipher[0] if cipher else None,
+    }
