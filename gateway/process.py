@@ -17,6 +17,7 @@ from gateway.app import Connect, Gateway
 from gateway.backends.balanced import Resolve, resolve_host
 from gateway.config import Settings
 from gateway.rest.connection import Crowd, Patience
+from gateway.rest.head import Limits
 from gateway.watchdog import Watchdog
 from gateway.workers import listen
 from gateway.workers.files import allow_open_files, connections_within
@@ -153,6 +154,7 @@ def _crowd(settings: Settings, gateway: Gateway, max_connections: int, *, seen: 
         Patience(http.headers_seconds, http.body_seconds, http.bytes_per_second, http.stall_seconds, http.idle_seconds),
         max_connections=max_connections,
         max_bytes=settings.max_bytes_in_flight,
+        limits=Limits(http.max_url_bytes, http.max_header_bytes, http.max_headers),
         on_cut=lambda reason: metrics.cut(reason).inc(),
         on_look=look,
     )

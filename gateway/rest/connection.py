@@ -14,10 +14,12 @@ from typing import Any, cast
 
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.rest import asgi
+from gateway.rest.head import Limits
+from gateway.rest.strict import Strict
 
 _SWEEP_SECONDS = 0.5
 #: What is told to somebody who is about to be cut off must be read within this time.
@@ -61,12 +63,14 @@ class Crowd:
         max_connections: int,
         max_bytes: int,
         on_cut: Callable[[str], None],
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         on_look: Callable[[int, int], None] = lambda connections, held_bytes: None,
     ) -> None:
         self.patience = patience
         self.max_connections = max_connections
         self.max_bytes = max_bytes
         self.on_cut = on_cut
+        self.limits = limits
         self._on_look = on_look
         self.held_bytes = 0
         #: While draining, an answer tells its client to take its next request elsewhere.
@@ -95,7 +99,7 @@ class Crowd:
         self.start()
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Strict):
     """Times are those of the event loop's clock."""
 
     def __init__(
@@ -106,7 +110,7 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state, _loop, limits=crowd.limits)
         self._crowd = crowd
         self._reading = _Reading.NOTHING
         self._since = 0.0
@@ -224,6 +228,9 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stuck = None
         super().resume_writing()
+
+    def on_refused(self) -> None:
+        self._crowd.on_cut("refused")
 
     def _cut(self, reason: str, status: int = 0, message: str = "") -> None:
         """Tells why, where nothing was answered yet, and closes."""

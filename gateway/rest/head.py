@@ -22,8 +22,6 @@ _SINGLE = frozenset(
         b"transfer-encoding",
         b"content-type",
         b"content-encoding",
-        b"authorization",
-        b"x-api-key",
         b"inference-header-content-length",
         b"x-duet-variant",
         b"x-duet-timeout-ms",

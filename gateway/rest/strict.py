@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 import orjson
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from gateway.rest.head import Limits, Refused, check, check_name
 
@@ -18,20 +19,30 @@ _MIB = 1 << 20
 
 
 class Strict(HttpToolsProtocol):
-    """``limits`` and ``on_refused`` (told the status) are set by whoever makes the connection."""
+    """``limits`` bound each request's head, and the chunks of its body."""
 
-    limits = Limits()
-    on_refused: Callable[[int], None] = staticmethod(lambda _: None)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.limits = limits
         self._refusal = Refused(400, "the request is no valid HTTP")
         self._is_refused = False
         self._in_head = False
-        self._head_bytes = 0
-        self._headers_bytes = 0
-        self._headers_count = 0
-        self._chunks = 0
-        self._chunked_bytes = 0
+        self._head_bytes = self._headers_bytes = self._headers_count = 0
+        self._chunks = self._chunked_bytes = 0
+        self._tls: dict[str, Any] | None = None
+
+    def on_refused(self) -> None:
+        """Called for each refusal."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         self._tls = _tls(transport)
         super().connection_made(transport)
 
@@ -99,7 +110,7 @@ class Strict(HttpToolsProtocol):
     def _refuse(self, refusal: Refused) -> None:
         """Answers in place of the application, unless that would be taken for the answer to a request before."""
         self._is_refused = True
-        self.on_refused(refusal.status)
+        self.on_refused()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self._in_head or not cycle.more_body:
@@ -143,21 +154,10 @@ def _answer(refusal: Refused, url: bytes) -> bytes:
 
 
 def _tls(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
-    """ASGI's extension of that name: who the client is by its certificate, where it had to show one.
-
-    ``client_cert_names`` is ours: the subject's common name and the alternative names, as ``kind:value``.
-    """
+    """ASGI's extension of that name. ``client_cert`` is ours: what the client showed, as ``getpeercert`` gives it."""
     layer: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if layer is None:
         return None
-    certificate: dict[str, Any] = dict(layer.getpeercert() or {})
-    subject = [(key, value) for part in certificate.get("subject", ()) for key, value in part]
-    names = [f"CN:{value}" for key, value in subject if key == "commonName"]
-    names += [f"{kind}:{value}" for kind, value in certificate.get("subjectAltName", ())]
     cipher = layer.cipher()
-    return {
-        "client_cert_name": ",".join(f"{key}={value}" for key, value in subject) or None,
-        "client_cert_names": tuple(names),
-        "tls_version": layer.version(),
-        "cipher_suite": cipher[0] if cipher else None,
-    }
+    certificate = layer.getpeercert() or None
+    return {"client_cert": certificate, "tls_version": layer.version(), "cipher_suite": cipher[0] if cipher else None}
