@@ -40,7 +40,7 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
 
 def _legs(cell: Mapping[str, Any]) -> Table:
     table = Table(title=f"{cell['front']}, milliseconds")
-    for name in ("leg", "requests", "failed", "p50", "p95", "p99", "mean", "late p99"):
+    for name in ("leg", "requests", "failed", "p50", "p95", "p99", "mean"):
         table.add_column(name, justify="left" if name == "leg" else "right", no_wrap=True)
     for leg, found in cell["legs"].items():
         told = found["percentiles_ms"]
@@ -50,7 +50,6 @@ def _legs(cell: Mapping[str, Any]) -> Table:
             f"{found['failed']:,}",
             *(f"{told[name]:.2f}" if name in told else "too few" for name in ("p50", "p95", "p99")),
             f"{found['mean_ms']:.2f}",
-            f"{found['lag_p99_ms']:.2f}",
         )
     return table
 

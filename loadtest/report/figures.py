@@ -62,7 +62,7 @@ def time_series(found: Found) -> str:
         spans.append((css(block["leg"]), start, start + block["seconds"]))
         points.setdefault(block["leg"], []).extend((start + second, p50) for second, p50, _ in block["series"])
     ends = [end for _, _, end in spans]
-    x = linear("seconds since the first block", ends)
+    x = linear("seconds since the first block", ends, rounded=False)
     y = logarithmic("median of a second, ms", [value for of_leg in points.values() for _, value in of_leg])
     series = [Series(css(leg), of_leg, dots=True) for leg, of_leg in points.items()]
     drawn = chart(series, x, y, title="Latency over time, by block", bands=spans, width=WIDE)

@@ -32,9 +32,17 @@ class Axis:
         return (self.of(value) - low) / ((high - low) or 1)
 
 
-def linear(title: str, values: Sequence[float], *, from_zero: bool = True) -> Axis:
-    marks = steps(0 if from_zero else min(values), max(values))
-    return Axis(title, marks[0], marks[-1], tuple((mark, short(mark)) for mark in marks))
+def texts(marks: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    return tuple((mark, short(mark)) for mark in marks)
+
+
+def linear(title: str, values: Sequence[float], *, from_zero: bool = True, rounded: bool = True) -> Axis:
+    """``rounded`` ends at a round number, otherwise where the values end."""
+    low, high = 0 if from_zero else min(values), max(values)
+    marks = steps(low, high)
+    if not rounded:
+        marks = [mark for mark in marks if low <= mark <= high]
+    return Axis(title, low if not rounded else marks[0], high if not rounded else marks[-1], texts(marks))
 
 
 def logarithmic(title: str, values: Sequence[float]) -> Axis:
@@ -46,7 +54,7 @@ def logarithmic(title: str, values: Sequence[float]) -> Axis:
         inside = [mark for mark in between if low / 2.6 <= mark <= high * 2.6]
         marks = inside or marks
     low, high = min(low, marks[0]), max(high, marks[-1])
-    return Axis(title, low, high, tuple((mark, short(mark)) for mark in marks), math.log10)
+    return Axis(title, low, high, texts(marks), math.log10)
 
 
 def doubling(title: str, values: Sequence[float]) -> Axis:
