@@ -37,13 +37,13 @@ def needs_key(host: str) -> bool:
         return host != "localhost"
 
 
-def local_key(folder: Path) -> LocalKey:
-    """The key of an earlier run, or a new one that may do everything. Raises Failure."""
+def local_key(folder: Path, *options: str) -> LocalKey:
+    """An earlier run's key, or a new one that may do everything, with ``options`` of `keys make`. Raises Failure."""
     keys, pepper, file = folder / "keys.json", folder / "pepper", folder / "key"
     if not (keys.exists() and pepper.exists() and file.exists()):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         command = [sys.executable, "-m", "gateway", "keys", "make", f"--file={keys}", f"--pepper={pepper}"]
-        command += ["--name=serving up", "--grant=predict,metadata,admin:*"]
+        command += ["--name=serving up", "--grant=predict,metadata,admin:*", *options]
         made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own
         if made.returncode != 0:
             raise Failure(f"no key could be made: {made.stderr.strip()}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,11 +21,14 @@ from loadtest.bench.jobs import Job, Result
 from loadtest.bench.measure import Options, Outcome, Target, compare, p50, with_answers
 from loadtest.bench.payloads import Payload
 from loadtest.bench.stack import MODEL, TUNED, Gateway, Servers, Stack, free_ports, wait
+from serving.localkey import OPEN, local_key
 from serving.readiness import port_answers
 
 _MANY = 64
 _MIB = 1 << 20
 _STARTS = 5
+#: More than is used: counted all the same.
+_QUOTAS = ("--rate=1000000", "--concurrency=100000", f"--elements-per-day={1 << 50}", f"--bytes-per-day={1 << 50}")
 
 
 @dataclass
@@ -69,16 +72,22 @@ class Bench:
     def gateway(self, payload: Payload, variant: str, model: str = MODEL) -> Job:
         return payload.v2_binary(self.servers.gateway.http, f"/v2/models/{model}@{variant}/infer")
 
-    def echo(self, name: str, *, models: int = 10, workers: int = 1) -> Gateway:
+    def echo(self, name: str, *, models: int = 10, workers: int = 1, auth: Mapping[str, Any] = OPEN) -> Gateway:
         settings = {
+            "auth": dict(auth),
             "servers": {"echo": {"kind": "tfserving", "endpoint": "127.0.0.1:1"}},
             "models": {f"m{number}": {} for number in range(models)},
             "log": {"access": False},
         }
         return self.stack.gateway(name, settings, command=("-m", "loadtest.bench.echo"), workers=workers)
 
-    def to_echo(self, gateway: Gateway) -> Job:
-        return self.echoed.v2_binary(gateway.http, "/v2/models/m0/infer")
+    def to_echo(self, gateway: Gateway, *, headers: str = "") -> Job:
+        return self.echoed.v2_binary(gateway.http, "/v2/models/m0/infer", headers=headers)
+
+    def guarded(self) -> Job:
+        """To a front that asks who calls, counts every quota and writes an audit line."""
+        key = local_key(self.stack.folder / "auth", *_QUOTAS)
+        return self.to_echo(self.echo("guarded", auth=key.settings), headers=f"x-api-key: {key.key}\r\n")
 
     def compare(self, ours: Job, others: dict[str, Job], **more: Any) -> Outcome:
         return compare(self.generator, ours, others, self.options, **more)
@@ -175,6 +184,18 @@ def workers(bench: Bench) -> Outcome:
     return bench.compare(many(bench.to_echo(two)), {"one worker": many(bench.to_echo(one))}, combine=ratio)
 
 
+def guarded(bench: Bench) -> Outcome:
+    return bench.compare(many(bench.guarded()), {"without": many(bench.to_echo(bench.echo("open")))})
+
+
+def guarded_alone(bench: Bench) -> Outcome:
+    def difference(ours: Result, other: Result) -> float:
+        return p50(ours) - p50(other)
+
+    other = {"without": bench.to_echo(bench.echo("open"))}
+    return bench.compare(bench.guarded(), other, measure=p50, unit=" us", combine=difference)
+
+
 def start(bench: Bench) -> Outcome:
     """Before real servers that are up, until ``/readyz`` says yes."""
     found = [bench.stack.gateway(f"start-{number}", bench.servers.settings) for number in range(_STARTS)]
@@ -214,6 +235,8 @@ ROWS = (
     Row("front", "front alone, against a bare uvicorn application", Target(least=0.6), front),
     Row("connections", "1,024 connections against 64 (limit.most: 2048)", Target(least=0.9), connections),
     Row("models", "p50 with 1,000 models against 10", Target(most=1.05), models),
+    Row("guarded", "keys, grants, quotas and audit, against a front without", Target(least=0.9), guarded),
+    Row("guarded-p50", "what they add to p50 at 1 connection, us", Target(most=150), guarded_alone),
     Row("workers", "two workers against one, generator aside", Target(least=1.6), workers),
     Row("memory-after", "resident memory after the rows above, against idle", Target(most=1.3), memory_after),
 )
