@@ -11,7 +11,7 @@ from gateway.errors import DuetError
 from gateway.logging import AccessLog
 from gateway.metrics import UNKNOWN, Metrics
 from gateway.security.access import Access
-from gateway.security.audit import Decisions
+from gateway.security.audit import Decisions, Seen
 from gateway.statistics import Served, Statistics
 from gateway.types import InferRequest, InferResponse
 
@@ -95,17 +95,8 @@ class Observer:
                     timings=seen.timings,
                 )
         if self._decisions is not None and seen.access is not None:
-            self._decisions.note(
-                seen.access,
-                {
-                    "request_id": seen.id,
-                    "front": seen.front,
-                    "variant": seen.variant,
-                    "version": seen.version,
-                    "code": seen.code,
-                    "ms": round(seconds * 1e3, 3),
-                },
-            )
+            seen_so = Seen(seen.id, seen.front, seen.variant, seen.version, seen.code, seconds)
+            self._decisions.note(seen.access, seen_so)
         self._access_log.write(
             {
                 "time": round(time(), 3),

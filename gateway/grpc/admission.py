@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -17,21 +16,14 @@ from gateway.security import certificates
 from gateway.security.access import ACCESS, NOBODY, Access, Identity
 from gateway.security.gate import Gate, Shown
 from gateway.security.grants import Verb
-from gateway.security.quotas import Notes, QuotaExceeded
+from gateway.security.quotas import QuotaExceeded
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    """Of a whole call: a stream has many requests. ``notes`` are set where its one request has been taken already."""
-
-    identity: Identity
-    notes: Notes | None
-
-
-_CALLER: ContextVar[_Caller | None] = ContextVar("duet.grpc.caller", default=None)
+#: Of a whole call: a stream has many requests.
+_CALLER: ContextVar[Identity | None] = ContextVar("duet.grpc.caller", default=None)
 
 
 class Admission:
@@ -40,26 +32,21 @@ class Admission:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    async def begin(self, seen: Observation, context: Context) -> None:
+    async def begin(self, seen: Observation, context: Context) -> Access:
         """Raises what says why not. Otherwise call `end`, whatever happens."""
         access = seen.access = Access(NOBODY, Verb.PREDICT if seen.front else Verb.METADATA)
         caller = _CALLER.get()
         if caller is None:
             await self._gate.identify(access, self.shown(context.invocation_metadata(), context))
         else:
-            access.identity = caller.identity
+            access.identity = caller
         try:
-            seen.notes = self._gate.take(access) if caller is None or caller.notes is None else caller.notes
+            seen.notes = self._gate.enter(access)
         except QuotaExceeded as error:
             seen.notes = error.notes
             raise
-        self._gate.enter(access)
         ACCESS.set(access)
-
-    def received(self, seen: Observation, size: int) -> None:
-        """Raises QuotaExceeded."""
-        if seen.access is not None:
-            self._gate.received(seen.access, size)
+        return access
 
     def end(self, seen: Observation) -> None:
         if seen.access is not None:
@@ -102,13 +89,10 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has
         access = Access(NOBODY)
         try:
             await self._gate.identify(access, shown)
-            handler = await continuation(details)
-            streams = handler is not None and handler.request_streaming
-            notes = None if streams else self._gate.take(access)
         except DuetError as error:
             return self._refusal(error, access, details.method)
-        _CALLER.set(_Caller(access.identity, notes))
-        return handler
+        _CALLER.set(access.identity)
+        return await continuation(details)
 
     def _refusal(self, error: DuetError, access: Access, path: str) -> grpc.RpcMethodHandler:
         """As a stream, whatever the method is: gRPC reads no message of a stream unless it is asked to."""
@@ -117,7 +101,6 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has
             given = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             seen = self._observer.begin(given.get("x-request-id"), given.get("traceparent"))
             seen.access = access
-            seen.notes = error.notes if isinstance(error, QuotaExceeded) else ()
             seen.failed(error)
             code = errors.STATUS[error.code]
             try:

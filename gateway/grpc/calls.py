@@ -18,7 +18,6 @@ from gateway.errors import Code, DuetError, Internal, InvalidArgument, Unavailab
 from gateway.grpc import errors
 from gateway.grpc.admission import Admission
 from gateway.observation import Observation, Observer
-from gateway.security.quotas import QuotaExceeded
 from gateway.types import InferRequest, InferResponse
 
 log = logging.getLogger("duet.grpc")
@@ -172,20 +171,16 @@ class Calls:
         if admission is None:
             return await self._answer(data, call, behaviour, request)
         try:
-            await admission.begin(call.seen, context)
+            access = await admission.begin(call.seen, context)
         except DuetError as error:
             call.seen.failed(error)
             raise
+        access.bytes_in = len(data)
         try:
-            admission.received(call.seen, len(data))
             answer = await self._answer(data, call, behaviour, request)
-        except QuotaExceeded as error:
-            call.seen.failed(error)
-            raise
         finally:
             admission.end(call.seen)
-        if call.seen.access is not None:
-            call.seen.access.bytes_out = len(answer)
+        access.bytes_out = len(answer)
         return answer
 
     async def _answer(self, data: bytes, call: Call, behaviour: Behaviour, request: Any) -> bytes:

@@ -20,7 +20,7 @@ GONE = "duet.gone"
 OCTETS = (b"content-type", b"application/octet-stream")
 
 
-#: In a scope: a function that is told a body's size once all of it has come, and may refuse it.
+#: In a scope: what is told a body's size, as ``bytes_in``, once all of it has come.
 RECEIVED = "duet.received"
 
 
@@ -54,7 +54,7 @@ async def pieces(scope: Scope, receive: Receive, *, max_bytes: int) -> AsyncIter
             raise too_large(max_bytes)
         more = message.get("more_body", False)
         if not more and RECEIVED in scope:
-            scope[RECEIVED](size)
+            scope[RECEIVED].bytes_in = size
         yield piece
 
 

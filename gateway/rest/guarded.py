@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from gateway.errors import DuetError, PermissionDenied
 from gateway.observation import Observation
 from gateway.rest import asgi, errors, torchserve
@@ -35,15 +33,14 @@ class Guarded:
         seen: Observation = scope[OBSERVATION]
         access = seen.access = Access(NOBODY)
         try:
-            await self._gate.identify(access, _shown(scope))
-            seen.notes = self._gate.take(access)
-            self._gate.enter(access)
+            await self._gate.identify(access, _shown(scope, self._gate))
+            seen.notes = self._gate.enter(access)
         except DuetError as error:
             await _refuse(error, scope, send, seen)
             return
         try:
             ACCESS.set(access)
-            scope[asgi.RECEIVED] = partial(self._gate.received, access)
+            scope[asgi.RECEIVED] = access
             await self._app(scope, receive, send)
         finally:
             self._gate.leave(access)
@@ -62,7 +59,7 @@ class AdminGuarded:
             return
         access = Access(NOBODY, Verb.ADMIN)
         try:
-            await self._gate.identify(access, _shown(scope))
+            await self._gate.identify(access, _shown(scope, self._gate))
             if not access.identity.grants.allow(Verb.ADMIN, "*"):
                 raise PermissionDenied("this is for who is granted admin:*")
         except DuetError as error:
@@ -72,7 +69,7 @@ class AdminGuarded:
         await self._app(scope, receive, send)
 
 
-def _shown(scope: asgi.Scope) -> Shown:
+def _shown(scope: asgi.Scope, gate: Gate) -> Shown:
     authorization: list[bytes] = []
     api_key: list[bytes] = []
     for name, value in scope["headers"]:
@@ -80,7 +77,7 @@ def _shown(scope: asgi.Scope) -> Shown:
             authorization.append(value)
         elif name == b"x-api-key":
             api_key.append(value)
-    return Shown(authorization, api_key, certificates.of_scope(scope))
+    return Shown(authorization, api_key, certificates.of_scope(scope) if gate.reads_certificates else ())
 
 
 async def _refuse(error: DuetError, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:

@@ -31,8 +31,9 @@ class Observed:
                     (b"x-request-id", seen.id.encode()),
                     (b"traceparent", seen.traceparent.encode()),
                     (b"server-timing", seen.server_timing().encode()),
-                    *((name.encode(), value.encode()) for name, value in seen.notes),
                 ]
+                if seen.notes:
+                    message["headers"] += [(name.encode(), value.encode()) for name, value in seen.notes]
             elif seen.access is not None:
                 seen.access.bytes_out += len(message.get("body", b""))
             await send(message)

@@ -51,7 +51,9 @@ class Access:
     model: str = ""
     verdict: str = ALLOWED
     elements: int = 0
+    #: Of the body; those of the quota's day are taken up to ``bytes_taken``.
     bytes_in: int = 0
+    bytes_taken: int = 0
     bytes_out: int = 0
 
 

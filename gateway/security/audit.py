@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from time import time
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter
@@ -24,14 +24,25 @@ _FLUSH_SECONDS = 0.2
 _MAX_TEXT = 64
 
 
+class Seen(NamedTuple):
+    """What is known of a request apart from the decision."""
+
+    id: str
+    front: str
+    variant: str
+    version: str
+    code: str
+    seconds: float
+
+
 class Audit(Protocol):
-    def write(self, line: dict[str, Any]) -> None: ...
+    def write(self, access: Access, request: Seen) -> None: ...
 
     def close(self) -> None: ...
 
 
 class NoAudit:
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, access: Access, request: Seen) -> None:
         pass
 
     def close(self) -> None:
@@ -45,19 +56,18 @@ class QueuedAudit:
         self._stream = stream
         self._own = own
         self._max_lines = max_lines
-        self._lines: deque[dict[str, Any]] = deque()
+        self._lines: deque[tuple[float, Access, Seen]] = deque()
         self._dropped = dropped
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="audit", daemon=True)
         self._thread.start()
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, access: Access, request: Seen) -> None:
         """Takes the line's time now. Never waits."""
         if len(self._lines) >= self._max_lines:
             self._dropped.inc()
             return
-        line["time"] = round(time(), 3)
-        self._lines.append(line)
+        self._lines.append((time(), access, request))
 
     def close(self) -> None:
         """Writes what waits, if that goes within a few seconds."""
@@ -76,11 +86,32 @@ class QueuedAudit:
         if not lines:
             return
         try:
-            self._stream.write(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
+            self._stream.write(b"".join(_line(*line) for line in lines))
             self._stream.flush()
         except (OSError, ValueError):
             self._dropped.inc(len(lines))
             log.exception("%s audit lines could not be written", len(lines))
+
+
+def _line(moment: float, access: Access, request: Seen) -> bytes:
+    document = {
+        "audit": access.verdict,
+        "time": round(moment, 3),
+        "request_id": request.id,
+        "who": plain(access.identity.name),
+        "id": plain(access.identity.id),
+        "verb": str(access.verb),
+        "model": plain(access.model),
+        "front": request.front,
+        "variant": request.variant,
+        "version": request.version,
+        "code": request.code,
+        "elements": access.elements,
+        "bytes_in": access.bytes_in,
+        "bytes_out": access.bytes_out,
+        "ms": round(request.seconds * 1e3, 3),
+    }
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class Decisions:
@@ -98,23 +129,9 @@ class Decisions:
         means = ("none", "key", "token", "certificate")
         self._counts = {(v, m): decisions.labels(v, m) for v in verdicts for m in means}
 
-    def note(self, access: Access, line: dict[str, Any]) -> None:
-        """``line`` is what is known of the request apart from the decision."""
-        who = access.identity
-        self._counts[access.verdict, who.means].inc()
-        self._audit.write(
-            {
-                "audit": access.verdict,
-                "who": plain(who.name),
-                "id": plain(who.id),
-                "verb": access.verb,
-                "model": plain(access.model),
-                **line,
-                "elements": access.elements,
-                "bytes_in": access.bytes_in,
-                "bytes_out": access.bytes_out,
-            }
-        )
+    def note(self, access: Access, request: Seen) -> None:
+        self._counts[access.verdict, access.identity.means].inc()
+        self._audit.write(access, request)
 
     def close(self) -> None:
         self._audit.close()

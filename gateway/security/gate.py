@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from typing import NamedTuple
 
 from gateway.errors import DuetError, Unauthenticated
 from gateway.security.access import OVER_QUOTA, UNAUTHENTICATED, Access, Identity, Quota
@@ -22,8 +23,7 @@ _MAX_REMEMBERED = 4096
 NO_KEY = "the key is not valid here; ask those who run this gateway for one"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """The values of the headers or metadata of these names, each as often as it came; and the certificate's names."""
 
     authorization: Sequence[bytes] = ()
@@ -121,33 +121,19 @@ class Gate:
             return self._certificates.first(shown.certificate)
         raise Unauthenticated(SHOW_ONE)
 
-    def take(self, access: Access) -> Notes:
-        """One request off the caller's rate; gives what to tell it of that. Raises QuotaExceeded."""
-        try:
-            return self.quotas.take(access.identity)
-        except QuotaExceeded:
-            access.verdict = OVER_QUOTA
-            raise
+    def enter(self, access: Access) -> Notes:
+        """The request begins; gives what to tell the caller of its rate.
 
-    def enter(self, access: Access) -> None:
-        """Raises QuotaExceeded; otherwise call `leave` at the request's end, whatever happens."""
+        Raises QuotaExceeded; otherwise call `leave` at the request's end, whatever happens.
+        """
         try:
-            self.quotas.enter(access.identity)
+            return self.quotas.enter(access.identity)
         except QuotaExceeded:
             access.verdict = OVER_QUOTA
             raise
 
     def leave(self, access: Access) -> None:
-        self.quotas.leave(access.identity)
-
-    def received(self, access: Access, size: int) -> None:
-        """A body of so many bytes has come. Raises QuotaExceeded."""
-        access.bytes_in += size
-        try:
-            self.quotas.spend(access.identity, bytes=size)
-        except QuotaExceeded:
-            access.verdict = OVER_QUOTA
-            raise
+        self.quotas.leave(access.identity, bytes=access.bytes_in - access.bytes_taken)
 
     def _of_key(self, key: bytes) -> Identity:
         identity = self._keys.identify(key) if self._keys is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from enum import StrEnum
+from enum import IntEnum
 from fnmatch import translate
 
 #: Answers that are remembered for a caller: names that clients make up must not fill the memory.
@@ -12,12 +12,18 @@ _MAX_REMEMBERED = 4096
 _PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,128}")
 
 
-class Verb(StrEnum):
+class Verb(IntEnum):
     """``admin`` is for what changes a server or tells of it; the rest is about models."""
 
-    PREDICT = "predict"
-    METADATA = "metadata"
-    ADMIN = "admin"
+    PREDICT = 0
+    METADATA = 1
+    ADMIN = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+_VERBS = {str(verb): verb for verb in Verb}
 
 
 class GrantError(ValueError):
@@ -34,16 +40,18 @@ class Grants:
     def __init__(self, entries: Iterable[str]) -> None:
         self.entries = tuple(entries)
         self._rules = [_rule(entry) for entry in self.entries]
-        self._known: dict[tuple[Verb, str], bool] = {}
+        self._known: dict[str, list[bool]] = {}
 
     def allow(self, verb: Verb, model: str) -> bool:
-        answer = self._known.get((verb, model))
-        if answer is None:
-            answer = any(verb in verbs and pattern.fullmatch(model) for verbs, pattern in self._rules)
+        answers = self._known.get(model)
+        if answers is None:
+            answers = [
+                any(each in verbs and pattern.fullmatch(model) for verbs, pattern in self._rules) for each in Verb
+            ]
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
-            self._known[verb, model] = answer
-        return answer
+            self._known[model] = answers
+        return answers[verb]
 
 
 NO_GRANTS = Grants(())
@@ -52,12 +60,12 @@ NO_GRANTS = Grants(())
 def _rule(entry: str) -> tuple[frozenset[Verb], re.Pattern[str]]:
     verbs, separator, pattern = entry.partition(":")
     try:
-        granted = frozenset(Verb(verb.strip()) for verb in verbs.split(","))
-    except ValueError:
+        granted = frozenset(_VERBS[verb.strip()] for verb in verbs.split(","))
+    except KeyError:
         granted = frozenset()
     if not separator or not granted or not _PATTERN.fullmatch(pattern):
         raise GrantError(
             f"{entry!r} is no grant; write verbs and models, such as predict,metadata:convnet* "
-            f"(verbs: {', '.join(Verb)})"
+            f"(verbs: {', '.join(_VERBS)})"
         )
     return granted, re.compile(translate(pattern))

@@ -25,13 +25,12 @@ class Guard(Layer):
 
     async def infer(self, request: InferRequest) -> InferResponse:
         access = self._checked(request.model, Verb.PREDICT)
-        elements = sum(tensor.data.size for tensor in request.inputs)
+        elements = 0
+        for tensor in request.inputs:
+            elements += tensor.data.size
         access.elements += elements
-        try:
-            self._quotas.spend(access.identity, elements=elements)
-        except QuotaExceeded:
-            access.verdict = OVER_QUOTA
-            raise
+        if access.identity.quota is not None:
+            self._spend(access, elements)
         return await self.inner.infer(request)
 
     async def metadata(self, model: str) -> ModelMetadata:
@@ -50,11 +49,20 @@ class Guard(Layer):
         allow = access.identity.grants.allow
         return [name for name in self._names() if allow(Verb.METADATA, name)]
 
+    def _spend(self, access: Access, elements: int) -> None:
+        """The body's bytes once, though one may bring several predictions. Raises QuotaExceeded."""
+        try:
+            self._quotas.spend(access.identity, elements=elements, bytes=access.bytes_in - access.bytes_taken)
+        except QuotaExceeded:
+            access.verdict = OVER_QUOTA
+            raise
+        access.bytes_taken = access.bytes_in
+
     def _checked(self, model: str, verb: Verb | None) -> Access:
         """Raises UnknownModel for what is not granted or not there; both do the same work."""
         access = ACCESS.get() or Access(NOBODY)
         access.model = model
-        granted = access.identity.grants.allow(verb or access.verb, model)
+        granted = access.identity.grants.allow(access.verb if verb is None else verb, model)
         there = model in self._names()
         if not (granted and there):
             access.verdict = NOT_GRANTED

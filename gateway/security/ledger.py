@@ -71,7 +71,7 @@ class Ledger:
     def __init__(self, memory: bytearray | mmap.mmap, lock: Lock, *, places: int = 1, place: int = 0) -> None:
         self._memory = memory
         self.lock = lock
-        self._places = places
+        self._counts = struct.Struct(f"={places}I")
         self._place = place
         self._size = _size(places)
         self._known: dict[str, tuple[int, bytes]] = {}
@@ -125,7 +125,7 @@ class Ledger:
 
     def in_flight(self, offset: int) -> int:
         """Over all workers."""
-        return sum(struct.unpack_from(f"={self._places}I", self._memory, offset + _HEAD.size))
+        return sum(self._counts.unpack_from(self._memory, offset + _HEAD.size))
 
     def add_in_flight(self, offset: int, change: int) -> None:
         at = offset + _HEAD.size + _COUNT.size * self._place

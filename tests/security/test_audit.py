@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import threading
@@ -15,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from gateway.security.access import NOBODY, Access
-from gateway.security.audit import Decisions, QueuedAudit, plain
+from gateway.security.audit import Decisions, QueuedAudit, Seen
 from tests.fakes.tfserving import FakeTFServing
 from tests.gateway.conftest import RunningGateway, wait_for
 from tests.security import issuer
@@ -33,14 +34,17 @@ def count(counter: Counter) -> float:
     return metric.samples[0].value
 
 
+ACCESS, REQUEST = Access(NOBODY, model="m"), Seen("id", "front", "variant", "1", "OK", 0.001)
+
+
 def test_lines_are_json_objects_with_their_time(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     audit = QueuedAudit(path.open("ab"), dropped=dropped(), own=True)
     for number in range(100):
-        audit.write({"number": number})
+        audit.write(Access(NOBODY, elements=number), REQUEST)
     audit.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["number"] for line in lines] == list(range(100))
+    assert [line["elements"] for line in lines] == list(range(100))
     assert all(line["time"] > 1.7e9 for line in lines)
 
 
@@ -52,10 +56,10 @@ def test_who_cannot_be_written_to_holds_nobody_up_and_what_is_lost_is_counted() 
     finished = threading.Event()
 
     def write() -> None:
-        audit.write({"text": "x" * 100_000})
+        audit.write(ACCESS, REQUEST._replace(front="x" * 100_000))
         wait_for(lambda: not audit._lines, "the first line to be on its way")
         for _ in range(500):
-            audit.write({"text": "x"})
+            audit.write(ACCESS, REQUEST)
         finished.set()
 
     writer = threading.Thread(target=write)
@@ -87,20 +91,16 @@ ODD = (
 @pytest.mark.parametrize("text", ODD)
 def test_nothing_that_a_client_wrote_can_end_a_line(text: str) -> None:
     """Not for a reader of JSON, nor for one who splits at whatever Unicode takes for a line's end."""
-    lines: list[dict[str, Any]] = []
-
-    class Kept:
-        def write(self, line: dict[str, Any]) -> None:
-            lines.append(line)
-
-        def close(self) -> None: ...
-
-    access = Access(NOBODY, model=text)
-    Decisions(Kept(), registry=CollectorRegistry()).note(access, {})
-    assert len(json.dumps(lines[0], ensure_ascii=False).splitlines()) == 1
-    assert lines[0]["model"].isascii()
-    assert lines[0]["model"].isprintable()
-    assert len(plain(text)) <= 64 * 10
+    stream = io.BytesIO()
+    audit = QueuedAudit(stream, dropped=dropped(), own=False)
+    Decisions(audit, registry=CollectorRegistry()).note(Access(NOBODY, model=text), REQUEST)
+    audit.close()
+    written = stream.getvalue().decode()
+    assert len(written.splitlines()) == 1
+    model = json.loads(written)["model"]
+    assert model.isascii()
+    assert model.isprintable()
+    assert len(model) <= 64 * 10
 
 
 CANARY = "canary7d1f"

@@ -38,10 +38,12 @@ class World:
         self.quotas = Quotas(ledger or Ledger.alone(), clock=lambda: self.clock, time=lambda: self.now)
 
     def taken(self, caller: Identity) -> bool:
+        """Whether a request, which ends at once, is let in."""
         try:
-            self.quotas.take(caller)
+            self.quotas.enter(caller)
         except QuotaExceeded:
             return False
+        self.quotas.leave(caller)
         return True
 
 
@@ -80,9 +82,12 @@ def test_ten_times_the_rate_lets_the_rate_through() -> None:
 
 def test_who_is_told_to_wait_is_let_in_after_that_time() -> None:
     world, who = World(), caller(requests_per_second=0.5, burst=1)
-    assert dict(world.quotas.take(who)) == {"ratelimit-policy": '"requests";q=1;w=2', "ratelimit": '"requests";r=0;t=2'}
+    assert dict(world.quotas.enter(who)) == {
+        "ratelimit-policy": '"requests";q=1;w=2',
+        "ratelimit": '"requests";r=0;t=2',
+    }
     with pytest.raises(QuotaExceeded) as caught:
-        world.quotas.take(who)
+        world.quotas.enter(who)
     assert caught.value.retry_after_seconds == pytest.approx(2)
     world.clock += 1.99
     assert not world.taken(who)
@@ -121,10 +126,18 @@ def test_a_days_use_is_bounded_and_begins_anew_at_midnight(what: str) -> None:
     world.quotas.spend(who, **{what: 100})
 
 
+def test_bytes_of_requests_that_were_never_sent_on_count_too() -> None:
+    """They are known when the request ends; whoever has used up the day is refused before the next body."""
+    world, who = World(), caller(bytes_per_day=100)
+    world.quotas.enter(who)
+    world.quotas.leave(who, bytes=250)
+    with pytest.raises(QuotaExceeded, match="100 bytes a day"):
+        world.quotas.enter(who)
+
+
 def test_a_caller_without_quota_is_not_counted() -> None:
     world, who = World(), Identity("a", "a", "key", NO_GRANTS)
     for _ in range(10_000):
-        world.quotas.take(who)
         world.quotas.enter(who)
         world.quotas.spend(who, elements=1 << 40, bytes=1 << 40)
 
@@ -166,7 +179,7 @@ who, taken, last = caller(requests_per_second=400, burst=100, bytes_per_day=1500
 first = time.monotonic()
 while (now := time.monotonic()) < first + 2:
     try:
-        quotas.take(who)
+        quotas.enter(who)
         taken += 1
     except QuotaExceeded:
         pass
