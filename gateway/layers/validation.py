@@ -59,7 +59,7 @@ def _check(request: InferRequest, response: InferResponse, signature: Signature)
             raise _corrupt("an output that its signature does not have")
         if tensor.datatype != spec.datatype:
             raise _corrupt(f"output {spec.name!r} of datatype {tensor.datatype}, and not {spec.datatype}")
-        if not _fits(tensor.data.shape, spec.shape):
+        if not (spec.unknown_rank or _fits(tensor.data.shape, spec.shape)):
             raise _corrupt(f"output {spec.name!r} of shape {list(tensor.data.shape)}, and not {list(spec.shape)}")
     if specs is None and len({tensor.name for tensor in outputs}) != len(outputs):
         raise _corrupt("an output twice")
