@@ -38,12 +38,14 @@ from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.asgi import App
 from gateway.rest.aside import Aside
+from gateway.rest.browsers import Cors, Safe
 from gateway.rest.guarded import AdminGuarded, Guarded
 from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
 from gateway.securing import Securing
 from gateway.security.guard import Guard
+from gateway.tls import ClientTls
 from gateway.workers.member import Member
 
 #: A server's name and settings -> its Backend.
@@ -105,12 +107,15 @@ class Gateway:
         if self._securing:
             http = Guarded(http, gate=self._securing.gate)
         self.http_app: App = Observed(http, observer=observer)
+        if settings.http.cors_origins:
+            self.http_app = Cors(self.http_app, origins=settings.http.cors_origins)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
         self.admin_app: App = admin.build(
             metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state
         )
         if self._securing:
             self.admin_app = AdminGuarded(self.admin_app, gate=self._securing.gate)
+        self.admin_app = Safe(self.admin_app)
 
     def ready(self) -> bool:
         """True while at least one model is ready, in every worker, and the gateway is not about to stop."""
@@ -195,15 +200,26 @@ def _server(
     parts = urlsplit(server.endpoint if isinstance(server, TorchServeServer) else f"//{server.endpoint}")
     host, port = str(parts.hostname), int(parts.port or 0)
 
+    files = server.tls
+    tls = ClientTls(name=files.name or host, ca=files.ca, cert=files.cert, key=files.key) if files else None
+
     def connect(address: str) -> Backend:
         authority = f"[{address}]" if ":" in address else address
         if isinstance(server, TFServingServer):
-            client: Backend = TFServing(f"{authority}:{port}", variant=name, model_config_file=server.model_config_file)
-            return layers.validated(client)
-        management = f"http://{authority}:{urlsplit(server.management).port}"
-        endpoint = f"http://{authority}:{port}"
-        client = TorchServe(endpoint, management=management, variant=name, key_file=server.key_file, opaque=opaque)
-        return layers.validated(client)
+            config_file = server.model_config_file
+            return layers.validated(
+                TFServing(f"{authority}:{port}", variant=name, model_config_file=config_file, tls=tls)
+            )
+        return layers.validated(
+            TorchServe(
+                f"{parts.scheme}://{authority}:{port}",
+                management=f"{parts.scheme}://{authority}:{urlsplit(server.management).port}",
+                variant=name,
+                key_file=server.key_file,
+                opaque=opaque,
+                tls=tls,
+            )
+        )
 
     layers.servers[name] = Balanced(
         name=_NAMES[server.kind],

@@ -5,6 +5,7 @@ A value of the file can be overridden by an environment variable: ``DUET__HTTP__
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,9 +32,39 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Tls(_Settings):
+    """Of a listener: PEM files, which may be replaced while it listens. With ``client_ca``, clients must show one of
+
+    its certificates.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class ServerTls(_Settings):
+    """Of a server that is called: ``ca`` in place of the system's authorities, ``name`` in place of the host's name.
+
+    ``cert`` and ``key`` are shown to it.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _is_a_pair(self) -> ServerTls:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key come together")
+        return self
+
+
 class Address(_Settings):
     host: str = "127.0.0.1"
     port: Port
+    tls: Tls | None = None
 
 
 class Http(_Settings):
@@ -45,6 +76,7 @@ class Http(_Settings):
     max_headers: Annotated[int, Field(ge=16, le=10_000)] = 100
     #: Websites whose pages may call the gateway from a browser, as ``https://example.org``. None by default.
     cors_origins: tuple[str, ...] = ()
+    tls: Tls | None = None
     #: Fewer where the limit of open files allows no more; the one that was idle for longest makes way for a new one.
     max_connections: Annotated[int, Field(ge=1)] = 16_384
     #: For a request's head, from its first byte on.
@@ -57,12 +89,21 @@ class Http(_Settings):
     #: Between requests: above the usual 60 s of load balancers, so that they and not we close first.
     idle_seconds: Seconds = 75.0
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", value):
+                raise ValueError(f"{value!r} is no origin of the form https://host or https://host:port")
+        return values
+
 
 class Grpc(_Settings):
     host: str = "127.0.0.1"
     port: Port = 8001
     #: Refused before memory is taken for it. Python's clients take 4 MB unless told otherwise.
     max_message_bytes: Annotated[int, Field(gt=0)] = 16 << 20
+    tls: Tls | None = None
     #: Calls at a time on one connection, and over all of them.
     max_streams: Annotated[int, Field(ge=1, le=65_536)] = 100
     max_calls: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
@@ -79,6 +120,12 @@ class Grpc(_Settings):
             raise ValueError("the transport native needs a package: pip install 'duet-serving[native]'")
         return value
 
+    @model_validator(mode="after")
+    def _can_speak_tls(self) -> Grpc:
+        if self.tls is not None and self.transport == "native":
+            raise ValueError("the transport native has no TLS; use grpcio")
+        return self
+
 
 class TFServingServer(_Settings):
     """``endpoint``: host:port of its gRPC; a name may stand for several addresses, and they may change.
@@ -89,6 +136,7 @@ class TFServingServer(_Settings):
     kind: Literal["tfserving"]
     endpoint: str
     model_config_file: Path | None = None
+    tls: ServerTls | None = None
 
     @field_validator("endpoint")
     @classmethod
@@ -106,12 +154,19 @@ class TorchServeServer(_Settings):
     endpoint: str
     management: str
     key_file: Path | None = None
+    tls: ServerTls | None = None
 
     @field_validator("endpoint", "management")
     @classmethod
     def _is_address(cls, value: str) -> str:
         url = value.rstrip("/")
-        return _checked(url if url.startswith("http://") else "", url, "http://host:port")
+        return _checked(url if url.startswith(("http://", "https://")) else "", url, "http://host:port")
+
+    @model_validator(mode="after")
+    def _tls_is_for_https(self) -> TorchServeServer:
+        if any(url.startswith("https://") != (self.tls is not None) for url in (self.endpoint, self.management)):
+            raise ValueError("endpoint and management are https:// where tls is set, and http:// where it is not")
+        return self
 
     @model_validator(mode="after")
     def _management_is_on_the_same_host(self) -> TorchServeServer:

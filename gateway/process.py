@@ -15,9 +15,10 @@ import uvloop
 
 from gateway.app import Connect, Gateway
 from gateway.backends.balanced import Resolve, resolve_host
-from gateway.config import Settings
+from gateway.config import Address, Grpc, Http, Settings, Tls
 from gateway.rest.connection import Crowd, Patience
 from gateway.rest.head import Limits
+from gateway.tls import ServerTls
 from gateway.watchdog import Watchdog
 from gateway.workers import listen
 from gateway.workers.files import allow_open_files, connections_within
@@ -66,9 +67,13 @@ async def serve(
         _crowd(settings, gateway, connections, seen=True),
         _crowd(settings, gateway, max(16, connections // 16), seen=False),
     ]
-    grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port)
+    tls = {name: _tls(name, listener.tls) for name, listener in _listeners(settings)}
+    grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port, tls["grpc"])
     drain_seconds = max(1, round(settings.drain_seconds))
-    servers = [_server(gateway.http_app, drain_seconds, crowds[0]), _server(gateway.admin_app, 1, crowds[1])]
+    servers = [
+        _server(gateway.http_app, drain_seconds, crowds[0], tls["http"]),
+        _server(gateway.admin_app, 1, crowds[1], tls["admin"]),
+    ]
     watchdog = Watchdog(admin, limit_seconds=settings.max_lag_seconds)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -95,7 +100,12 @@ async def serve(
     await gateway.grpc_server.start()
     _begin_collecting()
     address = listen.authority(*http.getsockname()[:2])
-    log.info("serving on http://%s and gRPC %s", address, listen.authority(settings.grpc.host, grpc_port))
+    log.info(
+        "serving on %s://%s and gRPC %s",
+        "https" if tls["http"] else "http",
+        address,
+        listen.authority(settings.grpc.host, grpc_port),
+    )
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     if member is None or member.whole_draining:
@@ -120,9 +130,22 @@ def _begin_collecting() -> None:
     gc.enable()
 
 
-def _listen_grpc(gateway: Gateway, host: str, port: int) -> int:
+def _listeners(settings: Settings) -> Iterator[tuple[str, Http | Grpc | Address]]:
+    yield from (("http", settings.http), ("grpc", settings.grpc), ("admin", settings.admin))
+
+
+def _tls(name: str, files: Tls | None) -> ServerTls | None:
+    try:
+        return ServerTls(cert=files.cert, key=files.key, client_ca=files.client_ca) if files else None
+    except OSError as error:
+        raise OSError(f"{name}.tls: {error}") from error
+
+
+def _listen_grpc(gateway: Gateway, host: str, port: int, tls: ServerTls | None) -> int:
     address = listen.authority(host, port)
     try:
+        if tls is not None:
+            return gateway.grpc_server.add_secure_port(address, tls.grpc_credentials())
         return gateway.grpc_server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(
@@ -160,11 +183,12 @@ def _crowd(settings: Settings, gateway: Gateway, max_connections: int, *, seen: 
     )
 
 
-def _server(app: object, drain_seconds: int, crowd: Crowd) -> _Server:
+def _server(app: object, drain_seconds: int, crowd: Crowd, tls: ServerTls | None) -> _Server:
     return _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types
             http=crowd.protocol,  # type: ignore[arg-type]  # called as the class would be
+            ssl_context_factory=(lambda *_: tls.context()) if tls else None,
             ws="none",
             lifespan="off",
             access_log=False,

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.backends.translation import Lost, translated
+from gateway.tls import ClientTls
 
 log = logging.getLogger("duet.backends.http")
 
@@ -51,10 +52,12 @@ class HttpPool:
         idle_seconds: float = 30.0,
         connect_timeout_seconds: float = 1.0,
         max_response_bytes: int = 64 << 20,
+        tls: ClientTls | None = None,
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError(f"{url!r} is no address of the form http://host:port")
+        if parts.scheme != ("https" if tls else "http") or not parts.hostname or parts.path not in ("", "/"):
+            raise ValueError(f"{url!r} is no address of the form http://host:port, or https:// with tls")
+        self._tls = tls
         self._host, self._port = parts.hostname, parts.port or 80
         self._authority = parts.netloc
         self._name = name
@@ -101,7 +104,11 @@ class HttpPool:
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self._name, self._max_response_bytes), self._host, self._port
+                    lambda: _Connection(self._name, self._max_response_bytes),
+                    self._host,
+                    self._port,
+                    ssl=self._tls.context() if self._tls else None,
+                    server_hostname=self._tls.name if self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
             late = isinstance(error, TimeoutError)

@@ -18,6 +18,7 @@ from gateway.backends.tfserving_config import ModelConfigFile
 from gateway.backends.translation import TFSERVING, Lost, readable, translated
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
+from gateway.tls import ClientTls
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, VersionMetadata
 
 log = logging.getLogger("duet.backends.tfserving")
@@ -38,6 +39,8 @@ _CHANNEL_OPTIONS = (
 #: Of a request's time, what its answer needs from the server to the client.
 _WAY_BACK_SECONDS = 0.005
 
+_LAST_CALLS_SECONDS = 60.0
+
 _GONE = VersionMetadata(0, ready=False)
 
 
@@ -48,11 +51,25 @@ class TFServing:
     nor their labels. Which version a label stands for is asked of the server, which may not have read the file again.
     """
 
-    def __init__(self, endpoint: str, *, variant: str, model_config_file: Path | None = None) -> None:
+    def __init__(
+        self, endpoint: str, *, variant: str, model_config_file: Path | None = None, tls: ClientTls | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self._tls, self._tls_version = tls, 0
+        self._closing: set[asyncio.Task[None]] = set()
         self._config = ModelConfigFile(model_config_file) if model_config_file else None
         self._variant = variant
-        self._channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
+        self._open()
+        # A version's signature never changes while it is served.
+        self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
+
+    def _open(self) -> None:
+        if self._tls is None:
+            self._channel = grpc.aio.insecure_channel(self.endpoint, options=_CHANNEL_OPTIONS)
+        else:
+            self._tls_version = self._tls.version
+            options = (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", self._tls.name))
+            self._channel = grpc.aio.secure_channel(self.endpoint, self._tls.grpc_credentials(), options=options)
         self._predict = self._channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=pb.PredictRequest.SerializeToString,
@@ -65,8 +82,17 @@ class TFServing:
             "/tensorflow.serving.ModelService/GetModelStatus",
             request_serializer=pb.GetModelStatusRequest.SerializeToString,
         )
-        # A version's signature never changes while it is served.
-        self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
+
+    def _renew(self) -> None:
+        """Other certificates need another channel; calls on the one before may end there."""
+        if self._tls is None:
+            return
+        self._tls.read()
+        if self._tls.version != self._tls_version:
+            closing = asyncio.create_task(self._channel.close(_LAST_CALLS_SECONDS))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._open()
 
     async def infer(self, request: InferRequest) -> InferResponse:
         seconds = _seconds_left(request)
@@ -78,6 +104,7 @@ class TFServing:
         return InferResponse(request.model, self._variant, message.model_spec.version.value, outputs)
 
     async def metadata(self, model: str) -> ModelMetadata:
+        self._renew()
         with self._translated(describing=True):
             spec = pb.ModelSpec(name=model)
             data = await self._get_status(pb.GetModelStatusRequest(model_spec=spec))

@@ -19,6 +19,7 @@ from gateway.backends.http import HttpPool, Piece, Response
 from gateway.backends.torchserve_keys import Keys
 from gateway.backends.translation import TORCHSERVE, readable, translated
 from gateway.codecs import v2
+from gateway.tls import ClientTls
 from gateway.types import (
     DEFAULT_SIGNATURE,
     InferRequest,
@@ -57,12 +58,13 @@ class TorchServe:
         variant: str,
         key_file: Path | None = None,
         opaque: Collection[str] = (),
+        tls: ClientTls | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._variant = variant
         self._opaque = opaque
-        self._inference = HttpPool(endpoint, name=TORCHSERVE)
-        self._management = HttpPool(management, name=TORCHSERVE, max_connections=4)
+        self._inference = HttpPool(endpoint, name=TORCHSERVE, tls=tls)
+        self._management = HttpPool(management, name=TORCHSERVE, max_connections=4, tls=tls)
         self._keys = Keys(key_file)
         # TorchServe's versions are text ("1", "1.0"); ours are integers.
         self._version_texts: dict[tuple[str, int], str] = {}

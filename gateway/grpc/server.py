@@ -33,6 +33,9 @@ class Server:
     def add_insecure_port(self, address: str) -> int:
         return int(self._inner.add_insecure_port(address))
 
+    def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        return int(self._inner.add_secure_port(address, credentials))
+
     async def start(self) -> None:
         await self._inner.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.observation import Observer
 from gateway.rest.asgi import App, Message, Receive, Scope, Send, header
+from gateway.rest.browsers import SAFE
 from gateway.rest.endpoint import OBSERVATION
 
 
@@ -31,6 +32,7 @@ class Observed:
                     (b"x-request-id", seen.id.encode()),
                     (b"traceparent", seen.traceparent.encode()),
                     (b"server-timing", seen.server_timing().encode()),
+                    *SAFE,
                 ]
                 if seen.notes:
                     message["headers"] += [(name.encode(), value.encode()) for name, value in seen.notes]

@@ -20,7 +20,9 @@ CLASSES = (b"yes", b"no")
 class FakeTFServing:
     """Serves ``models`` (name -> versions) on a port of its own. Its faults are read at each call."""
 
-    def __init__(self, models: dict[str, list[int]], *, port: int = 0) -> None:
+    def __init__(
+        self, models: dict[str, list[int]], *, port: int = 0, tls: grpc.ServerCredentials | None = None
+    ) -> None:
         self.models = models
         self.delay_seconds = 0.0
         self.garbage = False
@@ -33,7 +35,8 @@ class FakeTFServing:
         self.timeouts: list[float | None] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([_services(self)])
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        self.port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
         self._server.start()
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -27,7 +28,7 @@ Answer = tuple[int, dict[str, str], bytes]
 class FakeTorchServe:
     """Serves ``models`` (name -> version texts) on a port of its own. Its faults are read at each call."""
 
-    def __init__(self, models: dict[str, list[str]], *, port: int = 0) -> None:
+    def __init__(self, models: dict[str, list[str]], *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.models = models
         self.delay_seconds = 0.0
         self.key: str | None = None
@@ -43,6 +44,8 @@ class FakeTorchServe:
         self.describes_signatures = True
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = self._server.server_address[1]
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 

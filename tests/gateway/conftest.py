@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -69,8 +70,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_gateway(settings: dict[str, Any], folder: Path, *options: str) -> RunningGateway:
-    """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports."""
+def start_gateway(
+    settings: dict[str, Any], folder: Path, *options: str, tls: ssl.SSLContext | None = None
+) -> RunningGateway:
+    """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports.
+
+    With ``tls`` the HTTP port is called by it.
+    """
     settings = {"refresh_seconds": 0.2, "auth": {"mode": "off"}, **settings}
     settings["http"] = {"port": free_port(), **settings.get("http", {})}
     settings["grpc"] = {"port": free_port(), **settings.get("grpc", {})}
@@ -86,7 +92,11 @@ def start_gateway(settings: dict[str, Any], folder: Path, *options: str) -> Runn
         )
     running = RunningGateway(
         process,
-        httpx.Client(base_url=f"http://127.0.0.1:{settings['http']['port']}", timeout=20),
+        httpx.Client(
+            base_url=f"{'https' if tls else 'http'}://127.0.0.1:{settings['http']['port']}",
+            timeout=20,
+            verify=tls or True,
+        ),
         httpx.Client(base_url=f"http://127.0.0.1:{settings['admin']['port']}", timeout=20),
         log,
         settings["grpc"]["port"],
