@@ -39,6 +39,7 @@ class Options:
     workers_per_model: int
     threads: int
     timeout_seconds: float
+    allow_digests: Path | None = None
 
     def listeners(self) -> list[Listener]:
         hosts = {"--http-port": self.host, "--grpc-port": self.host, "--admin-port": self.admin_host}
@@ -75,6 +76,7 @@ def parse(arguments: Sequence[str]) -> Options:
         workers_per_model=parsed.workers_per_model,
         threads=parsed.threads,
         timeout_seconds=parsed.timeout,
+        allow_digests=parsed.allow_digests.absolute() if parsed.allow_digests else None,
     )
 
 
@@ -98,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="the models' folder")
     up.add_argument("--run-dir", type=Path, default=Path(".duet"), metavar="DIR", help="logs and written configuration")
     up.add_argument("--models", default="", metavar="A,B", help="only these models; all if empty")
+    up.add_argument(
+        "--allow-digests", type=Path, metavar="FILE", help="load only artifacts whose SHA-256 digests this file lists"
+    )
     up.add_argument("--no-train", action="store_true", help="fail if a model is missing")
     up.add_argument("--tf-serving-binary", metavar="FILE", help="the real tensorflow_model_server, if not on PATH")
     up.add_argument("--workers-per-model", type=_count, default=1, metavar="N", help="TorchServe's, each a process")

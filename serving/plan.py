@@ -9,6 +9,7 @@ from pathlib import Path
 
 from models.served import Served
 from serving.children import Launch
+from serving.digests import allowed_copy
 from serving.gatewayconfig import PYTORCH, TENSORFLOW, render_gateway_config
 from serving.localkey import OPEN, LocalKey, bearing, local_key, needs_key
 from serving.options import LOOPBACK, Options
@@ -33,9 +34,10 @@ class Plan:
 def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary: Path | None) -> Plan:
     logs = options.run_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    store = _store(options, models)
     tensorflow = TensorFlowServing(
         port=options.ports["--tf-port"],
-        model_store=options.artifacts / "tensorflow",
+        model_store=store / "tensorflow",
         models=_names(models, TENSORFLOW),
         folder=options.run_dir / "tensorflow",
         binary=binary,
@@ -43,8 +45,8 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
     )
     torchserve = TorchServe(
         ports=options.torchserve_ports(),
-        model_store=options.artifacts / "pytorch",
-        archives=find_archives(options.artifacts / "pytorch", _names(models, PYTORCH)),
+        model_store=store / "pytorch",
+        archives=find_archives(store / "pytorch", _names(models, PYTORCH)),
         folder=options.run_dir / "torchserve",
         java=java,
         workers_per_model=options.workers_per_model,
@@ -79,6 +81,15 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
         http_port=options.ports["--http-port"],
         key=key,
     )
+
+
+def _store(options: Options, models: Sequence[Served]) -> Path:
+    """Where the servers load from: the artifacts, or checked copies of them."""
+    if options.allow_digests is None:
+        return options.artifacts
+    names = [model.name for model in models]
+    target = options.run_dir / "allowed"
+    return allowed_copy(options.artifacts, names, allow_list=options.allow_digests, target=target)
 
 
 def reachable(host: str) -> str:
