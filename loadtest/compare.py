@@ -6,8 +6,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,10 @@ CHECK_SECONDS = 30.0
 PROBES = 12
 """Of a search, about."""
 PARITY_FRONT = FRONTS["v2_rest_binary"]
+
+
+def with_headers(job: Job, headers: Mapping[str, str]) -> Job:
+    return replace(job, per_body_headers=[{**own, **headers} for own in job.per_body_headers])
 
 
 class Comparison:
@@ -139,11 +142,7 @@ class Comparison:
         made = self.through_gateway(front, self._asked)
         for variant in FRAMEWORKS if self._plan.direct else ():
             wire = DIRECT[self._stack.kind(variant)]
-            token = self._stack.authorization(variant)
-            own = tuple(
-                replace(call, headers={**call.headers, **token})
-                for call in (wire.encode(self.signature, one) for one in self._asked)
-            )
+            own = tuple(wire.encode(self.signature, one) for one in self._asked)
             made.append(Leg(f"direct/{variant}", "direct", variant, wire, self._stack.server(variant), own))
             write_bodies(self._bodies(made[-1]), [call.body for call in own])
         return made
@@ -181,7 +180,9 @@ class Comparison:
             for leg in of_front:
                 self._progress.begin(f"warming up {front} {leg.name}", self._plan.warm_seconds)
                 job = self.job(front, leg, pair=0, seconds=self._plan.warm_seconds, name="warm-up")
-                found = warm_up(job, name=f"{front} {leg.name}", tick=self._progress.tick)
+                found = warm_up(
+                    with_headers(job, self._token(leg)), name=f"{front} {leg.name}", tick=self._progress.tick
+                )
                 warmed[f"{front} {leg.name}"] = found
                 if not found.steady:
                     self._violations.append(Violation("V3", f"{front} {leg.name}", found.text))
@@ -233,6 +234,7 @@ class Comparison:
         return iter(abba(self._plan.pairs, names, generator(self._plan.seed, f"{front}/turns", 0, 0)))
 
     def _block(self, front: str, leg: Leg, turn: Turn, rate: float, text: str) -> Finished:
+        """One block, or what an interrupted run has of it. Once more where a server's token was renewed meanwhile."""
         seconds = self._plan.block_seconds(leg.view)
         name = f"{turn.pair:03d}-{leg.name.replace('/', '-')}"
         job = replace(self.job(front, leg, pair=turn.pair, seconds=seconds, name=name), rate=rate)
@@ -241,17 +243,30 @@ class Comparison:
             self._progress.skip(seconds + SETTLE_SECONDS)
             return earlier
         self._progress.begin(f"{text}: {front} {leg.name}", seconds + SETTLE_SECONDS)
-        finished = blocks.run(
+        token = self._token(leg)
+        finished = self._load_once(with_headers(job, token), f"{front} pair {turn.pair + 1} {leg.name}")
+        if self._token(leg) != token:
+            self._progress.say("The server's token was renewed during this block: it is repeated.")
+            finished = self._load_once(with_headers(job, self._token(leg)), finished.facts.name)
+        try:
+            blocks.save(finished, done)
+        except OSError as error:
+            raise LoadFailed(f"cannot write {done}: {error.strerror}") from None
+        return finished
+
+    def _load_once(self, job: Job, name: str) -> Finished:
+        return blocks.run(
             job,
-            name=f"{front} pair {turn.pair + 1} {leg.name}",
+            name=name,
             workers=self._plan.workers,
             settle_seconds=SETTLE_SECONDS,
             family=self._stack.family if self._stack.processes else None,
             tick=self._progress.tick,
         )
-        with suppress(FileNotFoundError):
-            blocks.save(finished, done)
-        return finished
+
+    def _token(self, leg: Leg) -> dict[str, str]:
+        """Of the server itself. The gateway renews TorchServe's each half an hour, and the old one is refused then."""
+        return self._stack.authorization(leg.variant) if leg.view == "direct" else {}
 
     def _check_sampled(self, leg: Leg, finished: Finished) -> None:
         worst, problem = parity.check_sampled(leg.front, self.signature, finished.answers, self._wanted)
