@@ -7,6 +7,7 @@ core/platform/errors.h, kernels/batching_util/shared_batch_scheduler.h and core/
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,15 @@ import grpc
 
 from gateway import errors
 from gateway.errors import DuetError, Fault
+
+log = logging.getLogger("duet.backends")
+
+#: A trace, a file, an address, a memory region or a secret.
+_INSIDE = re.compile(
+    r"Traceback|File \"|(?<![\w.}])/[\w.-]+/[\w./-]+|[\w-]+\.py\b|\b\d{1,3}(?:\.\d{1,3}){3}\b|0x[0-9a-fA-F]{6,}"
+    r"|shm_region|(?i:key|token|secret|password)\s*[=:]"
+)
+_MAX_LOGGED = 2000
 
 TORCHSERVE = "TorchServe"
 TFSERVING = "TensorFlow Serving"
@@ -185,9 +195,21 @@ def row(server: str, signal: Signal, text: str = "", kind: str = "", *, describi
 def translated(server: str, signal: Signal, text: str = "", kind: str = "", *, describing: bool = False) -> DuetError:
     """The error for the client, with its `Fault`. ``text`` and ``kind`` are the server's own."""
     found = row(server, signal, text, kind, describing=describing)
-    error = found.error(found.says.format(server=server, text=text), retry_after_seconds=found.retry_after_seconds)
+    says = found.says.format(server=server, text=_scrubbed(server, text))
+    error = found.error(says, retry_after_seconds=found.retry_after_seconds)
     error.fault = found.fault
     return error
+
+
+def _scrubbed(server: str, text: str) -> str:
+    """The server's words, unless they tell of its inside: with such words others were broken into.
+
+    What a model says of its input helps who sent it; a trace, a path or an address only those who may see the log.
+    """
+    if not _INSIDE.search(text):
+        return text
+    log.warning("%s said: %s", server, text[:_MAX_LOGGED])
+    return "the server's log tells what"
 
 
 @contextmanager
