@@ -13,11 +13,12 @@ from gateway import config
 from gateway.backends.balanced import Balanced, Unguarded
 from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.config import Settings
-from gateway.layers.batching import Batch, Batching
+from gateway.layers.batching import Batching
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.cache import Cache
 from gateway.layers.gate import Waits
 from gateway.layers.hedge import Hedge
+from gateway.layers.lane import Batch
 from gateway.layers.limit import Bounds, Budget, Limit
 from gateway.layers.queue import Limits
 from gateway.layers.retry import Again, Retry

@@ -11,55 +11,15 @@ joined. Until then, and for all that cannot be joined, requests pass as if this 
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
-from itertools import accumulate
-from time import perf_counter
+from collections.abc import Callable, Mapping
 
 from gateway.backends.base import Backend, Layer
-from gateway.errors import (
-    DataLoss,
-    DeadlineExceeded,
-    DuetError,
-    FailedPrecondition,
-    Internal,
-    InvalidArgument,
-    PayloadTooLarge,
-    Unavailable,
-)
 from gateway.layers import rows
-from gateway.layers.queue import Limits, Pace, Queue, Waiting
+from gateway.layers.lane import Batch, Lane
 from gateway.metrics import Metrics
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature
 
-log = logging.getLogger("duet.batching")
-
-#: What one request can do to the others of its batch. A server that is away or overloaded is not asked again.
-_OF_ONE_REQUEST = (InvalidArgument, FailedPrecondition, PayloadTooLarge, DataLoss, Internal)
-
-#: A call that takes this many times as long as usual no longer holds its place: others must not wait for it.
-_PATIENCE = 10
-_LEAST_PATIENCE_SECONDS = 0.1
-_FIRST_PATIENCE_SECONDS = 1.0
-#: Between two tries to find out whether rows are independent, where the first was not answered.
-_TRY_AGAIN_SECONDS = 1.0
-#: The deadline of each call of a try: nobody waits for it.
-_TRIAL_SECONDS = 30.0
-
-
 _Key = tuple[str, int | None, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """How a model's requests are joined. ``in_flight`` None follows what the server says of itself."""
-
-    limits: Limits
-    in_flight: int | None = None
 
 
 class Batching(Layer):
@@ -84,7 +44,7 @@ class Batching(Layer):
         self._default = default
         self._models = models or {}
         self._buffers = rows.Buffers()
-        self._lanes: dict[_Key, _Lane] = {}
+        self._lanes: dict[_Key, Lane] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         key = (request.model, request.version, request.signature_name)
@@ -106,7 +66,7 @@ class Batching(Layer):
             lane.close()
         await self.inner.aclose()
 
-    def _refreshed(self, key: _Key, known: ModelMetadata) -> _Lane | None:
+    def _refreshed(self, key: _Key, known: ModelMetadata) -> Lane | None:
         """The lane, after the server was asked about the model again; None where requests are not joined."""
         model, version, name = key
         signature = _signature(known, version, name)
@@ -119,7 +79,7 @@ class Batching(Layer):
             self._lanes.pop(key, None)
             return None
         self._forget_gone(known)
-        self._lanes[key] = _Lane(self.inner, batch, signature, known, self._buffers, self._metrics, version)
+        self._lanes[key] = Lane(self.inner, batch, signature, known, self._buffers, self._metrics, version)
         return self._lanes[key]
 
     def _forget_gone(self, known: ModelMetadata) -> None:
@@ -132,307 +92,3 @@ class Batching(Layer):
 def _signature(known: ModelMetadata, version: int | None, name: str) -> Signature | None:
     found = known.versions.get(version) if version is not None else None
     return found.signatures.get(name) if found is not None else None
-
-
-class _Trust(Enum):
-    """Whether rows are independent of one another."""
-
-    UNKNOWN = "unknown"
-    TRYING = "trying"
-    GIVEN = "given"
-    REFUSED = "refused"
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A call that is on its way: for one request, or in a task of its own for those that waited."""
-
-    started: float
-    request: InferRequest
-    batch: Sequence[Waiting] = ()
-    task: asyncio.Task[None] | None = None
-
-
-class _Lane:
-    """The queue of one signature of one version, and the calls in flight for it."""
-
-    def __init__(
-        self,
-        inner: Backend,
-        batch: Batch,
-        signature: Signature,
-        known: ModelMetadata,
-        buffers: rows.Buffers,
-        metrics: Metrics,
-        version: int | None,
-    ) -> None:
-        self.signature = signature
-        self._inner = inner
-        self._limits = batch.limits
-        self._in_flight = batch.in_flight
-        self._buffers = buffers
-        self._loop = asyncio.get_running_loop()
-        labels = (known.model, known.variant, version)
-        self._batch_rows = metrics.batch_rows(*labels)
-        self._queue_seconds = metrics.queue_seconds(*labels)
-        self._name = f"{known.model}@{known.variant} version {version}"
-        self._queue = Queue()
-        self._flights: dict[_Flight, None] = {}
-        self._of_waiting: dict[Waiting, _Flight] = {}
-        self._pace = Pace()
-        self._usual_seconds = _FIRST_PATIENCE_SECONDS / _PATIENCE
-        self._look_again: asyncio.TimerHandle | None = None
-        self._trust = _Trust.UNKNOWN
-        self._try_at = 0.0
-        self._trial: asyncio.Task[None] | None = None
-        self.follow(known)
-
-    @property
-    def idle(self) -> bool:
-        return not self._flights and not self._queue
-
-    def follow(self, known: ModelMetadata) -> None:
-        """Takes over what the server last said of itself."""
-        self.known = known
-        self._places = self._in_flight or known.parallelism
-
-    async def infer(self, request: InferRequest) -> InferResponse:
-        now = self._loop.time()
-        if request.deadline is not None and request.deadline <= now:
-            raise _too_late(request)
-        if self._trust is not _Trust.GIVEN:
-            if self._trust is _Trust.UNKNOWN:
-                self._consider(request, now)
-            return await self._alone(request, now)
-        if len(self._flights) < self._places and not self._queue:
-            return await self._alone(request, now)
-        size_bytes = rows.size_bytes(request)
-        # What would be alone in its batch need not wait for it, and an empty one has no rows to be joined.
-        if not request.rows or 2 * request.rows > self._limits.max_rows or 2 * size_bytes > self._limits.max_bytes:
-            return await self._alone(request, now)
-        return await self._queued(request, size_bytes)
-
-    def close(self) -> None:
-        """Ends what is in flight and refuses what waits. Nothing comes after it."""
-        if self._look_again is not None:
-            self._look_again.cancel()
-        for task in [self._trial, *(flight.task for flight in self._flights)]:
-            if task is not None:
-                task.cancel()
-        while self._queue:
-            waiting, expired = self._queue.take(0.0, limits=self._limits, pace=self._pace)
-            _fail([*waiting, *expired], Unavailable("the gateway was told to stop at once", retry_after_seconds=1))
-
-    async def _alone(self, request: InferRequest, now: float) -> InferResponse:
-        flight = _Flight(now, request)
-        self._flights[flight] = None
-        try:
-            response = await self._inner.infer(request)
-        finally:
-            self._ended(flight)
-        self._batch_rows.observe(request.rows)
-        self._learn(request.rows, self._loop.time() - now, response)
-        return response
-
-    async def _queued(self, request: InferRequest, size_bytes: int) -> InferResponse:
-        group = rows.group(request, self.signature)
-        waiting = Waiting(request, group, size_bytes, perf_counter(), self._loop.create_future())
-        self._queue.add(waiting)
-        self._send()
-        try:
-            return await waiting.answer
-        except asyncio.CancelledError:
-            self._left(waiting)
-            raise
-
-    def _left(self, waiting: Waiting) -> None:
-        """Its caller is gone: out of the queue, or, where nobody else waits for its call, an end to that."""
-        self._queue.discard(waiting)
-        if waiting.answer.done() and not waiting.answer.cancelled():
-            waiting.answer.exception()  # it came at the same moment; asyncio complains of what nobody looks at
-        flight = self._of_waiting.pop(waiting, None)
-        if flight is not None and flight.task is not None and all(one.answer.done() for one in flight.batch):
-            flight.task.cancel()
-
-    def _send(self) -> None:
-        """Sends what waits while there is room, and sees to it that calls which hang are noticed."""
-        now = self._loop.time()
-        while self._queue and len(self._flights) < self._places + self._overdue(now):
-            batch, expired = self._queue.take(now, limits=self._limits, pace=self._pace)
-            for waiting in expired:
-                _fail([waiting], _too_late(waiting.request))
-            if batch:
-                self._launch(batch, now)
-        if self._queue and self._look_again is None:
-            self._look_again = self._loop.call_later(self._patience, self._look)
-
-    def _look(self) -> None:
-        self._look_again = None
-        self._send()
-
-    @property
-    def _patience(self) -> float:
-        return max(_LEAST_PATIENCE_SECONDS, _PATIENCE * self._usual_seconds)
-
-    def _overdue(self, now: float) -> int:
-        """Calls that no longer hold their place. They lie in the order in which they were begun."""
-        count, latest = 0, now - self._patience
-        for flight in self._flights:
-            if flight.started > latest:
-                break
-            count += 1
-        return count
-
-    def _launch(self, batch: list[Waiting], now: float) -> None:
-        flight = _Flight(now, batch[0].request, batch)
-        self._flights[flight] = None
-        sent = perf_counter()
-        for waiting in batch:
-            self._of_waiting[waiting] = flight
-            self._queue_seconds.observe(sent - waiting.since)
-        flight.task = self._loop.create_task(self._serve(batch))
-
-        # Not a `finally` in the task: one that is cancelled before its first step never enters it.
-        def landed(task: asyncio.Task[None]) -> None:
-            for waiting in batch:
-                self._of_waiting.pop(waiting, None)
-            _fail(batch, _reason(task))
-            self._ended(flight)
-
-        flight.task.add_done_callback(landed)
-
-    def _ended(self, flight: _Flight) -> None:
-        del self._flights[flight]
-        if self._queue:
-            self._send()
-
-    async def _serve(self, batch: Sequence[Waiting]) -> None:
-        """Answers each of them, by one call if all goes well; halves what fails to find the request at fault."""
-        now = self._loop.time()
-        for waiting in batch:
-            if waiting.deadline <= now:
-                _fail([waiting], _too_late(waiting.request))
-        batch = [waiting for waiting in batch if not waiting.answer.done()]
-        if not batch:
-            return
-        sent = perf_counter()
-        try:
-            response = await self._call([waiting.request for waiting in batch])
-        except DuetError as error:
-            if len(batch) == 1 or not isinstance(error, _OF_ONE_REQUEST):
-                _fail(batch, error)
-                return
-            response = None
-        if response is not None:
-            self._answer(batch, response, sent)
-            return
-        middle = len(batch) // 2
-        await self._serve(batch[:middle])
-        await self._serve(batch[middle:])
-
-    async def _call(self, requests: Sequence[InferRequest]) -> InferResponse | None:
-        """The answer to all; None where they cannot be joined, which an answer without their rows shows."""
-        started = self._loop.time()
-        if len(requests) == 1:
-            response = await self._inner.infer(requests[0])
-            self._learn(requests[0].rows, self._loop.time() - started, response)
-            return response
-        if self._trust is not _Trust.GIVEN:
-            return None
-        buffer = self._buffers.take(rows.buffer_bytes(requests))
-        joined = rows.join(requests, buffer)
-        response = await self._inner.infer(joined)
-        # After a failure the buffer is not used again: what was given up may still be on its way out of it.
-        if not rows.lies_in(response, joined):
-            self._buffers.give_back(buffer)
-        if not rows.has_rows(response, joined.rows):
-            self._settle(_Trust.REFUSED)
-            return None
-        self._learn(joined.rows, self._loop.time() - started, response)
-        return response
-
-    def _answer(self, batch: Sequence[Waiting], response: InferResponse, sent: float) -> None:
-        total = sum(waiting.rows for waiting in batch)
-        self._batch_rows.observe(total)
-        start, counted = 0, total
-        for waiting in batch:
-            outputs = response.outputs if len(batch) == 1 else rows.cut(response, start, waiting.rows)
-            start += waiting.rows
-            if waiting.answer.done():
-                continue
-            timings = {"queue": sent - waiting.since, **response.timings}
-            answer = InferResponse(
-                response.model, response.variant, response.version, outputs, timings, execution_rows=counted
-            )
-            waiting.answer.set_result(answer)
-            counted = 0
-
-    def _learn(self, count: int, seconds: float, response: InferResponse) -> None:
-        if count:
-            self._usual_seconds += 0.2 * (seconds - self._usual_seconds)
-            size = rows.output_bytes(response)
-            self._pace = self._pace.after(rows=count, seconds=seconds, output_bytes=size)
-
-    def _consider(self, request: InferRequest, now: float) -> None:
-        """Begins the trial once two requests meet that could be joined."""
-        if len(self._flights) < self._places or now < self._try_at or not request.rows:
-            return
-        companion = next(iter(self._flights)).request
-        alike = rows.group(companion, self.signature) == rows.group(request, self.signature)
-        if not alike or not companion.rows or rows.same_inputs(companion, request):
-            companion = rows.another(request)
-        self._trust = _Trust.TRYING
-        deadline = now + _TRIAL_SECONDS
-        pair = replace(request, deadline=deadline), replace(companion, deadline=deadline)
-        self._trial = self._loop.create_task(self._try(*pair))
-
-    async def _try(self, first: InferRequest, second: InferRequest) -> None:
-        """Asks both alone and joined, the first on both sides of the second: rows may depend on those before or after.
-
-        Without an answer nothing is known, and it is tried again later.
-        """
-        trust = _Trust.UNKNOWN
-        try:
-            one, other = await self._inner.infer(first), await self._inner.infer(second)
-            requests = (first, second, first)
-            joined = await self._inner.infer(rows.join(requests, bytearray(rows.buffer_bytes(requests))))
-            independent = _independent(requests, (one, other, one), joined)
-            trust = _Trust.GIVEN if independent else _Trust.REFUSED
-        except DuetError as error:
-            log.info("%s: rows could not be tried together: %s", self._name, error.message)
-        finally:
-            self._try_at = self._loop.time() + _TRY_AGAIN_SECONDS
-            self._settle(trust)
-
-    def _settle(self, trust: _Trust) -> None:
-        if trust is _Trust.REFUSED and self._trust is not trust:
-            log.warning("%s is not batched: the answer to a row depends on the rows beside it", self._name)
-        self._trust = trust
-
-
-def _independent(requests: Sequence[InferRequest], alone: Sequence[InferResponse], joined: InferResponse) -> bool:
-    """Whether each request's rows of ``joined`` are what it was answered ``alone``."""
-    ends = list(accumulate(request.rows for request in requests))
-    return rows.has_rows(joined, ends[-1]) and all(
-        rows.agree(rows.cut(joined, end - request.rows, request.rows), response.outputs)
-        for request, response, end in zip(requests, alone, ends, strict=True)
-    )
-
-
-def _too_late(request: InferRequest) -> DeadlineExceeded:
-    return DeadlineExceeded(f"{request.model} did not answer before the request's deadline")
-
-
-def _fail(batch: Sequence[Waiting], error: Exception) -> None:
-    """To each caller a failure of its own: what catches it may write on it."""
-    for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(copy.copy(error) if isinstance(error, DuetError) else error)
-
-
-def _reason(task: asyncio.Task[None]) -> Exception:
-    """Why a task has left callers without an answer."""
-    if task.cancelled():
-        return Unavailable("the gateway was told to stop at once", retry_after_seconds=1)
-    error = task.exception()
-    return error if isinstance(error, Exception) else Internal("a batch ended without an answer")

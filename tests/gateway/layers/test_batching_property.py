@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from gateway.backends.base import Backend
 from gateway.errors import DeadlineExceeded, DuetError, Unavailable
-from gateway.layers.batching import Batch, Batching
+from gateway.layers.batching import Batching
 from gateway.layers.deadline import Deadline
+from gateway.layers.lane import Batch
 from gateway.layers.queue import Limits
 from gateway.metrics import Metrics
 from gateway.types import InferResponse
