@@ -8,7 +8,7 @@ CHART  := .venv-chart
 
 .DEFAULT_GOAL := help
 .PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test
-.PHONY: chart chart-docs chart-mutations sbom check format protos lock clean
+.PHONY: attack-mutations chart chart-docs chart-mutations sbom check format protos lock clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ chart-docs: $(READY) $(CHART)/.ready ## Make the chart's schema, its table of va
 
 chart-mutations: $(READY) $(CHART)/.ready ## Break the chart's promises one at a time; each must be noticed
 	@$(BIN)/python -m tests.helm.mutations
+
+attack-mutations: $(READY) ## Switch every security control off in turn; each must be noticed
+	@$(BIN)/python -m tests.security.mutations $(ARGS)
 
 sbom: $(READY) $(CHART)/.ready ## What is in the images, as CycloneDX, to dist/
 	@$(BIN)/python helm/sbom.py $(CHART)/bin/cyclonedx-py

@@ -45,9 +45,8 @@ class Grants:
     def allow(self, verb: Verb, model: str) -> bool:
         answers = self._known.get(model)
         if answers is None:
-            answers = [
-                any(each in verbs and pattern.fullmatch(model) for verbs, pattern in self._rules) for each in Verb
-            ]
+            granted = [verbs for verbs, pattern in self._rules if pattern.fullmatch(model)]
+            answers = [any(each in verbs for verbs in granted) for each in Verb]
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
             self._known[model] = answers

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from tests.fakes.tfserving import FakeTFServing
@@ -180,3 +182,22 @@ def test_a_refusal_comes_before_the_body(world: World) -> None:
         while piece := connection.recv(4096):
             answer += piece
     assert b"connection: close" in answer.lower()
+
+
+def test_over_grpc_a_refusal_comes_before_the_message(world: World) -> None:
+    """A caller without a key opens a call and sends no message; it is told at once."""
+    with grpc.insecure_channel(f"127.0.0.1:{world.gateway.grpc_port}") as channel:
+        waiting = threading.Event()
+
+        def never() -> Iterator[bytes]:
+            waiting.wait(20)
+            yield b""
+
+        # To the wire, a call that streams its request looks like one that has not sent its message yet.
+        call = channel.stream_stream("/inference.GRPCInferenceService/ModelInfer")(never(), timeout=15)
+        try:
+            with pytest.raises(grpc.RpcError) as caught:
+                next(call)
+        finally:
+            waiting.set()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
