@@ -8,7 +8,7 @@ CHART  := .venv-chart
 
 .DEFAULT_GOAL := help
 .PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test
-.PHONY: attack-mutations chart chart-docs chart-mutations sbom check format protos lock clean
+.PHONY: attack attack-mutations audit chart chart-docs chart-mutations sbom check format protos lock clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,15 @@ attack-mutations: $(READY) ## Switch every security control off in turn; each mu
 sbom: $(READY) $(CHART)/.ready ## What is in the images, as CycloneDX, to dist/
 	@$(BIN)/python helm/sbom.py $(CHART)/bin/cyclonedx-py
 
+attack: $(READY) ## Every attack, the long ones too, with a table: control, cases, failures, figure
+	@$(BIN)/python -m pytest -q -m 'full or not full' tests/security tests/gateway/codecs/test_scan.py $(ARGS)
+
+# It looks the pinned packages up in the advisory databases of the Python Packaging Authority; without a way there it says so.
+audit: ## Known vulnerabilities of the pinned packages (needs the internet)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+	  .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS)
+
 check: $(READY) ## Lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -115,4 +124,4 @@ lock: $(READY) ## Write the installed versions to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -e 's/+cpu$$//' | grep -viE '^(nvidia|triton==|cuda)' > constraints.txt
 
 clean: ## Remove the environment, artifacts and run-time files
-	rm -rf $(VENV) $(CHART) $(KSERVE) .duet artifacts
+	rm -rf $(VENV) $(CHART) $(KSERVE) .venv-audit .duet artifacts

@@ -259,6 +259,7 @@ def _http_app(
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schema["servers"] = [{"url": f"http://{host}:{settings.http.port}"}]
             schema.setdefault("components", {}).setdefault("schemas", {}).update(openapi.SCHEMAS)
+            openapi.complete(schema["paths"])
             for route in infer_routes:
                 schema["paths"][route.path] = {"post": openapi.infer_operation(route.path)}
             app.openapi_schema = schema

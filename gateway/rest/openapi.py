@@ -69,15 +69,37 @@ _HEADER_LENGTH = "Bytes of JSON before the binary tensors; 0 where the body is t
 
 _FAILURES = {
     400: "The request is wrong; the text says what.",
+    401: "Nobody who is known here asks.",
+    403: "Nobody may do this here.",
     404: "No such model, version or variant.",
     413: "The body is too large.",
-    429: "Overload: try again after `Retry-After` seconds.",
+    414: "The URL is too long.",
+    417: "The only expectation that is met is `100-continue`.",
+    429: "Overload, or over the caller's quota: try again after `Retry-After` seconds.",
+    431: "The headers are too many or too long.",
     500: "The gateway or the model's code failed.",
     501: "A `Content-Encoding` that is not known; `Accept-Encoding` names those that are.",
     502: "The server behind gave no valid answer.",
     503: "The server behind is not ready or cannot be reached.",
     504: "No answer before the deadline.",
 }
+
+
+def failures() -> dict[str, Any]:
+    """The responses that any call may have."""
+    return {str(status): {"description": text, "content": _content("Error")} for status, text in _FAILURES.items()}
+
+
+def complete(paths: dict[str, Any]) -> None:
+    """What FastAPI cannot read of its routes: their paths' parameters, and what may come in place of 200."""
+    for path, operations in paths.items():
+        for operation in operations.values():
+            operation["responses"] = {"200": operation["responses"]["200"], **failures()}
+            operation["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in ("model", "version")
+                if f"{{{name}}}" in path
+            ]
 
 
 def infer_operation(path: str) -> dict[str, Any]:
@@ -99,7 +121,7 @@ def infer_operation(path: str) -> dict[str, Any]:
         "requestBody": {"required": True, "content": _content("InferRequest")},
         "responses": {
             "200": {"description": "The outputs.", "content": _content("InferResponse")},
-            **{str(status): {"description": text, "content": _content("Error")} for status, text in _FAILURES.items()},
+            **failures(),
         },
     }
 
