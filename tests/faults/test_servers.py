@@ -1,0 +1,225 @@
+"""R1 to R4, R7, R8: servers that die, hang, crawl, break off and lie."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import pytest
+
+from tests.faults.findings import Findings, run, steady
+from tests.faults.load import Load
+from tests.faults.rig import Rig, until
+
+Found = Callable[[str, str], Findings]
+#: A second and front. One replica works on twice as much: what is left must be able to do it all.
+RATE = 100
+
+
+@pytest.mark.faults
+def test_r01_one_of_two_replicas_is_killed(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
+    """Nobody but those on their way at that moment may notice, and it is called again soon after it is back."""
+    findings = found("R1", "kill -9, one of two replicas")
+
+    async def scenario() -> None:
+        async with Rig(tmp_path, kind, **batching) as rig, Load(rig.ports, rate=RATE) as load:
+            victim = rig.replicas[kind][0]
+            await load.seconds(1)
+            start = load.mark
+            await load.seconds(3)
+            killed, at = load.mark, perf_counter()
+            victim.kill()
+            await load.seconds(4)
+            back = load.mark
+            await victim.restart()
+            returned = monotonic()
+
+            async def called() -> bool:
+                return bool((await victim.order())["predicted"])
+
+            await until(called, "the replica to be called again", seconds=20)
+            recovery = monotonic() - returned
+            await load.seconds(2)
+            before = findings.saw("before", load.window(start, killed))
+            during = findings.saw("during", load.window(killed, back))
+            findings.saw("after", load.window(back))
+            findings.gauge("after", rig)
+            every = load.window(killed)
+            late = [sample for sample in every.samples if sample.outcome != "ok" and sample.at > at + 0.1]
+            findings.must("success >= 99.9 %", every.success, every.success >= 0.999 or every.failed <= 1)
+            findings.must("nobody fails who came after the kill", len(late), not late)
+            findings.must("p99 <= 2x", during.quantile(0.99, "ok"), steady(during, before, 2), timed=True)
+            findings.must("called again <= 5 s after it is back", recovery, recovery <= 5, timed=True)
+
+    run(scenario())
+    findings.judge()
+
+
+def test_r02_the_only_replica_is_killed(kind: str, found: Found, tmp_path: Path) -> None:
+    """Its callers are told at once and when to come again; callers of the other framework feel nothing."""
+    findings = found("R2", "kill -9, the only replica")
+    other = "tfserving" if kind == "torchserve" else "torchserve"
+
+    async def scenario() -> None:
+        async with (
+            Rig(tmp_path, kind, other, replicas=1) as rig,
+            Load(rig.ports, rate=50, model=f"echo@{kind}") as load,
+            Load(rig.ports, rate=50, model=f"echo@{other}", rows=48) as bystanders,
+        ):
+            await load.seconds(1)
+            start = bystanders.mark
+            await bystanders.seconds(3)
+            killed = bystanders.mark
+            rig.replicas[kind][0].kill()
+            await load.answered(20)
+            dead = load.mark
+            await load.seconds(3)
+            during = findings.saw("during", load.window(dead))
+            answer = await rig.infer(f"echo@{kind}")
+            before, beside = bystanders.window(start, killed), bystanders.window(killed)
+            findings.saw("before", before)
+            findings.saw("after", beside)
+            only = set(during.outcomes) <= {"503", "UNAVAILABLE"}
+            findings.must("503 or UNAVAILABLE", during.outcomes, only)
+            findings.must("Retry-After", answer.headers.get("retry-after"), "retry-after" in answer.headers)
+            p99 = during.quantile(0.99)
+            findings.must("told within 50 ms (p99)", p99, p99 <= 0.05 + during.late, timed=True)
+            findings.must(
+                "the other's p99 moves <= 5 %", beside.quantile(0.99), steady(beside, before, 1.05), timed=True
+            )
+            findings.must("the other's requests all succeed", beside.success, beside.success == 1)
+
+    run(scenario())
+    findings.judge()
+
+
+@pytest.mark.faults
+def test_r03_one_of_two_replicas_hangs(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
+    """Its port still accepts. It is left out after a few time-outs, and what it answers late goes to nobody."""
+    findings = found("R3", "SIGSTOP, one of two replicas")
+
+    async def scenario() -> None:
+        async with Rig(tmp_path, kind, **batching) as rig, Load(rig.ports, rate=RATE) as load:
+            await load.seconds(1)
+            start = load.mark
+            await load.seconds(3)
+            stopped, at = load.mark, perf_counter()
+            rig.replicas[kind][0].signal(signal.SIGSTOP)
+            await load.seconds(8)
+            resumed = load.mark
+            rig.replicas[kind][0].signal(signal.SIGCONT)
+            await load.seconds(3)
+            findings.saw("before", load.window(start, stopped))
+            findings.saw("during", load.window(stopped, resumed))
+            findings.saw("after", load.window(resumed))
+            every = load.window(stopped)
+            lost = [sample for sample in every.samples if sample.outcome != "ok"]
+            last = max((sample.at - at for sample in lost), default=0.0)
+            findings.must("success >= 99 %", every.success, every.success >= 0.99)
+            # Their deadline is a second: whoever came within it could not know yet.
+            findings.must("left out within 1 s of the first time-outs", last, last <= 2 + every.late)
+            findings.must("lost <= 64, its limit", len(lost), len(lost) <= 64)
+
+    run(scenario())
+    findings.judge()
+
+
+@pytest.mark.faults
+def test_r04_one_of_two_replicas_is_ten_times_slower(kind: str, found: Found, tmp_path: Path) -> None:
+    findings = found("R4", "one of two replicas 10x slower")
+
+    async def scenario() -> None:
+        async with Rig(tmp_path, kind) as rig, Load(rig.ports, rate=RATE) as load:
+            slow, fast = rig.replicas[kind]
+            await load.seconds(1)
+            start = load.mark
+            await load.seconds(3)
+            slowed = load.mark
+            await slow.order(seconds=0.2)
+            await load.seconds(5)
+            settled = load.mark
+            counts = [(await replica.order())["rows"] for replica in (slow, fast)]
+            await load.seconds(5)
+            shares = [
+                (await replica.order())["rows"] - count for replica, count in zip((slow, fast), counts, strict=True)
+            ]
+            before = findings.saw("before", load.window(start, slowed))
+            findings.saw("during", load.window(slowed, settled))
+            after = findings.saw("after", load.window(settled))
+            share = shares[0] / max(1, sum(shares))
+            findings.must(">= 80 % of its half moved within 5 s", share, share <= 0.1)
+            findings.must("p99 <= 2x", after.quantile(0.99, "ok"), steady(after, before, 2), timed=True)
+            findings.must("nobody fails", load.window(start).failed, not load.window(start).failed)
+
+    run(scenario())
+    findings.judge()
+
+
+def test_r07_answers_break_off(kind: str, found: Found, tmp_path: Path) -> None:
+    """A single break is made good by one retry; one that goes on is told, never half an answer."""
+    findings = found("R7", "reset before, in, and after the headers")
+
+    async def scenario() -> None:
+        async with Rig(tmp_path, kind, replicas=1, breaker={"enabled": False}) as rig:
+            replica = rig.replicas[kind][0]
+            for fault, after_bytes in (("reset_before", 0), ("reset_mid", 5), ("reset_mid", 60), ("reset_mid", 0)):
+                name = f"{fault}@{after_bytes}"
+                await replica.order(fault=fault, after_bytes=after_bytes, hits=1)
+                once = await rig.infer()
+                findings.must(f"{name} once: retried", once.status_code, once.status_code == 200)
+                before = (await replica.order(hits=-1))["predicted"]
+                answers = [await rig.infer() for _ in range(5)]
+                after = (await replica.order(fault=""))["predicted"]
+                statuses = {answer.status_code for answer in answers}
+                findings.must(f"{name} always: 502 or 503", sorted(statuses), statuses <= {502, 503})
+                findings.must(f"{name} always: at most one retry", after - before, after - before <= 10)
+                await rig.until_status("/v2/models/echo/ready", 200, seconds=20)
+                await until(lambda: _well(rig), "it to be called again", seconds=20)
+                await asyncio.sleep(1.2)  # gRPC's channel waits longer after each of several breaks
+            tracebacks = "Traceback" in rig.log.read_text()
+            findings.must("no traceback", tracebacks, not tracebacks)
+
+    run(scenario())
+    findings.judge()
+
+
+async def _well(rig: Rig) -> bool:
+    return (await rig.infer()).status_code == 200
+
+
+# One row more than asked for is no garbage that could be told: the signature leaves the first dimension free.
+GARBAGE = ("noise", "html", "huge_shape", "wrong_dtype", "wrong_shape", "wrong_name", "missing", "bomb")
+ONLY_HTTP = ("huge_length", "endless")
+
+
+def test_r08_answers_are_garbage(kind: str, found: Found, tmp_path: Path) -> None:
+    """Each is 502, counts against the endpoint, and is never held in memory beyond the bound on answers."""
+    findings = found("R8", "garbage in place of answers")
+
+    async def scenario() -> None:
+        settings = {"breaker": {"enabled": False}, "retry": {"enabled": False}}
+        async with Rig(tmp_path, kind, replicas=1, **settings) as rig:
+            replica = rig.replicas[kind][0]
+            assert (await rig.infer()).status_code == 200
+            base = top = rig.memory_bytes
+            for fault in (*GARBAGE, *(ONLY_HTTP if kind == "torchserve" else ())):
+                await replica.order(fault=fault)
+                asked = asyncio.gather(*(rig.infer() for _ in range(2)))
+                while not asked.done():
+                    top = max(top, rig.memory_bytes)
+                    await asyncio.sleep(0.01)
+                statuses = [answer.status_code for answer in await asked]
+                findings.must(f"{fault}: 502", statuses, set(statuses) == {502})
+                await replica.order(fault="")
+                await until(lambda: _well(rig), "it to be called again", seconds=20)
+            growth = (top - base) >> 20
+            findings.must("memory grows <= 2x the 64 MiB cap", f"{growth} MiB", growth <= 128)
+            tracebacks = "Traceback" in rig.log.read_text()
+            findings.must("no traceback", tracebacks, not tracebacks)
+
+    run(scenario())
+    findings.judge()
