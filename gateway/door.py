@@ -87,9 +87,9 @@ class Door:
         return 404, [asgi.JSON], b'{"code": 404, "type": "ResourceNotFoundException", "message": "Not here"}'
 
     async def _call(self, pool: HttpPool, method: str, path: str, headers: str = "", body: bytes = b"") -> Response:
-        response = await pool.request(method, path, headers=headers + self._own_key(pool), body=[body], size=len(body))
+        before = self._own_key(pool)
+        response = await pool.request(method, path, headers=headers + before, body=[body], size=len(body))
         if response.status == 400 and b"InvalidKeyException" in response.body:
-            before = self._own_key(pool)
             self._keys.reread()
             if self._own_key(pool) != before:  # TorchServe has been started anew
                 headers += self._own_key(pool)

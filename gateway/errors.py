@@ -72,6 +72,9 @@ class Fault:
 
 #: What a server answered is no answer to what it was asked.
 CORRUPT = Fault("corrupt", retry_safe=True, counts=True)
+#: The version was there when the request was routed.
+SWAP = Fault("swap", retry_safe=True, counts=False)
+SWAPPED = "the version is just being taken away or replaced; try again"
 
 
 class DuetError(Exception):

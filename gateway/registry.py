@@ -59,6 +59,7 @@ class Registry:
         self._orders: dict[str, Signature] = {}
         self._refresh_seconds = refresh_seconds
         self._wakes = {name: asyncio.Event() for name in servers}
+        self._looks: dict[str, asyncio.Future[None]] = {}
         self._asked = {name: asyncio.Event() for name in servers}
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: dict[str, list[Callable[[str], None]]] = {name: [] for name in servers}
@@ -110,6 +111,14 @@ class Registry:
         """Asks every server at once, and goes on in the background until `aclose`."""
         self._tasks = [asyncio.create_task(self._keep_fresh(name)) for name in self._servers]
 
+    async def look(self, variant: str) -> None:
+        """Looks at this variant's server now, and returns when all is known that it says."""
+        self.suspect(variant)
+        look = self._looks.get(variant)
+        if look is None:
+            look = self._looks[variant] = asyncio.get_running_loop().create_future()
+        await asyncio.shield(look)
+
     async def asked(self, *, seconds: float) -> None:
         """Waits until every server was asked about all once, but no longer than ``seconds``."""
         with suppress(TimeoutError):
@@ -126,8 +135,11 @@ class Registry:
         wake = self._wakes[name]
         while True:
             wake.clear()
+            looked = self._looks.pop(name, None)
             await self._refresh(name)
             self._asked[name].set()
+            if looked is not None:
+                looked.set_result(None)
             # However many calls fail, the server is asked at most ten times a second.
             await asyncio.sleep(_MIN_SECONDS_BETWEEN)
             with suppress(TimeoutError):

@@ -41,6 +41,17 @@ class Router:
         return variant
 
     async def infer(self, request: InferRequest) -> InferResponse:
+        try:
+            return await self._infer(request)
+        except Unavailable as error:
+            if request.version is not None or error.target is None or not _is_swap(error):
+                raise
+            # The version was taken away while the request was on its way. Its client asked for none in particular, and
+            # gets the next one as soon as it is known.
+            await self._registry.look(error.target.variant)
+            return await self._infer(request)
+
+    async def _infer(self, request: InferRequest) -> InferResponse:
         variant = self.variant(request.model, request.variant)
         target = Target(request.model, variant, request.version)
         try:
@@ -87,3 +98,7 @@ class Router:
     async def aclose(self) -> None:
         for backend in self._backends.values():
             await backend.aclose()
+
+
+def _is_swap(error: Unavailable) -> bool:
+    return error.fault is not None and error.fault.name == "swap"

@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.backends.pace import Pace
-from gateway.errors import DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
+from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 
 #: A host and its port -> the addresses that the name stands for now.
@@ -222,7 +222,7 @@ class Balanced:
             for endpoint in due:
                 self._probe(endpoint, request, now)
         if not able:
-            raise self._nobody(ready)
+            raise self._nobody(ready, model)
         if request.avoid is not None and len(able) > 1:
             able = [endpoint for endpoint in able if endpoint.address != request.avoid]
         if len(able) == 1:
@@ -236,7 +236,11 @@ class Balanced:
             a = b = 1.0
         return one if a * (one.in_flight + 1) <= b * (other.in_flight + 1) else other
 
-    def _nobody(self, out: Sequence[_Endpoint]) -> Unavailable:
+    def _nobody(self, out: Sequence[_Endpoint], model: str) -> Unavailable:
+        if not out and any(model in endpoint.known for endpoint in self._endpoints.values()):
+            error = Unavailable(SWAPPED, retry_after_seconds=1)
+            error.fault = SWAP
+            return error
         fails = any(WHOLE not in endpoint.guard.state() for endpoint in out)
         why = "fails for this model, and is tried again each second" if fails else "cannot be reached"
         error = Unavailable(f"{self._name} {why}", retry_after_seconds=1)

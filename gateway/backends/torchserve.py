@@ -99,9 +99,9 @@ class TorchServe:
         text = self._version_texts.get((request.model, version), str(version))
         path = f"/predictions/{quote(request.model, safe='')}/{quote(text, safe='')}"
         size = sum(map(len, pieces))
-        lines = headers + self._keys.inference
-        response = await self._inference.request("POST", path, headers=lines, body=pieces, size=size)
-        if response.status == 400 and self._refused_key(response):
+        key = self._keys.inference
+        response = await self._inference.request("POST", path, headers=headers + key, body=pieces, size=size)
+        if response.status == 400 and self._refused_key(response, key):
             lines = headers + self._keys.inference
             response = await self._inference.request("POST", path, headers=lines, body=pieces, size=size)
         return response
@@ -162,8 +162,9 @@ class TorchServe:
 
     async def _managed(self, path: str) -> Any:
         try:
-            response = await self._management.request("GET", path, headers=self._keys.management)
-            if response.status == 400 and self._refused_key(response):
+            key = self._keys.management
+            response = await self._management.request("GET", path, headers=key)
+            if response.status == 400 and self._refused_key(response, key):
                 response = await self._management.request("GET", path, headers=self._keys.management)
         except errors.Unavailable:
             # It may come back with other archives under the same names.
@@ -193,13 +194,16 @@ class TorchServe:
                 await self._management.request("GET", f"/token?type={kind}", headers=self._keys.renewal)
             self._keys.reread()
 
-    def _refused_key(self, response: Response) -> bool:
-        """True where a key was refused and the key file has another by now: TorchServe makes new ones at each start."""
+    def _refused_key(self, response: Response, key: str) -> bool:
+        """True where ``key`` was refused and there is another by now: TorchServe makes new ones at each start.
+
+        Another request may have found it before: what was sent counts, not what is known now.
+        """
         if _error_type(response)[0] != "InvalidKeyException":
             return False
-        before = self._keys.inference, self._keys.management
-        self._keys.reread()
-        return (self._keys.inference, self._keys.management) != before
+        if key in (self._keys.inference, self._keys.management):
+            self._keys.reread()
+        return key not in (self._keys.inference, self._keys.management)
 
 
 def _failure(response: Response, *, describing: bool = False) -> errors.DuetError:

@@ -14,6 +14,9 @@ from typing import Any
 
 import orjson
 
+#: Keys with less to live are renewed at once.
+_LEAST_SECONDS = 1.0
+
 
 class Keys:
     """The keys in ``path``. No file at all means that the server asks for none: the lines are then empty.
@@ -43,21 +46,25 @@ class Keys:
         self._read_at = (stat.st_mtime, stat.st_ino)
         self._keys = keys if isinstance(keys, dict) else {}
         self.inference, self.management = _line(self._keys.get("inference")), _line(self._keys.get("management"))
-        self._lifetime_seconds = self._seconds_left()
+        self._lifetime_seconds = self._seconds_left() or 0.0
 
     def due_for_renewal(self) -> bool:
-        """True once half of the lifetime that the keys had when they were read is over."""
-        return bool(self._lifetime_seconds) and self._seconds_left() < self._lifetime_seconds / 2
+        """True once half of the lifetime that the keys had when they were read is over, or all of it.
+
+        Keys may be old when they are read: of a gateway that starts an hour after TorchServe did.
+        """
+        left = self._seconds_left()
+        return left is not None and left < max(_LEAST_SECONDS, self._lifetime_seconds / 2)
 
     @property
     def renewal(self) -> str:
         """The header line that ``GET /token`` wants."""
         return _line(self._keys.get("API"))
 
-    def _seconds_left(self) -> float:
+    def _seconds_left(self) -> float | None:
         moments = [_moment(entry) for entry in (self._keys.get("inference"), self._keys.get("management"))]
         known = [moment for moment in moments if moment is not None]
-        return max(1.0, (min(known) - self._now()).total_seconds()) if known else 0.0
+        return (min(known) - self._now()).total_seconds() if known else None
 
 
 def _line(entry: Any) -> str:

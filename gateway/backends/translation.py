@@ -56,7 +56,7 @@ _CORRUPT = errors.CORRUPT
 _CRASH = Fault("crash", retry_safe=True, counts=True)
 _OVERLOAD = Fault("overload", retry_safe=False, counts=False)
 #: The version was there when the request was routed: another endpoint may still have it, or already have the next.
-_SWAP = Fault("swap", retry_safe=True, counts=False)
+_SWAP = errors.SWAP
 #: A try after a time-out would queue behind the call that it replaces.
 _LATE = Fault("late", retry_safe=False, counts=True)
 _TOKEN = Fault("token", retry_safe=True, counts=True, unreachable=True)
@@ -111,7 +111,7 @@ _ACCELERATOR = "TensorFlow Serving's accelerator failed"
 _REFUSES = "TorchServe refuses the gateway's token; check the key file"
 _HANDLER_FAILED = "the model's handler in TorchServe failed: {text}"
 _QUEUED = "TensorFlow Serving's batch queue for this model is full"
-_SWAPPED = "the version is just being taken away or replaced; try again"
+_SWAPPED = errors.SWAPPED
 _NO_CONNECTION = "failed to connect to all addresses|connections to all backends failing|connection refused"
 _Code = grpc.StatusCode
 

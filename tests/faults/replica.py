@@ -37,13 +37,6 @@ class Script:
     key_file: str = ""
     key_seconds: float = 3600.0
 
-    def take(self) -> str:
-        """The fault of this prediction."""
-        if not self.fault or not self.hits:
-            return ""
-        self.hits -= self.hits > 0
-        return self.fault
-
 
 @dataclass
 class Counts:
@@ -73,9 +66,17 @@ class Model:
     def full(self) -> bool:
         return self._busy >= self.script.workers and self._waiting >= self.script.queue
 
+    def take(self) -> str:
+        """Counts a prediction, and gives the fault that hits it."""
+        self.counts.predicted += 1
+        script = self.script
+        if not script.fault or not script.hits:
+            return ""
+        script.hits -= script.hits > 0
+        return script.fault
+
     async def work(self) -> None:
         counts = self.counts
-        counts.predicted += 1
         counts.in_flight += 1
         counts.most_in_flight = max(counts.most_in_flight, counts.in_flight)
         try:

@@ -47,7 +47,7 @@ class _Predict:
         model.counts.timeouts.append(context.time_remaining() or 0.0)
         if struct.unpack_from("<f", x)[0] == echo.POISON:
             die()
-        fault = model.script.take()
+        fault = model.take()
         if fault == "overload" or model.full:
             await context.abort(grpc.StatusCode.UNAVAILABLE, _QUEUE_FULL)
         if fault == "crash":

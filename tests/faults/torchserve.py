@@ -30,13 +30,23 @@ async def serve(model: Model, host: str, port: int) -> None:
 
 
 def write_keys(script: Script, path: Path) -> None:
-    """New keys, as TorchServe writes them at a start, and when it is asked to."""
-    entries = {
-        kind: {"key": secrets.token_urlsafe(8), "expiration time": _moment(script.key_seconds)}
-        for kind in ("management", "inference")
-    }
+    """New keys, as TorchServe writes them at a start."""
+    _replace(path, {kind: _new_key(script) for kind in ("management", "inference")} | {"API": {"key": "renew"}})
+
+
+def renew_key(script: Script, kind: str) -> None:
+    """One of them, as ``GET /token?type=`` asks for."""
+    path = Path(script.key_file)
+    _replace(path, json.loads(path.read_text()) | {kind: _new_key(script)})
+
+
+def _new_key(script: Script) -> dict[str, str]:
+    return {"key": secrets.token_urlsafe(8), "expiration time": _moment(script.key_seconds)}
+
+
+def _replace(path: Path, keys: dict[str, dict[str, str]]) -> None:
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps({**entries, "API": {"key": "renew"}}))
+    fresh.write_text(json.dumps(keys))
     fresh.rename(path)
 
 
@@ -83,7 +93,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         path = self._url.decode()
         if path.startswith("/token"):
-            write_keys(self._model.script, Path(self._model.script.key_file))
+            renew_key(self._model.script, path.rpartition("=")[2])
             self._send(200, {}, b"{}")
         elif not self._is_let_in(path):
             self._fail(400, "InvalidKeyException", "Token Authorization failed. Token either incorrect or expired")
@@ -106,7 +116,7 @@ class _Connection(asyncio.Protocol):
         document, x = json.loads(self._body[:length]), self._body[length:]
         if struct.unpack_from("<f", x)[0] == echo.POISON:
             die()
-        fault = model.script.take()
+        fault = model.take()
         if fault == "reset_before":
             self._reset()
             return

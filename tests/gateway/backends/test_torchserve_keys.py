@@ -35,6 +35,17 @@ def test_renewal_is_due_at_half_of_the_lifetime(tmp_path: Path) -> None:
     assert keys.due_for_renewal()
 
 
+@pytest.mark.parametrize("age", [timedelta(minutes=61), timedelta(minutes=60, seconds=-1)])
+def test_keys_that_are_old_when_they_are_read_are_renewed(tmp_path: Path, age: timedelta) -> None:
+    """A gateway may start long after TorchServe did."""
+    write(tmp_path / "k", "abc", "2026-11-01T13:00:00Z")
+    now = NOW + age
+    keys = Keys(tmp_path / "k", now=lambda: now)
+    keys.reread()
+    now += timedelta(seconds=0.5)
+    assert keys.due_for_renewal()
+
+
 def test_without_a_file_no_token_is_sent() -> None:
     keys = Keys(None)
     keys.reread()
