@@ -92,11 +92,11 @@ class Crowd:
 
     def _sweep(self) -> None:
         """One timer for all: a timer of each connection would cost more than its request's parsing."""
+        self.start()  # first: whatever becomes of this look, there is a next one
         now = asyncio.get_running_loop().time()
         for connection in list(self.connections):
             connection.look(now)
         self._on_look(len(self.connections), self.held_bytes)
-        self.start()
 
 
 class Connection(Strict):
@@ -151,10 +151,10 @@ class Connection(Strict):
         self._since = self.loop.time()
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()  # unless the head is refused
         self._reading = _Reading.BODY
         self._since = self.loop.time()
         self._received_bytes = 0
-        super().on_headers_complete()
         if self._crowd.draining:
             self.cycle.keep_alive = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Any
 
@@ -16,6 +17,10 @@ from gateway.rest.head import Limits, Refused, check, check_name
 #: How long a client that is refused may go on sending, so that it reads the answer and not a reset.
 _LAST_WORDS_SECONDS = 1.0
 _MIB = 1 << 20
+
+#: uvicorn warns of each request that is no HTTP: whoever sends them could fill a disk.
+_log = logging.getLogger("duet.http")
+_log.setLevel(logging.ERROR)
 
 
 class Strict(HttpToolsProtocol):
@@ -32,6 +37,7 @@ class Strict(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
+        self.logger = _log
         self._refusal = Refused(400, "the request is no valid HTTP")
         self._is_refused = False
         self._in_head = False

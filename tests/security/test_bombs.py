@@ -14,7 +14,7 @@ import pytest
 
 from gateway.protos import tfserving_pb2 as tf_pb
 from gateway.protos import v2_pb2
-from tests.security.door import MODEL, Door, read_answers, request, statuses
+from tests.security.door import BODY, MODEL, Door, read_answers, request, statuses
 
 CAP = 16 << 20
 INFER = f"/v2/models/{MODEL}/infer"
@@ -148,6 +148,11 @@ def test_a_bomb_is_refused_and_takes_twice_the_limit_of_a_body_at_most(
     assert door.predictions == before
     assert grown <= BOUNDS.get(name, 2 * CAP), f"{grown >> 20} MiB"
     record_property("figure", "memory within twice the body's limit, JSON's numbers within four times")
+
+
+def test_a_body_that_grows_beyond_the_ratio_is_refused_though_it_would_fit(door: Door) -> None:
+    body = gzip.compress(BODY.ljust(1 << 20))
+    assert statuses(door.talk(request(INFER, body, GZIP))) == [413]
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(door: Door, memory: Memory) -> None:

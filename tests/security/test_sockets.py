@@ -224,3 +224,15 @@ def test_requests_byte_by_byte_are_answered_as_whole_ones(door: Door) -> None:
 def test_every_form_of_host_that_there_is_passes(door: Door, host: str) -> None:
     answer = door.talk(f"GET /v2 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert statuses(answer) == [200]
+
+
+def test_after_a_refusal_slow_clients_are_still_cut_off(door: Door) -> None:
+    """A head that is refused while the connections are looked over does not end the looking."""
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        with socket.create_connection(("127.0.0.1", door.port), 5) as connection:
+            connection.sendall(post(HOST, LENGTH, "x_y: 1"))
+            time.sleep(0.02)
+    with socket.create_connection(("127.0.0.1", door.port), 15) as slow:
+        slow.sendall(b"GET /v2 HTTP/1.1\r\n")
+        assert statuses(read_answers(slow, 15)) == [408]

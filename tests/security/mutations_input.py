@@ -1,0 +1,105 @@
+"""The controls of input, transport and what stands behind, each switched off."""
+
+from __future__ import annotations
+
+from tests.security.mutation import Mutation
+
+_HEAD, _STRICT, _SCAN = "gateway/rest/head.py", "gateway/rest/strict.py", "gateway/codecs/scan.py"
+_BOUNDS, _COMPRESSION, _TLS = "gateway/layers/bounds.py", "gateway/rest/compression.py", "gateway/tls.py"
+_SOCKETS, _BOMBS, _BEHIND = "test_sockets.py", "test_bombs.py", "test_servers_behind.py"
+
+INPUT: tuple[Mutation, ...] = (
+    Mutation("deciding headers come once", _HEAD, "count > 1 and name in _SINGLE", "False", _SOCKETS, "doubtful"),
+    Mutation("one coding is taken", _HEAD, 'coding.lower() != b"chunked"', "False", _SOCKETS, "doubtful"),
+    Mutation("the host is a host", _HEAD, "not _HOST.fullmatch(host)", "False", _SOCKETS, "doubtful"),
+    Mutation("there is a host", _HEAD, 'if version == "1.1":', "if False:", _SOCKETS, "doubtful"),
+    Mutation("names have no underscores", _HEAD, 'if b"_" in name:', "if False:", _SOCKETS, "doubtful"),
+    Mutation("other servers' addresses", _HEAD, "authority.lower() != host.lower()", "False", _SOCKETS, "doubtful"),
+    Mutation("no proxying", _HEAD, 'method == b"CONNECT"', "False", _SOCKETS, "doubtful"),
+    Mutation("expectations", _HEAD, '.lower() != b"100-continue"', '.lower() == b""', _SOCKETS, "doubtful"),
+    Mutation("old versions", _HEAD, 'version not in ("1.1", "1.0")', "False", _SOCKETS, "doubtful"),
+    Mutation("encoded slashes", _HEAD, "_DOUBTFUL_ESCAPE.search(path)", "False", "test_names.py", "over_rest"),
+    Mutation("length of the URL", _STRICT, "len(self.url) > self.limits.url_bytes", "False", _SOCKETS, "doubtful"),
+    Mutation("number of headers", _STRICT, "self._headers_count > self.limits.headers", "False", _SOCKETS, "doubtful"),
+    Mutation(
+        "size of headers", _STRICT, "self._headers_bytes > self.limits.header_bytes", "False", _SOCKETS, "doubtful"
+    ),
+    Mutation(
+        "heads that never end", _STRICT, "        if self._in_head:\n", "        if False:\n", _SOCKETS, "never_ends"
+    ),
+    Mutation(
+        "trailers",
+        _STRICT,
+        "        if not self._in_head:\n            return  #",
+        "        if False:\n            return  #",
+        _SOCKETS,
+        "trailer",
+    ),
+    Mutation("number of chunks", _STRICT, "if self._chunks >", "if False and self._chunks >", _SOCKETS, "doubtful"),
+    Mutation("depth of JSON", _SCAN, "depth + int(depths.max()) > MAX_DEPTH", "False", _BOMBS, "million"),
+    Mutation("members of objects", _SCAN, "if _TOO_MANY in objects:", "if False:", _BOMBS, "parameters"),
+    Mutation("number of values", _SCAN, 'text.count(b",") >= MAX_VALUES', "False", _BOMBS, "values"),
+    Mutation("members given twice", "gateway/codecs/v2.py", "_is_twice(document, member):", "False:", _BOMBS, "twice"),
+    Mutation("rank of tensors", _BOUNDS, "data.ndim > bounds.rank", "False", _BOMBS, "nine"),
+    Mutation("ratio of compression", _COMPRESSION, "_MAX_RATIO = 100", "_MAX_RATIO = 100_000", _BOMBS, "ratio"),
+    Mutation("members of gzip", _COMPRESSION, "self._members > _MAX_MEMBERS", "False", _BOMBS, "members"),
+    Mutation(
+        "size of bodies", "gateway/rest/asgi.py", "        if size > max_bytes:", "        if False:", _BOMBS, "length"
+    ),
+    Mutation(
+        "size of metadata",
+        "gateway/grpc/server.py",
+        "_MAX_METADATA_BYTES = 16 << 10",
+        "_MAX_METADATA_BYTES = 1 << 20",
+        _BOMBS,
+        "metadata",
+    ),
+    Mutation(
+        "length of errors",
+        "gateway/errors.py",
+        "MAX_MESSAGE = 1024",
+        "MAX_MESSAGE = 1 << 30",
+        "test_names.py",
+        "megabytes",
+    ),
+    Mutation(
+        "servers' own words",
+        "gateway/backends/translation.py",
+        "if not _INSIDE.search(text):",
+        "if True:",
+        _BEHIND,
+        "words",
+    ),
+    Mutation(
+        "shared memory",
+        "gateway/codecs/v2.py",
+        'if "shared_memory_region" in parameters:',
+        "if False:",
+        _BEHIND,
+        "shared",
+    ),
+    Mutation(
+        "answers are taken as they are",
+        "gateway/rest/browsers.py",
+        '[(b"x-content-type-options", b"nosniff"), ',
+        "[",
+        "test_browsers.py",
+    ),
+    Mutation(
+        "origins are listed", "gateway/rest/browsers.py", "origin not in self._origins", "False", "test_browsers.py"
+    ),
+    Mutation(
+        "clients show certificates", _TLS, "ssl.CERT_REQUIRED", "ssl.CERT_OPTIONAL", "test_transport.py", "without"
+    ),
+    Mutation(
+        "TLS 1.2 at least",
+        _TLS,
+        "ssl.TLSVersion.TLSv1_2",
+        "ssl.TLSVersion.MINIMUM_SUPPORTED",
+        "test_transport.py",
+        "below",
+    ),
+    Mutation(
+        "certificates are read anew", _TLS, "if stamp == self._stamp:", "if self._stamp:", "test_transport.py", "change"
+    ),
+)
