@@ -208,8 +208,11 @@ def test_versions_are_texts_and_pins_hold(gateway: RunningGateway, variant: str)
             assert "decode;dur=" in answer.headers["server-timing"]
 
 
-def test_escapes_are_undone_before_the_path_is_split(gateway: RunningGateway) -> None:
-    assert gateway.client.post("/predictions/double%2F1.0", json=[[1]]).headers["x-duet-version"] == "1"
+def test_an_escaped_slash_is_refused(gateway: RunningGateway) -> None:
+    """Who stands before the gateway would take it for a part of a name, and who is behind it for a new one."""
+    answer = gateway.client.post("/predictions/double%2F1.0", json=[[1]])
+    assert answer.status_code == 400
+    assert answer.json()["type"] == "BadRequestException"
 
 
 @pytest.mark.parametrize(
