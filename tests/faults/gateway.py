@@ -12,12 +12,21 @@ import os
 import signal
 import sys
 import time
+import types
 from pathlib import Path
+
+from grpc._cython import cygrpc
 
 
 def _jump_with(shift: Path) -> None:
-    """SIGUSR1 sets the wall clock, as every module of the gateway sees it, off by as many seconds as the file says."""
+    """SIGUSR1 sets the wall clock, as every module of the gateway sees it, off by as many seconds as the file says.
+
+    gRPC keeps the system's: it hands wall-clock times to its C core, which reads that clock itself.
+    """
     real, shifted = time.time, [0.0]
+    for_grpc = types.ModuleType("time")
+    vars(for_grpc).update(vars(time))
+    cygrpc.time = for_grpc
 
     def jump(*_: object) -> None:
         shifted[0] = float(shift.read_text())

@@ -165,8 +165,11 @@ class Rig:
         merged = {name: {**own.get(name, {}), **_section(self._settings, name)} for name in own}
         others = {name: value for name, value in self._settings.items() if name not in own}
         defaults: dict[str, Any] = {"models": {"echo": {}}, "log": {"access": False}, "discover": False}
-        switched = json.loads(os.environ.get("DUET_FAULTS_SETTINGS", "{}"))
-        return {"servers": servers, **defaults, **merged, **others, **switched}
+        settings = {"servers": servers, **defaults, **merged, **others}
+        for name, value in json.loads(os.environ.get("DUET_FAULTS_SETTINGS", "{}")).items():
+            laid_over = isinstance(value, dict) and isinstance(settings.get(name), dict)
+            settings[name] = {**settings[name], **value} if laid_over else value
+        return settings
 
     def resolve(self, addresses: dict[str, list[str]]) -> None:
         """From now on the servers' names stand for these addresses."""

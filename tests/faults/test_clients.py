@@ -144,6 +144,7 @@ def test_r06_nobody_reads_the_answers(found: Found, tmp_path: Path) -> None:
     findings.judge()
 
 
+@pytest.mark.faults
 def test_r14_clients_hang_up(kind: str, found: Found, tmp_path: Path) -> None:
     """Half of 2,000 requests are given up by their clients after a few milliseconds."""
     findings = found("R14", "50 % of clients disconnect")

@@ -97,6 +97,7 @@ def _only_refused(outcomes: dict[str, int]) -> bool:
     return set(outcomes) <= {"ok", "429", "RESOURCE_EXHAUSTED"}
 
 
+@pytest.mark.faults
 def test_r12_a_server_that_always_fails_is_not_stormed(kind: str, found: Found, tmp_path: Path) -> None:
     """Without a breaker, so that nothing else spares the server."""
     findings = found("R12", "100 % errors: retry storm")
@@ -121,6 +122,7 @@ def test_r12_a_server_that_always_fails_is_not_stormed(kind: str, found: Found, 
     findings.judge()
 
 
+@pytest.mark.faults
 def test_r13_deadlines_hold_and_travel(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     """A server of 500 ms and deadlines of 100: 504 then, and what has expired is not sent any more."""
     findings = found("R13", "deadline 100 ms, server 500 ms")

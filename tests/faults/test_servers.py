@@ -59,6 +59,7 @@ def test_r01_one_of_two_replicas_is_killed(kind: str, batching: dict[str, Any], 
     findings.judge()
 
 
+@pytest.mark.faults
 def test_r02_the_only_replica_is_killed(kind: str, found: Found, tmp_path: Path) -> None:
     """Its callers are told at once and when to come again; callers of the other framework feel nothing."""
     findings = found("R2", "kill -9, the only replica")
