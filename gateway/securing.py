@@ -18,7 +18,7 @@ from gateway.security.grants import Grants
 from gateway.security.guard import Guard
 from gateway.security.keyfile import KeyFileError
 from gateway.security.keys import PEPPER_BYTES, Keyring
-from gateway.security.ledger import Ledger
+from gateway.security.ledger import Alone
 from gateway.security.quotas import Quotas
 from gateway.security.secrets import SecretError, read_secret
 from gateway.security.settings import AuditSettings, AuthSettings, Caller, KeysSettings, TokensSettings
@@ -33,7 +33,7 @@ class Securing:
     """Who may call this gateway. Raises ConfigError where its files cannot be used."""
 
     def __init__(self, auth: AuthSettings, *, registry: CollectorRegistry, member: Member | None) -> None:
-        self.quotas = Quotas(member.ledger() if member else Ledger.alone())
+        self.quotas = Quotas(member.ledger() if member else Alone())
         self.decisions = Decisions(_audit(auth.audit, registry), registry=registry)
         self._jwks: Jwks | None = None
         tokens: Tokens | None = None

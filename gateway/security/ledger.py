@@ -1,8 +1,6 @@
-"""What callers have used, in memory that the workers of one gateway share: one record a caller.
+"""What callers have used: in this process's memory, or in memory that the workers of one gateway share.
 
-Layout of a record: 16 bytes of the caller's hash, tokens left and when they were counted (doubles, seconds of the
-machine's monotonic clock), the day and what was used on it (elements, bytes), and the requests in flight by worker.
-Records are found by their hash, in `_PROBES` places; where all are taken, the one that was used last longest ago goes.
+At most `_RECORDS` callers are counted at a time; of more, those go whose use was longest ago.
 """
 
 from __future__ import annotations
@@ -19,125 +17,139 @@ from pathlib import Path
 from typing import Protocol
 
 _RECORDS = 4096
-_PROBES = 32
-_HEAD = struct.Struct("=16sddIQQ")
-_COUNT = struct.Struct("=I")
-_EMPTY = bytes(16)
-
-
-class Lock(Protocol):
-    def acquire(self) -> None: ...
-
-    def release(self) -> None: ...
-
-
-class _NoLock:
-    """One process with one event loop: nobody comes in between."""
-
-    def acquire(self) -> None:
-        pass
-
-    def release(self) -> None:
-        pass
-
-
-class _FileLock:
-    """Held for microseconds. The kernel lets go of it where its owner dies."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def acquire(self) -> None:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
-
-    def release(self) -> None:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
 
 @dataclass(slots=True)
 class Record:
-    """A caller's, as it is read and written under the lock. ``day`` counts from the epoch."""
+    """A caller's. ``tokens`` were counted ``at`` a time of the machine's clock; ``day`` counts from the epoch."""
 
     tokens: float
     at: float
-    day: int
-    elements: int
-    bytes: int
+    day: int = 0
+    elements: int = 0
+    bytes: int = 0
+    in_flight: int = 0
 
 
-class Ledger:
-    """``places`` is how many workers there may be, ``place`` which of them this is. See `alone` and `shared`."""
+class Ledger(Protocol):
+    """Between `open` and `close` nobody else changes anything."""
 
-    def __init__(self, memory: bytearray | mmap.mmap, lock: Lock, *, places: int = 1, place: int = 0) -> None:
-        self._memory = memory
-        self.lock = lock
+    def open(self, caller: str, now: float) -> Record:
+        """The caller's record; a new one, with all tokens, where it has none. ``in_flight`` is over all workers."""
+        ...
+
+    def close(self, record: Record, started: int = 0) -> None:
+        """Keeps the record as it is now, and so many more of this worker's requests in flight."""
+        ...
+
+    def release(self) -> None:
+        """In place of `close`, where nothing is to be kept."""
+        ...
+
+
+class Alone:
+    """One process with one event loop: nobody comes in between."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+
+    def open(self, caller: str, now: float) -> Record:
+        record = self._records.get(caller)
+        if record is None:
+            if len(self._records) >= _RECORDS:
+                oldest = sorted(self._records, key=lambda name: self._records[name].at)
+                for name in oldest[: _RECORDS // 4]:
+                    del self._records[name]
+            record = self._records[caller] = Record(inf, now)
+        return record
+
+    def close(self, record: Record, started: int = 0) -> None:
+        record.in_flight = max(0, record.in_flight + started)
+
+    def release(self) -> None:
+        pass
+
+
+class Shared:
+    """On a file that the other workers map too.
+
+    A record is 16 bytes of the caller's hash, the fields above (=ddIQQ), and each worker's requests in flight (=I). It
+    is found by its hash, in `_PROBES` places. The lock is held for microseconds; the kernel lets go of it where its
+    owner dies.
+    """
+
+    _PROBES = 32
+    _HEAD = struct.Struct("=16sddIQQ")
+    _COUNT = struct.Struct("=I")
+    _EMPTY = bytes(16)
+
+    def __init__(self, path: Path, *, places: int, place: int, running: Collection[int]) -> None:
+        """``places`` is how many workers there may be, ``place`` which of them this is.
+
+        What those that are not ``running`` left in flight is forgotten.
+        """
         self._counts = struct.Struct(f"={places}I")
+        self._size = self._HEAD.size + self._counts.size
         self._place = place
-        self._size = _size(places)
         self._known: dict[str, tuple[int, bytes]] = {}
-
-    @classmethod
-    def alone(cls) -> Ledger:
-        return cls(bytearray(_RECORDS * _size(1)), _NoLock())
-
-    @classmethod
-    def shared(cls, path: Path, *, places: int, place: int, running: Collection[int]) -> Ledger:
-        """On a file that the other workers map too; what those that are not ``running`` left in flight is forgotten."""
+        self._offset = 0
         # Never closed: a process that closes any descriptor of a file loses its locks on it.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        size = _RECORDS * _size(places)
-        lock = _FileLock(descriptor)
-        lock.acquire()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock()
         try:
-            os.ftruncate(descriptor, size)
-            ledger = cls(mmap.mmap(descriptor, size), lock, places=places, place=place)
-            ledger._forget(set(range(places)) - set(running) | {place})
+            os.ftruncate(self._descriptor, _RECORDS * self._size)
+            self._memory = mmap.mmap(self._descriptor, _RECORDS * self._size)
+            self._forget(set(range(places)) - set(running) | {place})
         finally:
-            lock.release()
-        return ledger
+            self.release()
 
-    def find(self, caller: str, now: float) -> int:
-        """Where the caller's record begins; a new one where it has none, with all tokens. Under the lock."""
-        offset, key = self._known.get(caller, (-1, _EMPTY))
+    def open(self, caller: str, now: float) -> Record:
+        self._lock()
+        self._offset = offset = self._find(caller, now)
+        _, tokens, at, day, elements, used = self._HEAD.unpack_from(self._memory, offset)
+        in_flight = sum(self._counts.unpack_from(self._memory, offset + self._HEAD.size))
+        return Record(tokens, at, day, elements, used, in_flight)
+
+    def close(self, record: Record, started: int = 0) -> None:
+        offset = self._offset
+        key = self._memory[offset : offset + 16]
+        fields = (record.tokens, record.at, record.day, record.elements, record.bytes)
+        self._HEAD.pack_into(self._memory, offset, key, *fields)
+        if started:
+            at = offset + self._HEAD.size + self._COUNT.size * self._place
+            own = max(0, self._COUNT.unpack_from(self._memory, at)[0] + started)
+            self._COUNT.pack_into(self._memory, at, own)
+        self.release()
+
+    def release(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def _lock(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+
+    def _find(self, caller: str, now: float) -> int:
+        offset, key = self._known.get(caller, (-1, self._EMPTY))
         if offset >= 0 and self._memory[offset : offset + 16] == key:
             return offset
         key = blake2b(caller.encode(), digest_size=16).digest()
         first = int.from_bytes(key[:4], "little")
-        offsets = [(first + probe) % _RECORDS * self._size for probe in range(_PROBES)]
-        taken = [bytes(self._memory[offset : offset + 16]) for offset in offsets]
-        offset = next((at for at, owner in zip(offsets, taken, strict=True) if owner == key), -1)
-        if offset < 0:
-            free = [at for at, owner in zip(offsets, taken, strict=True) if owner == _EMPTY]
-            offset = free[0] if free else min(offsets, key=lambda at: self.read(at).at)
-            unused = _HEAD.pack(key, inf, now, 0, 0, 0)
-            self._memory[offset : offset + self._size] = unused + bytes(self._size - _HEAD.size)
+        offsets = [(first + probe) % _RECORDS * self._size for probe in range(self._PROBES)]
+        owners = [self._memory[at : at + 16] for at in offsets]
+        wanted = key if key in owners else self._EMPTY
+        if wanted in owners:
+            offset = offsets[owners.index(wanted)]
+        else:
+            offset = min(offsets, key=lambda at: float(self._HEAD.unpack_from(self._memory, at)[2]))
+        if wanted is not key:
+            unused = self._HEAD.pack(key, inf, now, 0, 0, 0)
+            self._memory[offset : offset + self._size] = unused + bytes(self._counts.size)
         if len(self._known) >= _RECORDS:
             self._known.clear()
         self._known[caller] = (offset, key)
         return offset
 
-    def read(self, offset: int) -> Record:
-        return Record(*_HEAD.unpack_from(self._memory, offset)[1:])
-
-    def write(self, offset: int, record: Record) -> None:
-        key = bytes(self._memory[offset : offset + 16])
-        _HEAD.pack_into(self._memory, offset, key, record.tokens, record.at, record.day, record.elements, record.bytes)
-
-    def in_flight(self, offset: int) -> int:
-        """Over all workers."""
-        return sum(self._counts.unpack_from(self._memory, offset + _HEAD.size))
-
-    def add_in_flight(self, offset: int, change: int) -> None:
-        at = offset + _HEAD.size + _COUNT.size * self._place
-        _COUNT.pack_into(self._memory, at, max(0, _COUNT.unpack_from(self._memory, at)[0] + change))
-
     def _forget(self, places: Collection[int]) -> None:
-        for number in range(_RECORDS):
-            begin = number * self._size
-            if self._memory[begin : begin + 16] != _EMPTY:
+        for begin in range(0, _RECORDS * self._size, self._size):
+            if self._memory[begin : begin + 16] != self._EMPTY:
                 for place in places:
-                    _COUNT.pack_into(self._memory, begin + _HEAD.size + _COUNT.size * place, 0)
-
-
-def _size(places: int) -> int:
-    return _HEAD.size + _COUNT.size * places
+                    self._COUNT.pack_into(self._memory, begin + self._HEAD.size + self._COUNT.size * place, 0)

@@ -7,7 +7,8 @@ each other: each gives the whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
+from dataclasses import dataclass
+from math import ceil, inf
 from time import monotonic, time
 
 from gateway.errors import ResourceExhausted
@@ -15,6 +16,7 @@ from gateway.security.access import Identity, Quota
 from gateway.security.ledger import Ledger, Record
 
 _DAY_SECONDS = 86_400
+_MAX_PLANS = 4096
 
 #: Names and values of headers, or of trailing metadata.
 Notes = tuple[tuple[str, str], ...]
@@ -28,6 +30,26 @@ class QuotaExceeded(ResourceExhausted):
         self.notes: Notes = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A quota, worked out. ``policy``: ``q`` in a window of ``w`` seconds (draft-ietf-httpapi-ratelimit-headers-10)."""
+
+    quota: Quota
+    rate: float
+    burst: int
+    daily: bool
+    policy: str
+
+    @classmethod
+    def of(cls, quota: Quota) -> _Plan:
+        """Without a rate, one that is never used up."""
+        rate = quota.requests_per_second
+        if rate is None:
+            return cls(quota, inf, 1, _is_daily(quota), "")
+        burst = quota.burst or max(1, ceil(rate))
+        return cls(quota, rate, burst, _is_daily(quota), f'"requests";q={burst};w={ceil(burst / rate)}')
+
+
 class Quotas:
     """``clock`` is shared by the machine's processes (CLOCK_MONOTONIC), ``time`` is of the epoch."""
 
@@ -37,7 +59,7 @@ class Quotas:
         self._ledger = ledger
         self._clock = clock
         self._time = time
-        self._policies: dict[Quota, str] = {}
+        self._plans: dict[str, _Plan] = {}
 
     def enter(self, identity: Identity) -> Notes:
         """A request begins: one off the rate, and one in flight, which `leave` takes back, whatever happens.
@@ -47,33 +69,27 @@ class Quotas:
         quota = identity.quota
         if quota is None:
             return ()
-        ledger = self._ledger
-        ledger.lock.acquire()
-        try:
-            now = self._clock()
-            offset = ledger.find(identity.id, now)
-            record = ledger.read(offset)
-            over = self._over(quota, record, elements=1, bytes=1)
-            if over is None and quota.concurrency is not None and ledger.in_flight(offset) >= quota.concurrency:
-                over = QuotaExceeded(
-                    f"more than {quota.concurrency} requests at a time; wait for one to end", retry_after_seconds=1
-                )
-            rate, left = quota.requests_per_second, 0.0
-            if rate is not None:
-                left = min(_burst(quota), record.tokens + max(0.0, now - record.at) * rate)
-                if over is None and left < 1:
-                    text = f"more than {rate:g} requests a second; wait and send again"
-                    over = QuotaExceeded(text, retry_after_seconds=(1 - left) / rate)
-                elif over is None:
-                    left -= 1
-                record.tokens = left
-            record.at = now
-            ledger.write(offset, record)
-            if over is None and quota.concurrency is not None:
-                ledger.add_in_flight(offset, 1)
-        finally:
-            ledger.lock.release()
-        notes = () if rate is None else self._notes(quota, rate, left)
+        plan = self._plans.get(identity.id)
+        if plan is None or plan.quota is not quota:
+            plan = self._plan(identity.id, quota)
+        now = self._clock()
+        record = self._ledger.open(identity.id, now)
+        left = float(plan.burst)
+        if plan.rate != inf:
+            left = min(left, record.tokens + max(0.0, now - record.at) * plan.rate)
+        over = self._over(quota, record, 1, 1) if plan.daily else None
+        if over is None and quota.concurrency is not None and record.in_flight >= quota.concurrency:
+            text = f"more than {quota.concurrency} requests at a time; wait for one to end"
+            over = QuotaExceeded(text, retry_after_seconds=1)
+        if over is None and left < 1:
+            text = f"more than {plan.rate:g} requests a second; wait and send again"
+            over = QuotaExceeded(text, retry_after_seconds=(1 - left) / plan.rate)
+        if over is None:
+            left -= 1
+        # Another worker may have come in between the clock and the lock: time must not go back.
+        record.tokens, record.at = left, max(record.at, now)
+        self._ledger.close(record, 1 if over is None else 0)
+        notes = _notes(plan, left) if plan.policy else ()
         if over is not None:
             over.notes = notes
             raise over
@@ -82,75 +98,54 @@ class Quotas:
     def spend(self, identity: Identity, *, elements: int = 0, bytes: int = 0) -> None:
         """Of the day's. What does not fit is not taken, and refused until midnight UTC. Raises QuotaExceeded."""
         quota = identity.quota
-        if quota is None or (quota.elements_per_day is None and quota.bytes_per_day is None):
+        if quota is None or not _is_daily(quota):
             return
-        ledger = self._ledger
-        ledger.lock.acquire()
-        try:
-            offset = ledger.find(identity.id, self._clock())
-            record = ledger.read(offset)
-            over = self._over(quota, record, elements, bytes)
-            if over is None:
-                record.elements += elements
-                record.bytes += bytes
-                ledger.write(offset, record)
-        finally:
-            ledger.lock.release()
+        record = self._ledger.open(identity.id, self._clock())
+        over = self._over(quota, record, elements, bytes)
         if over is not None:
+            self._ledger.release()
             raise over
+        record.elements += elements
+        record.bytes += bytes
+        self._ledger.close(record)
 
     def leave(self, identity: Identity, *, bytes: int = 0) -> None:
         """A request that `enter` let in has ended. ``bytes`` of its body that nobody has spent count too."""
         quota = identity.quota
-        if quota is None or (quota.concurrency is None and (not bytes or quota.bytes_per_day is None)):
+        if quota is None:
             return
-        ledger = self._ledger
-        ledger.lock.acquire()
-        try:
-            offset = ledger.find(identity.id, self._clock())
-            if quota.concurrency is not None:
-                ledger.add_in_flight(offset, -1)
-            if bytes:
-                record = ledger.read(offset)
-                self._over(quota, record, 0, 0)
-                record.bytes += bytes
-                ledger.write(offset, record)
-        finally:
-            ledger.lock.release()
+        record = self._ledger.open(identity.id, self._clock())
+        if bytes and quota.bytes_per_day is not None:
+            self._over(quota, record, 0, 0)
+            record.bytes += bytes
+        self._ledger.close(record, -1)
 
     def _over(self, quota: Quota, record: Record, elements: int, bytes: int) -> QuotaExceeded | None:
         """What is said to who has no room for so much today. Begins a new day in the record where there is one."""
-        if quota.elements_per_day is None and quota.bytes_per_day is None:
-            return None
         today, seconds = divmod(self._time(), _DAY_SECONDS)
         if record.day != today:
             record.day, record.elements, record.bytes = int(today), 0, 0
-        over = _over(quota, record, elements, bytes)
-        return None if over is None else QuotaExceeded(over, retry_after_seconds=_DAY_SECONDS - seconds)
+        for what, limit, used in (
+            ("elements", quota.elements_per_day, record.elements + elements),
+            ("bytes", quota.bytes_per_day, record.bytes + bytes),
+        ):
+            if limit is not None and used > limit:
+                text = f"more than {limit} {what} a day; the next day begins at midnight UTC"
+                return QuotaExceeded(text, retry_after_seconds=_DAY_SECONDS - seconds)
+        return None
 
-    def _notes(self, quota: Quota, rate: float, left: float) -> Notes:
-        return (
-            ("ratelimit-policy", self._policy(quota)),
-            ("ratelimit", f'"requests";r={int(left)};t={ceil((_burst(quota) - left) / rate)}'),
-        )
-
-    def _policy(self, quota: Quota) -> str:
-        """draft-ietf-httpapi-ratelimit-headers-10: ``q`` within a window of ``w`` seconds."""
-        known = self._policies.get(quota)
-        if known is None:
-            burst = _burst(quota)
-            known = f'"requests";q={burst};w={ceil(burst / (quota.requests_per_second or 1))}'
-            self._policies[quota] = known
-        return known
+    def _plan(self, caller: str, quota: Quota) -> _Plan:
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        plan = self._plans[caller] = _Plan.of(quota)
+        return plan
 
 
-def _burst(quota: Quota) -> int:
-    return quota.burst or max(1, ceil(quota.requests_per_second or 1))
+def _is_daily(quota: Quota) -> bool:
+    return quota.elements_per_day is not None or quota.bytes_per_day is not None
 
 
-def _over(quota: Quota, record: Record, elements: int, bytes: int) -> str | None:
-    if quota.elements_per_day is not None and record.elements + elements > quota.elements_per_day:
-        return f"more than {quota.elements_per_day} elements a day; the next day begins at midnight UTC"
-    if quota.bytes_per_day is not None and record.bytes + bytes > quota.bytes_per_day:
-        return f"more than {quota.bytes_per_day} bytes a day; the next day begins at midnight UTC"
-    return None
+def _notes(plan: _Plan, left: float) -> Notes:
+    """``t``: seconds until the whole burst can come again."""
+    full = ceil((plan.burst - left) / plan.rate)
+    return (("ratelimit-policy", plan.policy), ("ratelimit", f'"requests";r={int(left)};t={full}'))

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from gateway.security.ledger import Ledger
+from gateway.security.ledger import Shared
 from gateway.workers.board import Board, State
 from gateway.workers.order import Order
 
@@ -50,11 +50,11 @@ class Member:
         registry.register(_Processes(self._board))
         return registry
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> Shared:
         """Of the callers' quotas, which the workers share."""
         running = {place for place, _ in self._board.running()}
         path = self._order.folder / "ledger"
-        return Ledger.shared(path, places=self._board.places, place=self._order.place, running=running)
+        return Shared(path, places=self._board.places, place=self._order.place, running=running)
 
     def tell(self, ready: Callable[[], bool]) -> None:
         """Keeps the board informed until `leave`."""

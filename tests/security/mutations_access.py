@@ -288,7 +288,7 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation(
         "requests give their place back",
         _QUOTAS,
-        "ledger.add_in_flight(offset, -1)",
+        "self._ledger.close(record, -1)",
         "pass",
         "test_quotas.py",
         "so_many",
@@ -299,8 +299,8 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation(
         "a day's bytes are counted",
         _QUOTAS,
-        "record.bytes += bytes\n                ledger",
-        "ledger",
+        "record.bytes += bytes\n        self",
+        "self",
         "test_quotas.py",
         "a_days_use or never_sent",
     ),
@@ -308,8 +308,8 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation(
         "workers share quotas",
         "gateway/securing.py",
-        "member.ledger() if member else Ledger.alone()",
-        "Ledger.alone()",
+        "member.ledger() if member else Alone()",
+        "Alone()",
         "test_quotas.py",
         "two_workers",
     ),
@@ -322,7 +322,7 @@ ACCESS: tuple[Mutation, ...] = (
         "two_processes",
     ),
     Mutation(
-        "dead workers hold no places", "gateway/security/ledger.py", "ledger._forget(", "set(", "test_quotas.py", "died"
+        "dead workers hold no places", "gateway/security/ledger.py", "self._forget(", "set(", "test_quotas.py", "died"
     ),
     Mutation(
         "audit lines cannot be forged",

@@ -19,7 +19,7 @@ from gateway.security.certificates import of_auth_context, of_scope
 from gateway.security.gate import Allowance, Callers
 from gateway.security.grants import GrantError, Grants, Verb
 from gateway.security.guard import Guard
-from gateway.security.ledger import Ledger
+from gateway.security.ledger import Alone
 from gateway.security.quotas import Quotas
 from gateway.security.settings import AuthSettings, fault
 from tests.fakes.doubling import Doubling, ask
@@ -81,7 +81,7 @@ def test_no_server_is_asked_without_a_grant(
 ) -> None:
     """Whatever is called, of whatever model, by whomever; not even where a front forgot to ask who calls."""
     server = Watched()
-    guard = Guard(server, names=lambda: THERE, quotas=Quotas(Ledger.alone()))
+    guard = Guard(server, names=lambda: THERE, quotas=Quotas(Alone()))
 
     async def one(kind: str, model: str) -> bool:
         if shown:
@@ -108,7 +108,7 @@ def with_model(model: str) -> Any:
 
 
 def test_the_refusal_names_what_may_be_read_and_nothing_else() -> None:
-    guard = Guard(Watched(), names=lambda: THERE, quotas=Quotas(Ledger.alone()))
+    guard = Guard(Watched(), names=lambda: THERE, quotas=Quotas(Alone()))
 
     async def text() -> str:
         ACCESS.set(Access(Identity("k", "k", "key", Grants(["metadata:a*"]))))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gateway.security.access import Identity, Quota
 from gateway.security.grants import NO_GRANTS
-from gateway.security.ledger import Ledger
+from gateway.security.ledger import Alone, Ledger, Shared
 from gateway.security.quotas import QuotaExceeded, Quotas
 from tests.fakes.tfserving import FakeTFServing
 from tests.gateway.conftest import RunningGateway, wait_for
@@ -35,7 +35,7 @@ class World:
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.clock, self.now = 50.0, 20_000.0 * DAY
-        self.quotas = Quotas(ledger or Ledger.alone(), clock=lambda: self.clock, time=lambda: self.now)
+        self.quotas = Quotas(ledger or Alone(), clock=lambda: self.clock, time=lambda: self.now)
 
     def taken(self, caller: Identity) -> bool:
         """Whether a request, which ends at once, is let in."""
@@ -156,13 +156,13 @@ def test_more_callers_than_there_are_records_go_on_being_counted() -> None:
 def test_a_worker_that_died_holds_no_places(tmp_path: Path) -> None:
     """What it had in flight is forgotten with the next worker's start; what the living have is not."""
     path, who = tmp_path / "ledger", caller(concurrency=2)
-    dead = World(Ledger.shared(path, places=3, place=0, running={0, 1}))
-    living = World(Ledger.shared(path, places=3, place=1, running={0, 1}))
+    dead = World(Shared(path, places=3, place=0, running={0, 1}))
+    living = World(Shared(path, places=3, place=1, running={0, 1}))
     dead.quotas.enter(who)
     living.quotas.enter(who)
     with pytest.raises(QuotaExceeded):
         living.quotas.enter(who)
-    World(Ledger.shared(path, places=3, place=2, running={1, 2})).quotas.enter(who)
+    World(Shared(path, places=3, place=2, running={1, 2})).quotas.enter(who)
     with pytest.raises(QuotaExceeded):
         living.quotas.enter(who)
 
@@ -170,12 +170,12 @@ def test_a_worker_that_died_holds_no_places(tmp_path: Path) -> None:
 _HAMMER = """
 import sys, time
 from pathlib import Path
-from gateway.security.ledger import Ledger
+from gateway.security.ledger import Shared
 from gateway.security.quotas import QuotaExceeded, Quotas
 from tests.security.test_quotas import caller
 
-quotas = Quotas(Ledger.shared(Path(sys.argv[1]), places=2, place=int(sys.argv[2]), running={0, 1}))
-who, taken, last = caller(requests_per_second=400, burst=1000, bytes_per_day=1500), 0, 0.0
+quotas = Quotas(Shared(Path(sys.argv[1]), places=2, place=int(sys.argv[2]), running={0, 1}))
+who, spender, taken = caller(requests_per_second=400, burst=1000), caller("b", bytes_per_day=1500), 0
 first = time.monotonic()
 while (now := time.monotonic()) < first + 2:
     last = now
@@ -187,7 +187,7 @@ while (now := time.monotonic()) < first + 2:
 spent = 0
 for _ in range(2000):
     try:
-        quotas.spend(who, bytes=1)
+        quotas.spend(spender, bytes=1)
         spent += 1
     except QuotaExceeded:
         pass
@@ -320,5 +320,9 @@ def test_two_workers_share_a_callers_rate(tmp_path: Path, gateway_with: Start, s
     assert set(answers) == {200, 429}
     # Requests arrive a little after they were sent: one request more or less, and one per cent.
     assert answers[200] == pytest.approx(100 + 40 * seconds, rel=0.01, abs=2)
-    counted = [line for line in gateway.admin.get("/metrics").text.splitlines() if 'verdict="over_quota"' in line]
-    assert sum(float(line.rpartition(" ")[2]) for line in counted) == answers[429]
+
+    def counted() -> float:
+        lines = gateway.admin.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if 'verdict="over_quota"' in line)
+
+    wait_for(lambda: counted() == answers[429], "every refusal to be counted")
