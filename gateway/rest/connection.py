@@ -24,6 +24,8 @@ from gateway.rest.strict import Strict
 _SWEEP_SECONDS = 0.5
 #: What is told to somebody who is about to be cut off must be read within this time.
 _LAST_WORDS_SECONDS = 5.0
+#: While the server stops: how long a connection without a request may still bring one.
+_LAST_REQUEST_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,19 @@ class Connection(Strict):
         self._task = task = self.loop.create_task(_run(cycle, app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def shutdown(self) -> None:
+        """Lets go of an idle connection a little later: its client may just have sent a request, and would lose it."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LAST_REQUEST_SECONDS, self._leave)
+        else:
+            self.cycle.keep_alive = False
+
+    def _leave(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif self._reading is _Reading.NOTHING:
+            self.transport.close()
 
     def look(self, now: float) -> None:
         """Cuts the connection off where its client takes longer than it may."""
