@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import cast
 from urllib.parse import urlsplit
@@ -84,7 +84,11 @@ class HttpPool:
                     return response
             response = await self._exchange(await self._connect(), message)
             if response is None:
-                raise translated(self._name, Lost.CLOSED)
+                error = translated(self._name, Lost.CLOSED)
+                if connection is not None and error.fault is not None:
+                    # It was sent twice, and twice the server hung up on it: not a third time.
+                    error.fault = replace(error.fault, retry_safe=False)
+                raise error
             return response
 
     async def aclose(self) -> None:
