@@ -33,10 +33,11 @@ _PIECE_BYTES = 1 << 18
 _SHORT_BYTES = 4096
 
 
-def check(text: Buffer) -> None:
+def check(text: Buffer, *, max_objects: int | None = None) -> None:
     """Raises InvalidArgument for a document that is deeper, wider or longer than any request is.
 
-    What is no JSON at all is left to the parser.
+    ``max_objects`` bounds the objects in all, in a dialect that has one a tensor. What is no JSON at all is left to the
+    parser.
     """
     text = bytes(text)
     # A value takes two bytes at least.
@@ -45,8 +46,11 @@ def check(text: Buffer) -> None:
             f"the JSON holds more than {MAX_VALUES} values; send so many as binary tensors, or over gRPC"
         )
     wide = _more_than(MAX_MEMBERS, b":", text)
-    if wide or _more_than(MAX_DEPTH // 2, b"[", text) or _more_than(MAX_DEPTH // 2, b"{", text):
-        objects = b"".join(_structure(_without_escapes(text), keep=wide))
+    many = max_objects is not None and _more_than(max_objects, b"{", text)
+    if wide or many or _more_than(MAX_DEPTH // 2, b"[", text) or _more_than(MAX_DEPTH // 2, b"{", text):
+        objects = b"".join(_structure(_without_escapes(text), keep=wide or many))
+        if many and max_objects is not None and objects.count(b"{") > max_objects:
+            raise InvalidArgument(f"the JSON holds more than {max_objects} objects")
         if wide:
             _check_members(objects)
 

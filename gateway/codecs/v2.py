@@ -27,6 +27,8 @@ HEADER_LENGTH = "inference-header-content-length"
 MAX_RANK = 32
 #: Far above what any body limit lets in, far below where the product of a shape overflows.
 MAX_ELEMENTS = 1 << 40
+#: One for each input and output, and one for the parameters of each.
+_MAX_OBJECTS = 512
 
 #: Asks a stream to mark the last answer to a request.
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
@@ -213,7 +215,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
 
 
 def _parse(document: bytes) -> dict[str, Any]:
-    scan.check(document)
+    scan.check(document, max_objects=_MAX_OBJECTS)
     try:
         message = orjson.loads(document)
     except orjson.JSONDecodeError as error:

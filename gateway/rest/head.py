@@ -92,8 +92,6 @@ def _check_host(host: bytes | None, version: str) -> None:
 
 
 def _check_target(method: bytes, target: bytes, host: bytes) -> None:
-    if method == b"CONNECT":
-        raise Refused(400, "this server is no proxy")
     if not target.startswith(b"/"):
         if target == b"*" and method == b"OPTIONS":
             return

@@ -15,7 +15,6 @@ INPUT: tuple[Mutation, ...] = (
     Mutation("there is a host", _HEAD, 'if version == "1.1":', "if False:", _SOCKETS, "doubtful"),
     Mutation("names have no underscores", _HEAD, 'if b"_" in name:', "if False:", _SOCKETS, "doubtful"),
     Mutation("other servers' addresses", _HEAD, "authority.lower() != host.lower()", "False", _SOCKETS, "doubtful"),
-    Mutation("no proxying", _HEAD, 'method == b"CONNECT"', "False", _SOCKETS, "doubtful"),
     Mutation("expectations", _HEAD, '.lower() != b"100-continue"', '.lower() == b""', _SOCKETS, "doubtful"),
     Mutation("old versions", _HEAD, 'version not in ("1.1", "1.0")', "False", _SOCKETS, "doubtful"),
     Mutation("encoded slashes", _HEAD, "_DOUBTFUL_ESCAPE.search(path)", "False", "test_names.py", "over_rest"),
@@ -36,13 +35,13 @@ INPUT: tuple[Mutation, ...] = (
         "trailer",
     ),
     Mutation("number of chunks", _STRICT, "if self._chunks >", "if False and self._chunks >", _SOCKETS, "doubtful"),
-    Mutation("depth of JSON", _SCAN, "depth + int(depths.max()) > MAX_DEPTH", "False", _BOMBS, "million"),
+    Mutation("depth of JSON", _SCAN, "depth + int(depths.max()) > MAX_DEPTH", "False", _BEHIND, "cve"),
     Mutation("members of objects", _SCAN, "if _TOO_MANY in objects:", "if False:", _BOMBS, "parameters"),
     Mutation("number of values", _SCAN, 'text.count(b",") >= MAX_VALUES', "False", _BOMBS, "values"),
     Mutation("members given twice", "gateway/codecs/v2.py", "_is_twice(document, member):", "False:", _BOMBS, "twice"),
-    Mutation("rank of tensors", _BOUNDS, "data.ndim > bounds.rank", "False", _BOMBS, "nine"),
+    Mutation("rank of tensors", _BOUNDS, "data.ndim > bounds.rank", "False", _BOMBS, "which_bound"),
     Mutation("ratio of compression", _COMPRESSION, "_MAX_RATIO = 100", "_MAX_RATIO = 100_000", _BOMBS, "ratio"),
-    Mutation("members of gzip", _COMPRESSION, "self._members > _MAX_MEMBERS", "False", _BOMBS, "members"),
+    Mutation("members of gzip", _COMPRESSION, "self._members > _MAX_MEMBERS", "False", _BOMBS, "which_bound"),
     Mutation(
         "size of bodies", "gateway/rest/asgi.py", "        if size > max_bytes:", "        if False:", _BOMBS, "length"
     ),
@@ -97,7 +96,7 @@ INPUT: tuple[Mutation, ...] = (
         "ssl.TLSVersion.TLSv1_2",
         "ssl.TLSVersion.MINIMUM_SUPPORTED",
         "test_transport.py",
-        "below",
+        "least",
     ),
     Mutation(
         "certificates are read anew", _TLS, "if stamp == self._stamp:", "if self._stamp:", "test_transport.py", "change"

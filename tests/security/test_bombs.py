@@ -81,7 +81,7 @@ BOMBS: dict[str, tuple[str, bytes, tuple[str, ...], int]] = {
     "an integer of a million digits": (INFER, v2([1, 1]).replace(b"[1]}", b"[" + b"9" * 1_000_000 + b"]}"), (), 400),
     "unknown datatype": (INFER, v2([1, 1], datatype="FP128"), (), 400),
     "a datatype that is an object": (INFER, v2([1, 1], datatype={"a": 1}), (), 400),
-    "100,000 inputs": (INFER, b'{"inputs":[' + b",".join([v2([1, 1])[11:-2]] * 100_000) + b"]}", (), 400),
+    "100,000 inputs": (INFER, b'{"inputs":[' + b",".join([v2([1, 1])[12:-2]] * 100_000) + b"]}", (), 400),
     "a header length beyond the body": (INFER, b"{}", ("Inference-Header-Content-Length: 99999999",), 400),
     "binary data that is not there": (
         INFER,
@@ -153,6 +153,22 @@ def test_a_bomb_is_refused_and_takes_twice_the_limit_of_a_body_at_most(
 def test_a_body_that_grows_beyond_the_ratio_is_refused_though_it_would_fit(door: Door) -> None:
     body = gzip.compress(BODY.ljust(1 << 20))
     assert statuses(door.talk(request(INFER, body, GZIP))) == [413]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nine dimensions", b"bounds.rank"),
+        ("gzip of a hundred thousand members", b"gzip members"),
+        ("a million lists", b"levels deep"),
+        ("a million keys", b"members"),
+        ("100,000 inputs", b"512 objects"),
+    ],
+)
+def test_a_refusal_says_which_bound_was_passed(door: Door, name: str, says: bytes) -> None:
+    """So that it is refused by that bound, and not by what would have come later."""
+    target, body, lines, _ = BOMBS[name]
+    assert says in door.talk(request(target, body, *lines))
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(door: Door, memory: Memory) -> None:

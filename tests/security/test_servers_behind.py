@@ -103,7 +103,9 @@ def test_shared_memory_is_refused_in_a_request(door: Door) -> None:
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32"}
     region = {"shared_memory_region": "triton_python_backend_shm_region_1", "shared_memory_byte_size": 4}
     body = json.dumps({"inputs": [{**tensor, "parameters": region}]}).encode()
-    assert statuses(door.talk(request(body=body))) == [400]
+    answer = door.talk(request(body=body))
+    assert statuses(answer) == [400]
+    assert b"shared memory is not offered" in answer
 
 
 def test_what_a_client_sends_beside_its_tensors_stays_here(door: Door) -> None:

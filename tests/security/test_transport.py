@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from gateway.protos import v2_pb2
+from gateway.tls import ClientTls, ServerTls
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe
 from tests.gateway.conftest import RunningGateway, free_port, start_gateway, wait_for
@@ -128,6 +129,12 @@ def test_nothing_below_tls_1_2_is_spoken(secured: Secured) -> None:
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(httpx.TransportError):
         secured.infer(old)
+
+
+def test_the_least_version_does_not_depend_on_the_systems_openssl(secured: Secured) -> None:
+    listening = ServerTls(cert=secured.listener.cert, key=secured.listener.key).context()
+    calling = ClientTls(name="x", ca=secured.authority.file).context()
+    assert listening.minimum_version == calling.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_plain_http_is_not_answered(secured: Secured) -> None:

@@ -103,6 +103,13 @@ def test_bombs_are_refused_by_their_structure(text: bytes, says: str) -> None:
         scan.check(text)
 
 
+def test_objects_are_counted_where_a_dialect_has_few_and_braces_in_texts_are_none() -> None:
+    scan.check(b"[" + b",".join([b"{}"] * 512) + b"]", max_objects=512)
+    scan.check(b'["' + b"{" * 1000 + b'"]', max_objects=512)
+    with pytest.raises(InvalidArgument, match="512 objects"):
+        scan.check(b"[" + b",".join([b"{}"] * 513) + b"]", max_objects=512)
+
+
 @pytest.mark.parametrize(
     "text",
     [
