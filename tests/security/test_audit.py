@@ -147,6 +147,8 @@ def test_each_decision_leaves_one_line(tmp_path: Path, gateway_with: Start, serv
         ask(gateway, model, given)
     # Over gRPC: a path with a line feed in it is refused before it is anybody's.
     METADATA["TF Serving gRPC, metadata"](gateway, 'm\n{"audit":"allowed"}', shown)
+    counted = 'duet_access_total{means="key",verdict="not_granted"} 4.0'
+    wait_for(lambda: counted in gateway.admin.get("/metrics").text, "the last refusal to be counted")
     metrics = gateway.admin.get("/metrics").text
     gateway.stop()
 
