@@ -22,6 +22,8 @@ from gateway.rest.head import Limits
 from gateway.rest.strict import Strict
 
 _SWEEP_SECONDS = 0.5
+_CUTS_AT_A_TIME = 20
+_TURN_SECONDS = 0.005
 #: What is told to somebody who is about to be cut off must be read within this time.
 _LAST_WORDS_SECONDS = 5.0
 #: While the server stops: how long a connection without a request may still bring one.
@@ -95,10 +97,17 @@ class Crowd:
     def _sweep(self) -> None:
         """One timer for all: a timer of each connection would cost more than its request's parsing."""
         self.start()  # first: whatever becomes of this look, there is a next one
-        now = asyncio.get_running_loop().time()
-        for connection in list(self.connections):
-            connection.look(now)
         self._on_look(len(self.connections), self.held_bytes)
+        self._look_at(list(self.connections))
+
+    def _look_at(self, left: list[Connection]) -> None:
+        """A thousand that came together are cut off in turns, so that nobody else waits for it."""
+        loop, cuts = asyncio.get_running_loop(), 0
+        now = loop.time()
+        while left and cuts < _CUTS_AT_A_TIME:
+            cuts += left.pop().look(now)
+        if left:
+            loop.call_later(_TURN_SECONDS, self._look_at, left)
 
 
 class Connection(Strict):
@@ -202,14 +211,15 @@ class Connection(Strict):
         elif self._reading is _Reading.NOTHING:
             self.transport.close()
 
-    def look(self, now: float) -> None:
-        """Cuts the connection off where its client takes longer than it may."""
+    def look(self, now: float) -> bool:
+        """Cuts the connection off where its client takes longer than it may, and tells whether it did."""
         patience, passed = self._crowd.patience, now - self._since
         if self.transport.is_closing():
             self._leaving_since = self._leaving_since or now
             if now - self._leaving_since > min(_LAST_WORDS_SECONDS, patience.stall_seconds):
                 self.transport.abort()
-        elif self._is_stuck(now):
+            return False
+        if self._is_stuck(now):
             self._cut("stalled")
         elif self in self._crowd.idle:
             if passed > patience.idle_seconds:
@@ -224,6 +234,7 @@ class Connection(Strict):
             in_time = self._received_bytes >= patience.bytes_per_second * passed and not self.cycle.response_complete
             if passed > allowed and not in_time:
                 self._cut("body", 408, "the request's body took too long")
+        return self.transport.is_closing()
 
     def _is_stuck(self, now: float) -> bool:
         """Whether what was written leaves too slowly."""

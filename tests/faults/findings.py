@@ -29,7 +29,7 @@ _MOST_OTHERS = 0.15
 
 
 class Processors:
-    """How much of the machine other programs took since this was made. Ask when all processes of our own have ended."""
+    """How much of the machine other programs took since this was made."""
 
     def __init__(self) -> None:
         self._at, self._busy, self._ours = monotonic(), *self._now()
@@ -44,7 +44,17 @@ class Processors:
         idle = times.idle + getattr(times, "iowait", 0.0)
         guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted as user already
         usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return sum(times) - idle - guest, sum(usage.ru_utime + usage.ru_stime for usage in usages)
+        ours = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+        return sum(times) - idle - guest, ours + sum(map(_used, psutil.Process().children(recursive=True)))
+
+
+def _used(process: psutil.Process) -> float:
+    """Seconds of a child that still runs, and of its own that have ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 @dataclass
