@@ -28,7 +28,7 @@ class Mutation:
 MUTATIONS = (
     Mutation("retry", {"retry": _OFF}, "r07 and torchserve", "retried"),
     Mutation("retry's budget", {"retry": {"share": 1, "per_second": 10_000}}, "r12 and torchserve", "attempts"),
-    Mutation("breaker", {"breaker": _OFF}, "r03 and torchserve-unbatched", "success"),
+    Mutation("breaker", {"breaker": _OFF}, "r03 and describes and torchserve", "called <="),
     Mutation("balance", {"balance": _OFF}, "r04 and torchserve", "moved"),
     Mutation("limit", {"limit": _OFF}, "r11 and torchserve", "others"),
     Mutation("validation", {"validation": _OFF}, "r08 and torchserve", "502"),

@@ -130,6 +130,40 @@ def test_r03_one_of_two_replicas_hangs(kind: str, batching: dict[str, Any], foun
 
 
 @pytest.mark.faults
+def test_r03_the_only_replica_describes_and_predicts_nothing(kind: str, found: Found, tmp_path: Path) -> None:
+    """It says that it is ready all the while, as a TorchServe does whose worker hangs: only its calls tell.
+
+    Nobody else could answer; but callers need not wait for their deadline to hear so, nor does work pile up there.
+    """
+    findings = found("R3", "the only replica READY, and hung")
+
+    async def scenario() -> None:
+        async with Rig(tmp_path, kind, replicas=1) as rig, Load(rig.ports, rate=RATE) as load:
+            replica = rig.replicas[kind][0]
+            await load.seconds(1)
+            start = load.mark
+            await load.seconds(2)
+            hung = load.mark
+            await replica.order(fault="stall")
+            await load.seconds(4)
+            settled, called = load.mark, (await replica.order())["predicted"]
+            await load.seconds(6)
+            called = (await replica.order(fault=""))["predicted"] - called
+            recovery = await until(lambda: _well(rig), "it to be called again", seconds=20)
+            findings.saw("before", load.window(start, hung))
+            during = findings.saw("during", load.window(settled))
+            quick = sum(during.outcomes[code] for code in ("503", "UNAVAILABLE", "429", "RESOURCE_EXHAUSTED"))
+            findings.must(">= 90 % told at once", quick / during.sent, quick >= 0.9 * during.sent)
+            p50 = during.quantile(0.5)
+            findings.must("told within 50 ms (p50)", p50, p50 <= 0.05 + during.late, timed=True)
+            findings.must("called <= 3 times a second", called, called <= 3 * 6)
+            findings.must("called again <= 5 s after it is well", recovery, recovery <= 5, timed=True)
+
+    run(scenario())
+    findings.judge()
+
+
+@pytest.mark.faults
 def test_r04_one_of_two_replicas_is_ten_times_slower(kind: str, found: Found, tmp_path: Path) -> None:
     findings = found("R4", "one of two replicas 10x slower")
 
