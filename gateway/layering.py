@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gateway import config
 from gateway.backends.balanced import Balanced, Unguarded
 from gateway.backends.base import WHOLE, Backend, Guard
-from gateway.config import Settings
+from gateway.config import Model, Settings
+from gateway.layers import settings as tuned
 from gateway.layers.batching import Batching
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.cache import Cache
@@ -35,7 +35,7 @@ log = logging.getLogger("duet.endpoints")
 _LEAST_BATCHED = 256
 _LEAST_SINGLE = 96
 
-_Of = TypeVar("_Of", bound=config.Switched)
+_Of = TypeVar("_Of", bound=tuned.Switched)
 _To = TypeVar("_To")
 
 
@@ -144,7 +144,7 @@ class Layering:
         return max(_LEAST_BATCHED, 2 * (batching.in_flight or calls) * batching.max_rows)
 
     def _chosen(
-        self, of: Callable[[config.Model], _Of | None], default: _Of, made: Callable[[_Of], _To]
+        self, of: Callable[[Model], _Of | None], default: _Of, made: Callable[[_Of], _To]
     ) -> tuple[_To | None, dict[str, _To | None]]:
         """What holds for all models, and for those with settings of their own; None where it is switched off."""
         own = {name: of(model) for name, model in self._settings.models.items()}
@@ -152,18 +152,18 @@ class Layering:
         return made(default) if default.enabled else None, models
 
 
-def _batch(batching: config.Batching) -> Batch:
+def _batch(batching: tuned.Batching) -> Batch:
     return Batch(Limits(batching.max_rows, batching.max_bytes), batching.in_flight)
 
 
-def _again(retry: config.Retry) -> Again:
+def _again(retry: tuned.Retry) -> Again:
     return Again(retry.share, retry.per_second, retry.wait_seconds)
 
 
-def _policy(breaker: config.Breaker) -> Policy:
+def _policy(breaker: tuned.Breaker) -> Policy:
     return Policy(breaker.failures, breaker.rate, breaker.slow_seconds, breaker.probe_seconds)
 
 
-def _bounds(limit: config.Limit) -> Bounds:
+def _bounds(limit: tuned.Limit) -> Bounds:
     waits = Waits(limit.target_seconds, limit.interval_seconds, limit.queue)
     return Bounds(limit.least, limit.initial, limit.most, limit.calm_seconds, waits)

@@ -1,0 +1,110 @@
+"""The parts of duet.yaml that tune the layers, with their defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Switched(_Part):
+    """Of a layer; switched off, it is not there."""
+
+    enabled: bool = True
+
+
+class Batching(Switched):
+    """Requests for one model that wait are sent together, where its rows are independent (which is tried out).
+
+    ``max_rows`` and ``max_bytes`` bound one batch. While fewer than ``in_flight`` calls are on their way, a request
+    goes at once; by default that many as the model's servers work on at a time.
+    """
+
+    max_rows: Annotated[int, Field(ge=1, le=65_536)] = 64
+    max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
+    in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+class Cache(_Part):
+    """Answers are kept, ``max_bytes`` of them for each variant, and given again to the same input bytes."""
+
+    max_bytes: Annotated[int, Field(ge=1)]
+
+
+class Limit(Switched):
+    """How many requests for a model may be in flight at one server, and how many may wait where they are.
+
+    The limit begins at ``initial``, by default ``most``, and follows latency between ``least`` and ``most``, but for
+    latencies below ``calm_seconds``; without ``most`` that is twice what the server can work on, batches included, and
+    at least 256 where requests are batched. A burst may wait ``interval_seconds``; once the queue has stood for that
+    long, nobody is let in who would wait ``target_seconds``. At most ``queue`` requests wait.
+    """
+
+    least: Annotated[int, Field(ge=1, le=65_536)] = 1
+    initial: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    most: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    queue: Annotated[int, Field(ge=0, le=65_536)] = 512
+    calm_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.1
+    target_seconds: Seconds = 0.005
+    interval_seconds: Seconds = 0.1
+
+
+class Retry(Switched):
+    """A request that failed and may do better elsewhere, or soon, is sent once more, after ``wait_seconds`` at most.
+
+    ``share`` of the requests may be, and ``per_second`` more; none with less than a fifth of its time left.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    per_second: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 0.02
+
+
+class Breaker(Switched):
+    """An endpoint gets no more requests for a model after ``failures`` in a row, or ``rate`` of its last ones.
+
+    One of ``probe_seconds`` is tried there; when it succeeds, the endpoint is in again. A call that was given up counts
+    as a failure where it took ``slow_seconds`` and three times longer than usual.
+    """
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    slow_seconds: Seconds = 0.25
+    probe_seconds: Seconds = 1.0
+
+
+class Balance(Switched):
+    """Each call goes to the one of two endpoints that should answer it first; switched off, to any."""
+
+
+class Validation(Switched):
+    """Answers are held against the server's own signature; what does not fit is 502, and counts as a failure."""
+
+
+class Hedge(Switched):
+    """A call that takes longer than nineteen of twenty is sent once more; the first answer counts.
+
+    ``share`` of the calls may be, so much more has the server to do. Off by default, and for TensorFlow Serving alone:
+    TorchServe cannot give up the one that lost.
+    """
+
+    enabled: bool = False
+    share: Annotated[float, Field(gt=0, le=0.2)] = 0.02
+
+
+class Bounds(Switched):
+    """What one request may hold: ``elements`` of a tensor, or as many bytes as that many FP32 take; bytes of a string;
+
+    inputs, outputs and parameters (``tensors``). The body as a whole is bounded by ``http`` and ``grpc``.
+    """
+
+    rank: Annotated[int, Field(ge=0, le=32)] = 8
+    elements: Annotated[int, Field(ge=1, le=1 << 40)] = 4 << 20
+    string_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 1 << 20
+    tensors: Annotated[int, Field(ge=1, le=65_536)] = 64
