@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 KSERVE := .venv-kserve
 CHART  := .venv-chart
+# Many tests wait for a process to start or for a time to pass, so that two at a time take little more than half as long.
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test
@@ -80,7 +82,7 @@ calibrate: $(READY) ## Prove on this machine that the load generator measures wh
 kserve: $(KSERVE)/.ready ## Install the KServe SDK, which `make test` calls the gateway with
 
 test: $(READY) $(KSERVE)/.ready ## Unit, contract and integration tests, against the real servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
 
 chart: $(READY) $(CHART)/.ready ## Prove the chart: lint, render, validate, its promises, its pods as processes
 	@$(BIN)/python -m pytest -m chart tests/helm $(ARGS)

@@ -1,10 +1,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.stack import ARTIFACTS, READY, START_SECONDS, Stack, start_stack
+
+#: What shares a fixture that takes seconds or gigabytes: under `pytest -n`, all of it goes to one process.
+_TOGETHER = {
+    "tests/integration/": "stack",
+    "tests/models/": "trained",
+    "tests/security/": "door",
+    "tests/serving/embedded/": "embedded",
+}
+
+
+class _ByFixture(LoadScopeScheduling):
+    """Other tests go by the file. (xdist's own `loadgroup` does not yet work with pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        group = next((group for start, group in _TOGETHER.items() if nodeid.startswith(start)), None)
+        return group or nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")

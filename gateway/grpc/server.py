@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import socket
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import grpc
@@ -21,20 +24,23 @@ Options = Sequence[tuple[str, Any]]
 Interceptors = Sequence[grpc.aio.ServerInterceptor]
 
 _HANDSHAKE_MILLISECONDS = 5000
+#: Connections that came before the port was closed have said what they are by then.
+_SETTLE_SECONDS = 0.1
 
 
 class Server:
     """grpc.aio's server, which tells open streams to end (``ending``) before it waits for the calls in flight."""
 
-    def __init__(self, inner: grpc.aio.Server, ending: asyncio.Event) -> None:
+    def __init__(self, inner: grpc.aio.Server, ending: asyncio.Event, *, share_port: bool = False) -> None:
         self._inner = inner
         self._ending = ending
+        self._shared: set[int] | None = set() if share_port else None
 
     def add_insecure_port(self, address: str) -> int:
-        return int(self._inner.add_insecure_port(address))
+        return self._added(int(self._inner.add_insecure_port(address)))
 
     def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
-        return int(self._inner.add_secure_port(address, credentials))
+        return self._added(int(self._inner.add_secure_port(address, credentials)))
 
     async def start(self) -> None:
         await self._inner.start()
@@ -42,7 +48,18 @@ class Server:
     async def stop(self, grace_seconds: float | None) -> None:
         """Takes no new calls; those in flight have ``grace_seconds``, None for none at all."""
         self._ending.set()
+        if self._shared:
+            # The core tells clients to go before it has closed its port: those that come back at once would come back
+            # to it, be cut off, and fail every call for the second that gRPC then waits.
+            _stop_listening(self._shared)
+            self._shared.clear()
+            await asyncio.sleep(_SETTLE_SECONDS)
         await self._inner.stop(grace_seconds)
+
+    def _added(self, port: int) -> int:
+        if self._shared is not None:
+            self._shared.add(port)
+        return port
 
 
 def build(
@@ -76,7 +93,7 @@ def build(
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if transport == "native":
-        return Server(_native(services, options), ending)
+        return Server(_native(services, options), ending, share_port=share_port)
     # What pygrpc-native does not know.
     options += [
         ("grpc.max_allowed_incoming_connections", max_connections),
@@ -85,7 +102,16 @@ def build(
         ("grpc.keepalive_time_ms", 300_000),
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
-    return Server(_grpcio(services, options, max_calls, interceptors), ending)
+    return Server(_grpcio(services, options, max_calls, interceptors), ending, share_port=share_port)
+
+
+def _stop_listening(ports: Collection[int]) -> None:
+    """Ends this process's listening on the ports. gRPC's core has no call for it, so its sockets are looked up."""
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if listens and sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in ports:
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 def _grpcio(services: Services, options: Options, max_calls: int, interceptors: Interceptors) -> grpc.aio.Server:
