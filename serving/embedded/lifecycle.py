@@ -133,13 +133,14 @@ class Lifecycle:
     @contextmanager
     def serving(self, name: str, *, number: int | None = None, label: str = "") -> Iterator[tuple[int, Servable]]:
         """A version that stays loaded inside the context. Raises ServingError."""
-        number, servable = self._hold(name, number, label)
+        number, servable = self.hold(name, number, label)
         try:
             yield number, servable
         finally:
             servable.release()
 
-    def _hold(self, name: str, wanted: int | None, label: str) -> tuple[int, Servable]:
+    def hold(self, name: str, wanted: int | None, label: str) -> tuple[int, Servable]:
+        """As `serving`, for who calls the version's `release` after it. Raises ServingError."""
         if label:
             labels = self._models[name].labels if name in self._models else {}
             if label not in labels:

@@ -10,8 +10,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate
+from types import TracebackType
 
 import grpc
 
@@ -52,27 +52,18 @@ class Metrics:
         self._counters: dict[str, dict[Labels, int]] = {name: {} for name in _COUNTERS}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {name: {} for name in _HISTOGRAMS}
 
-    @contextmanager
-    def observe(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        """Around one request. A model that is not served is not named: names of strangers would fill the memory."""
-        begun, code = time.perf_counter_ns(), grpc.StatusCode.OK
-        try:
-            yield
-        except ServingError as error:
-            code = error.code
-            if code is grpc.StatusCode.NOT_FOUND:
-                model = ""
-            raise
-        except BaseException:
-            code = grpc.StatusCode.INTERNAL
-            raise
-        finally:
-            took = (time.perf_counter_ns() - begun) / 1000
-            with self._lock:
-                self._add(":tensorflow:serving:request_count", (("model_name", model), ("status", code.name)), 1)
-                if code is grpc.StatusCode.OK:
-                    labels = (("model_name", model), ("API", api), ("entrypoint", entrypoint))
-                    self._sample(":tensorflow:serving:request_latency", labels, took)
+    def observe(self, model: str, api: str, entrypoint: str) -> Observation:
+        """A context around one request. A model that is not served is not named: names of strangers would fill the
+        memory."""
+        return Observation(self, model, api, entrypoint)
+
+    def answered(self, model: str, api: str, entrypoint: str, code: grpc.StatusCode, microseconds: float) -> None:
+        """One request has ended."""
+        with self._lock:
+            self._add(":tensorflow:serving:request_count", (("model_name", model), ("status", code.name)), 1)
+            if code is grpc.StatusCode.OK:
+                labels = (("model_name", model), ("API", api), ("entrypoint", entrypoint))
+                self._sample(":tensorflow:serving:request_latency", labels, microseconds)
 
     def ran(self, model: str, api: str, microseconds: float) -> None:
         """One run of a model's graph for a request, that went well."""
@@ -132,6 +123,25 @@ class Metrics:
         if labels not in cells:
             cells[labels] = _Histogram(_HISTOGRAMS[name])
         cells[labels].add(value)
+
+
+class Observation:
+    __slots__ = ("_api", "_begun", "_entrypoint", "_metrics", "_model")
+
+    def __init__(self, metrics: Metrics, model: str, api: str, entrypoint: str) -> None:
+        self._metrics, self._model, self._api, self._entrypoint = metrics, model, api, entrypoint
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter_ns()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took, code = (time.perf_counter_ns() - self._begun) / 1000, grpc.StatusCode.OK
+        if error is not None:
+            code = error.code if isinstance(error, ServingError) else grpc.StatusCode.INTERNAL
+        model = "" if code is grpc.StatusCode.NOT_FOUND else self._model
+        self._metrics.answered(model, self._api, self._entrypoint, code, took)
 
 
 class _Histogram:

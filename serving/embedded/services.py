@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.embedded.budget import Budget, Crowded
+from serving.embedded.budget import FREE_BYTES, Budget, Claim, Crowded
 from serving.embedded.calls import Calls
 from serving.embedded.errors import ServingError
 from serving.embedded.metrics import Metrics
@@ -74,17 +74,27 @@ def _deadline(context: grpc.ServicerContext) -> float | None:
 _held = Budget(MAX_HELD_BYTES)
 
 
+def _claimed(size: int, context: grpc.ServicerContext) -> Claim:
+    """Held until the call has ended. Raises Crowded."""
+    claim = _held.claim()
+    if context.add_callback(claim.release):
+        claim.add(size)
+    return claim
+
+
 def _unary(behaviour: Behaviour, request_type: Any) -> grpc.RpcMethodHandler:
     def answer(received: tuple[Any, int], context: grpc.ServicerContext) -> Any:
         arrived()
         request, size = received
-        claim = _held.claim()
-        if not context.add_callback(claim.release):
+        if not context.is_active():
             return None  # gone while it waited for a thread: nobody would read the answer
         try:
-            claim.add(size)
+            claim = _claimed(size, context) if size > FREE_BYTES else None
             content = behaviour(request, context).SerializeToString()
-            claim.add(len(content))
+            if claim:
+                claim.add(len(content))
+            elif len(content) > FREE_BYTES:
+                _claimed(len(content), context)
             return content
         except ServingError as error:
             code, message = error.code, error.message

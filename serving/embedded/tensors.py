@@ -61,13 +61,14 @@ def decode(alias: str, proto: tensor_pb2.TensorProto) -> Array:
             raise _unparsable(alias)
     if not count:
         return _empty(alias, shape, dtype)  # what the values say does not matter then
-    if not proto.tensor_content:
+    content = proto.tensor_content  # a copy at each look
+    if not content:
         return _typed(alias, proto, dtype, count).reshape(shape)
     if proto.dtype == types_pb2.DT_STRING:
-        return _strings(alias, proto.tensor_content, count).reshape(shape)
-    if len(proto.tensor_content) != count * dtype.itemsize:
+        return _strings(alias, content, count).reshape(shape)
+    if len(content) != count * dtype.itemsize:
         raise _unparsable(alias)
-    return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def encode(array: Array, number: int, into: tensor_pb2.TensorProto, *, as_content: bool) -> None:
