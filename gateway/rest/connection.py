@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from gateway.rest import asgi
 from gateway.rest.head import Limits
+from gateway.rest.joined import Joined
 from gateway.rest.strict import Strict
 
 _SWEEP_SECONDS = 0.5
@@ -194,6 +195,7 @@ class Connection(Strict):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]  # it writes and closes, no more
         self._task = task = self.loop.create_task(_run(cycle, app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

@@ -73,9 +73,13 @@ def compare(
     measure: Measure = per_second,
     unit: str = "/s",
     combine: Callable[[Result, Result], float] | None = None,
+    floors: Mapping[str, Job] | None = None,
 ) -> Outcome:
-    """Ours over the best of the others: the highest rate, or the lowest p50. In each round every leg has one turn."""
-    legs = {"gateway": ours, **others}
+    """Ours over the best of the others: the highest rate, or the lowest p50. In each round every leg has one turn.
+
+    ``floors`` are measured and told, and decide nothing.
+    """
+    legs = {"gateway": ours, **others, **(floors or {})}
     for job in legs.values():
         generator.run(replace(job, seconds=options.warm_seconds))
     results: dict[str, list[Result]] = {name: [] for name in legs}

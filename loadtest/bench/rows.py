@@ -27,6 +27,7 @@ from serving.readiness import port_answers
 _MANY = 64
 _MIB = 1 << 20
 _STARTS = 5
+_RELAY = "through a relay of bytes"
 #: More than is used: counted all the same.
 _QUOTAS = ("--rate=1000000", "--concurrency=100000", f"--elements-per-day={1 << 50}", f"--bytes-per-day={1 << 50}")
 
@@ -65,9 +66,10 @@ class Bench:
         payload = Payload.random("image", (1, 28, 28, 1))
         return replace(payload, expected=tuple(batch.ravel()[:10].tobytes() for batch in payload.batches))
 
-    def torchserve(self, payload: Payload, model: str = MODEL) -> Job:
-        """Directly."""
-        return payload.v2_binary(self.servers.torchserve, f"/predictions/{model}", headers=self.servers.token)
+    def torchserve(self, payload: Payload, model: str = MODEL, *, port: int = 0) -> Job:
+        """Directly, or over another port that leads there."""
+        port = port or self.servers.torchserve
+        return payload.v2_binary(port, f"/predictions/{model}", headers=self.servers.token)
 
     def gateway(self, payload: Payload, variant: str, model: str = MODEL) -> Job:
         return payload.v2_binary(self.servers.gateway.http, f"/v2/models/{model}@{variant}/infer")
@@ -88,6 +90,14 @@ class Bench:
         """To a front that asks who calls, counts every quota and writes an audit line."""
         key = local_key(self.stack.folder / "auth", *_QUOTAS)
         return self.to_echo(self.echo("guarded", auth=key.settings), headers=f"x-api-key: {key.key}\r\n")
+
+    def relayed(self, port: int) -> int:
+        """The port of a bare relay of bytes before that one."""
+        (relay,) = free_ports(1)
+        command = [sys.executable, "-m", "loadtest.bench.relay", str(relay), str(port)]
+        child = self.stack.start(f"relay-{port}", command)
+        wait(lambda: port_answers("127.0.0.1", relay), child)
+        return relay
 
     def compare(self, ours: Job, others: dict[str, Job], **more: Any) -> Outcome:
         return compare(self.generator, ours, others, self.options, **more)
@@ -130,12 +140,14 @@ def tuned_alone(bench: Bench) -> Outcome:
 
 def torchserve_alone(bench: Bench) -> Outcome:
     ours = bench.gateway(bench.mlp, "pytorch")
-    return bench.compare(ours, {"TorchServe": bench.torchserve(bench.mlp)}, measure=p50, unit=" us")
+    floors = {_RELAY: bench.torchserve(bench.mlp, port=bench.relayed(bench.servers.torchserve))}
+    return bench.compare(ours, {"TorchServe": bench.torchserve(bench.mlp)}, measure=p50, unit=" us", floors=floors)
 
 
 def tensorflow_alone(bench: Bench) -> Outcome:
     ours, direct = bench.gateway(bench.mlp, "tensorflow"), bench.mlp.predict(bench.servers.tensorflow, MODEL)
-    return bench.compare(ours, {"TensorFlow server, gRPC": direct}, measure=p50, unit=" us")
+    floors = {_RELAY: bench.mlp.predict(bench.relayed(bench.servers.tensorflow), MODEL)}
+    return bench.compare(ours, {"TensorFlow server, gRPC": direct}, measure=p50, unit=" us", floors=floors)
 
 
 def image(bench: Bench) -> Outcome:
