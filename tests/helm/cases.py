@@ -24,6 +24,7 @@ _STORES: dict[str, Values] = {
     "http": {"location": "https://example.com/models.tar.gz", "sha256": _SHA},
     "oci": {"location": f"registry.example.com:5000/models@sha256:{_SHA}", "subPath": ""},
 }
+_LISTED = {"source": "s3", **_STORES["s3"], "allowDigests": f"# ours\n{_SHA}  tensorflow/mlp/1\n\n{_SHA}\n"}
 _EXTRA: Values = {
     "podAnnotations": {"a": "b"},
     "podLabels": {"c": "d"},
@@ -44,6 +45,7 @@ def cases() -> Iterator[tuple[str, Values]]:
     for section in ("tfserving", "torchserve"):
         for source, store in _STORES.items():
             yield f"{section}.modelStore.source={source}", {section: {"modelStore": {"source": source, **store}}}
+        yield f"{section} of listed artifacts", {section: {"modelStore": {**_LISTED}}}
         yield f"{section} on GPUs", {section: {"gpu": {"count": 4, "runtimeClassName": "nvidia", "type": "NVIDIA-L4"}}}
         pools = {"pools": {"big": {"gpu": {"count": 1}, "models": ["convnet"]}, "main": {"replicaCount": 3}}}
         yield f"{section} in two pools", {section: pools}

@@ -115,6 +115,11 @@ BY_SENTENCE: list[tuple[Values, str]] = [
     (at("tfserving.modelStore", _HTTP), "sha256 is empty"),
     (at("torchserve.modelStore", {"source": "oci", "location": "image"}), "an image with a tag or a digest"),
     (at("torchserve.modelStore", {"source": "oci", "location": "image:latest"}), "the tag latest is refused"),
+    (at("tfserving.modelStore.allowDigests", "0" * 64), "needs a source that the pod copies from"),
+    (
+        at("torchserve.modelStore", {"source": "s3", "location": "s3://b", "allowDigests": "mlp-1.mar"}),
+        'modelStore.allowDigests: "mlp-1.mar" is no digest',
+    ),
     (at("tfserving.resources.limits", {"nvidia.com/gpu": 1}), "set gpu.count and gpu.resource"),
     (at("downloads.http", "curl:latest"), "downloads.http: the tag latest is refused"),
     (at("gatewayAPI.httpRoute.enabled", True), "gatewayAPI.httpRoute.parentRefs is empty: name at least one Gateway"),

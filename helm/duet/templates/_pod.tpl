@@ -106,6 +106,60 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
+{{/* The init container that lets through what is listed, in the way of serving/digests.py. Takes root, pool, variant. */}}
+{{- define "duet.checkDigests" -}}
+{{- $models := include "duet.models" .root | fromJson }}
+{{- $own := list }}
+{{- range $model := include "duet.poolModels" . | fromJsonArray }}
+{{- range default (list 1) (index $models $model).versions }}
+{{- $own = append $own (printf (ternary "%s/%d" "%s-%d.mar" (eq $.variant "tensorflow")) $model (int .)) }}
+{{- end }}
+{{- end }}
+- name: digests
+  image: {{ include "duet.gatewayImage" .root }}
+  imagePullPolicy: {{ .root.Values.gateway.image.pullPolicy }}
+  command:
+    - /bin/sh
+    - -ec
+    - |
+      {{- include "duet.checkDigestsRun" . | nindent 6 }}
+  env:
+    - {name: STORE, value: /store}
+    - {name: OWN, value: {{ join " " $own | quote }}}
+    - name: ALLOWED
+      value: {{ .pool.modelStore.allowDigests | quote }}
+  resources:
+    {{- toYaml .root.Values.downloads.resources | nindent 4 }}
+  securityContext:
+    {{- toYaml .root.Values.securityContext | nindent 4 }}
+  volumeMounts:
+    - {name: models, mountPath: /store}
+{{- end }}
+
+{{- define "duet.checkDigestsRun" -}}
+cd "$STORE"
+if [ -n "$(find . -type l)" ]; then
+  echo "the store holds links, which may lead anywhere: artifacts must be files of their own" >&2
+  exit 1
+fi
+refused=0
+for artifact in ./*/[0-9]* ./*.mar; do
+  [ -e "$artifact" ] || continue
+  name=${artifact#./}
+  if [ -d "$artifact" ]; then
+    digest=$(cd "$artifact" && find . -type f | LC_ALL=C sort | xargs -r -d '\n' sha256sum | sha256sum)
+  else
+    digest=$(sha256sum < "$artifact")
+  fi
+  digest=${digest%% *}
+  if printf '%s\n' "$ALLOWED" | grep -Eqx "$digest( [ *].*)?"; then continue; fi
+  rm -rf "$artifact"
+  echo "$name is not in modelStore.allowDigests and was deleted; its digest is $digest" >&2
+  case " $OWN " in *" $name "*) refused=1 ;; esac
+done
+exit $refused
+{{- end }}
+
 {{/* The init container that fetches the models. Takes root and store. */}}
 {{- define "duet.download" -}}
 {{- $images := .root.Values.downloads }}

@@ -92,7 +92,7 @@
 {{- include "duet.validateStore" (dict "store" $pool.modelStore "key" (printf "%s.modelStore" $key)) }}
 {{- range $pool.models }}
 {{- $model := get (include "duet.models" $.root | fromJson) . }}
-{{- if not $model }}
+{{- if not (hasKey (include "duet.models" $.root | fromJson) .) }}
 {{- fail (printf "%s.models: %s is not in models; name one of %s" $key . (keys (include "duet.models" $.root | fromJson) | sortAlpha | join ", ")) }}
 {{- else if and $model.variants (not (has $variant $model.variants)) }}
 {{- fail (printf "%s.models: %s has no variant %s; add it to models.%s.variants, or take the model out here" $key . $variant .) }}
@@ -142,6 +142,13 @@
 {{- fail (printf "%s.location must be an image with a tag or a digest where source is oci" .key) }}
 {{- else if and (eq $source "oci") (hasSuffix ":latest" $location) }}
 {{- fail (printf "%s.location: the tag latest is refused; name a version, or a digest" .key) }}
+{{- else if and (has $source (list "baked" "pvc")) .store.allowDigests }}
+{{- fail (printf "%s.allowDigests needs a source that the pod copies from (s3, gcs, http, oci): a volume could change after the check, and an image is pinned by image.digest" .key) }}
+{{- end }}
+{{- range splitList "\n" .store.allowDigests }}
+{{- if not (regexMatch "^(#.*|[0-9a-f]{64}( [ *].*)?)?$" .) }}
+{{- fail (printf "%s.allowDigests: %q is no digest; give the lines that python -m serving digests prints" $.key .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
