@@ -13,6 +13,8 @@ import pytest
 
 from tests.security.door import LEAK, MODEL, Door
 
+#: 501 is for content codings that are not known here.
+ANSWERS = {"200", "400", "404", "405", "413", "414", "417", "431", "501"}
 CHECKS = "status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -47,7 +49,7 @@ def test_what_schemathesis_makes_is_answered_as_the_document_says(
     count, found = run(door, tmp_path, "--phases", "examples,coverage,fuzzing", "-n", "5")
     record_property("cases", count)
     assert count > 200
-    assert found.keys() <= {"200", "400", "404", "405", "413", "414", "417", "431", "501"}
+    assert found.keys() <= ANSWERS
 
 
 @pytest.mark.full
@@ -56,6 +58,7 @@ def test_twenty_thousand_of_them_are(
 ) -> None:
     count, found = run(door, tmp_path, "-n", "2000")
     record_property("cases", count)
-    record_property("figure", f"{sum(n for status, n in found.items() if status >= '500' != '501')} undeclared 5xx")
+    undeclared = sum(number for status, number in found.items() if status[0] == "5" and status not in ANSWERS)
+    record_property("figure", f"{undeclared} undeclared 5xx")
     assert count >= 20_000
-    assert found.keys() <= {"200", "400", "404", "405", "413", "414", "417", "431", "501"}
+    assert found.keys() <= ANSWERS
