@@ -195,7 +195,7 @@ class Connection(Strict):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]  # it writes and closes, no more
+        cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]  # all that a cycle uses
         self._task = task = self.loop.create_task(_run(cycle, app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
