@@ -3,7 +3,7 @@
 grpcio gives a call its thread when its headers come, and waits in it for the message. Sixteen clients that send half a
 message would hold up sixteen threads for ever. So there are more threads while some wait longer than a message takes,
 and a call whose message is late is cancelled: soon where others wait for its thread, and in any case after a while.
-Threads that are not needed would cost: each that works contends for the interpreter's lock with all others.
+All of them at all times would cost: 64 callers get 8 % fewer requests/s from 64 threads than from 16.
 """
 
 from __future__ import annotations
