@@ -117,9 +117,9 @@ def edge_rows(tensor: TensorSpec, low: Array, high: Array) -> Iterator[Array]:
 def noise(tensor: TensorSpec, real: Array, low: Array, high: Array, rows: int, random: np.random.Generator) -> Array:
     """Numbers of chance within the range; of whole numbers, real rows with an eighth of them replaced.
 
-    A series of chance alone drives a recurrent state to where no data does, and there float32 has too few digits for
-    the tolerance: of 1,024 such series one left the twins of `lstm_text_generator` 1.2 times the tolerance apart, and
-    each of them about once the tolerance from the same weights in float64; of real and of spoiled series 0.4.
+    A series of chance alone drives a recurrent state to where no data does, and there float32 has too few digits: of
+    1,024 such series one left the twins of `lstm_text_generator` 1.2 times (1e-5 + 1e-4 of the value) apart, and each
+    of them about once that from the same weights in float64; of real and of spoiled series 0.4.
     """
     share = random.uniform(size=(rows, *low.shape))
     if tensor.datatype.startswith("FP"):

@@ -25,7 +25,11 @@ def collect(store: Store, specs: Sequence[ModelSpec]) -> Facts:
     return {
         "libraries": dict(sorted(libraries.items())),
         "seeds": sorted({record["seed"] for record in records}),
-        "tolerance": {"relative": parity.RELATIVE_TOLERANCE, "absolute": parity.ABSOLUTE_TOLERANCE},
+        "tolerance": {
+            "relative": parity.RELATIVE_TOLERANCE,
+            "absolute": parity.ABSOLUTE_TOLERANCE,
+            "row": parity.ROW_TOLERANCE,
+        },
         "models": models,
     }
 

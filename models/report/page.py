@@ -37,8 +37,9 @@ def introduction(facts: Facts) -> str:
         "<p>Version 1 is trained natively in each framework, from the same weights, with the same batches in the same "
         "order. Version 2 is PyTorch’s version 1 in both, so that both servers compute the same function. Two "
         f"answers are the same when they differ by no more than {tolerance['absolute']:g} and "
-        f"{tolerance['relative']:g} of the value; <i>of tolerance</i> is the greatest difference as a share of that, "
-        "and <i>relative</i> leaves out values below a thousandth of the greatest."
+        f"{tolerance['relative']:g} of the value and {tolerance['row']:g} of the greatest value beside it; "
+        "<i>of tolerance</i> is the greatest difference as a share of that, and <i>relative</i> leaves out values "
+        "below a thousandth of the greatest."
         f'</p><p class="soft">{libraries}. Seed {", ".join(map(str, facts["seeds"])) or "none"}.</p>{key()}'
     )
 

@@ -193,6 +193,15 @@ def test_a_quick_wrong_answer_under_load_is_found() -> None:
     assert "cannot be read" in parity.check_sampled(front, SIGNATURE, [(0, Answer(b"{}"))], wanted)[1]
 
 
+@pytest.mark.parametrize("value", [0.001, 5.0])
+def test_an_answer_wrong_in_one_logit_alone_is_found_beside_large_ones(value: float) -> None:
+    """By a thousandth of the largest, also where the logit itself is near zero; rounding is let pass."""
+    wanted = {"logits": np.array([[16, value, -9]], np.float32)}
+    for off, wrong in ((1.6e-5, False), (0.016, True)):
+        found = {"logits": wanted["logits"] + np.array([[0, off, 0]], np.float32)}
+        assert (parity.of_tolerance(found, wanted) > 1) == wrong
+
+
 def test_other_outputs_are_infinitely_far_apart() -> None:
     one = np.zeros((1, 1), np.float32)
     assert parity.of_tolerance({"y": one}, {"z": one}) == float("inf")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import export, frameworks, production, weights
+from models import export, frameworks, parity, production, weights
 from models.artifacts import HANDLER, Artifact, State, Store, expected, size_bytes
 from models.catalog import CATALOG
 from models.frameworks import Predictor
@@ -60,11 +60,11 @@ def test_an_artifact_answers_any_number_of_rows(trained: Store, artifact: Artifa
 
 @SPECS
 def test_version_2_is_one_function_in_both_frameworks(trained: Store, spec: ModelSpec, tmp_path: Path) -> None:
-    """Within rtol 1e-4 and atol 1e-5 on 256 rows, through the artifacts on disk."""
+    """Within the tolerance on 256 rows, through the artifacts on disk."""
     rows = probes(spec, 256, seed=7)
     ours, theirs = (served(trained, Artifact(spec.name, 2, name), tmp_path)(rows) for name in FRAMEWORKS)
     for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert parity.between(one, other)[2] <= 1
     fingerprints = {(trained.signature(Artifact(spec.name, 2, name)) or {})["fingerprint"] for name in FRAMEWORKS}
     assert fingerprints == {(trained.signature(Artifact(spec.name, 1, "pytorch")) or {})["fingerprint"]}
 
