@@ -27,6 +27,7 @@ from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
 from gateway.grpc.admission import Admission, Interceptor
 from gateway.grpc.calls import Calls
+from gateway.grpc.unread import Unread
 from gateway.layering import Layering
 from gateway.layers.bounds import Bounded, Bounds
 from gateway.layers.deadline import Deadline
@@ -272,7 +273,13 @@ def _http_app(
 def _grpc_server(
     settings: Settings, backend: Backend, observer: Observer, gateway: Gateway, securing: Securing | None
 ) -> grpc_server.Server:
-    calls = Calls(observer, admission=Admission(securing.gate) if securing else None)
+    unread = Unread(
+        max_bytes=settings.max_bytes_in_flight,
+        stall_seconds=settings.grpc.stall_seconds,
+        bytes_per_second=settings.grpc.bytes_per_second,
+        on_cut=observer.metrics.cut("unread").inc,
+    )
+    calls = Calls(observer, unread=unread, admission=Admission(securing.gate) if securing else None)
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
         **grpc_tfserving.services(backend, calls),

@@ -120,6 +120,10 @@ class Grpc(_Settings):
     max_calls: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
     #: A connection more is closed at once.
     max_connections: Annotated[int, Field(ge=1)] = 4096
+    #: For an answer to be read, and longer while that goes on at this rate; the connection is closed then. All answers
+    #: that are not read together are bounded by ``max_bytes_in_flight``.
+    stall_seconds: Seconds = 30.0
+    bytes_per_second: Annotated[int, Field(ge=1)] = 10_000
     #: ``native`` costs a quarter of the processor time, but its message limit does not protect memory: for trusted
     #: clients only.
     transport: Literal["grpcio", "native"] = "grpcio"

@@ -100,8 +100,8 @@ class Metrics:
         )
         cut = Counter(
             "duet_connections_cut",
-            "HTTP connections that the gateway ended: headers, body, stalled, idle (the client was too slow), crowded, "
-            "bytes (as many as there may be).",
+            "Connections that the gateway ended: headers, body, stalled, idle (the client was too slow), crowded, "
+            "bytes (as many as there may be), unread (gRPC: an answer was not read).",
             ("reason",),
             registry=registry,
         )

@@ -149,6 +149,7 @@ class InferRequest:
     for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds. ``signature_name`` is the default
     unless the dialect lets a client choose. A request to an opaque version has a ``payload`` and no inputs.
     ``avoid`` is the address of an endpoint that has failed this request: another is taken where there is one.
+    ``callers`` wait for its answer: more than one where requests were joined.
     """
 
     model: str
@@ -163,6 +164,7 @@ class InferRequest:
     payload: Payload | None = None
     criticality: Criticality = Criticality.DEFAULT
     avoid: str | None = None
+    callers: int = 1
 
     # Written out: every request passes both, and dataclasses.replace takes four times as long.
     def due(self, deadline: float) -> InferRequest:

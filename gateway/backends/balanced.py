@@ -55,7 +55,7 @@ class Unguarded:
     def failed(self, model: str, fault: Fault, now: float) -> None:
         pass
 
-    def late(self, model: str, seconds: float, usual_seconds: float, now: float) -> None:
+    def late(self, model: str, seconds: float, usual_seconds: float, now: float, callers: int) -> None:
         pass
 
     def hung(self, model: str, now: float) -> None:
@@ -157,11 +157,11 @@ class Balanced:
             response = await endpoint.backend.infer(request)
         except DuetError as error:
             error.endpoint = endpoint.address
-            self._failed(endpoint, model, error, started)
+            self._failed(endpoint, request, error, started)
             raise
         except asyncio.CancelledError:
             if request.deadline is not None and asyncio.get_running_loop().time() >= request.deadline:
-                self._late(endpoint, model, started)
+                self._late(endpoint, request, started)
             raise
         else:
             endpoint.guard.answered(model)
@@ -173,21 +173,21 @@ class Balanced:
             if endpoint.leaving and not endpoint.in_flight:
                 await endpoint.backend.aclose()
 
-    def _failed(self, endpoint: _Endpoint, model: str, error: DuetError, started: float) -> None:
+    def _failed(self, endpoint: _Endpoint, request: InferRequest, error: DuetError, started: float) -> None:
         if isinstance(error, DeadlineExceeded):
-            self._late(endpoint, model, started)
+            self._late(endpoint, request, started)
             return
         fault = error.fault or (_UNKNOWN if isinstance(error, Unavailable) else None)
         if fault is None:
             return
-        now = self._clock()
+        now, model = self._clock(), request.model
         endpoint.guard.failed(model, fault, now)
         if fault.counts or fault.name == "overload":
             endpoint.pace(model).failed(now, now - started)
 
-    def _late(self, endpoint: _Endpoint, model: str, started: float) -> None:
-        now, pace = self._clock(), endpoint.pace(model)
-        endpoint.guard.late(model, now - started, pace.seconds, now)
+    def _late(self, endpoint: _Endpoint, request: InferRequest, started: float) -> None:
+        now, pace = self._clock(), endpoint.pace(request.model)
+        endpoint.guard.late(request.model, now - started, pace.seconds, now, request.callers)
         pace.failed(now, now - started)
 
     async def _tried(self, endpoint: _Endpoint, request: InferRequest, started: float) -> InferResponse:

@@ -48,8 +48,8 @@ class Guard(Protocol):
 
     def failed(self, model: str, fault: Fault, now: float) -> None: ...
 
-    def late(self, model: str, seconds: float, usual_seconds: float, now: float) -> None:
-        """A call was given up after ``seconds``."""
+    def late(self, model: str, seconds: float, usual_seconds: float, now: float, callers: int) -> None:
+        """A call for so many was given up after ``seconds``."""
         ...
 
     def hung(self, model: str, now: float) -> None:

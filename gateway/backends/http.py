@@ -23,6 +23,12 @@ log = logging.getLogger("duet.backends.http")
 
 Piece = bytes | memoryview
 
+#: A connection that was closed as the request was sent is closed so soon after it; later, the server had it in hand.
+_STALE_SECONDS = 0.1
+#: A server that dies closes its connections a moment before its port. Called at once, it would take the request again,
+#: and lose it again; a moment later it refuses, and another can be asked.
+_PAUSE_SECONDS = 0.005
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -39,7 +45,7 @@ class HttpPool:
     ``name`` is what errors call the server, and `translation` too: addresses are not for clients.
 
     An idle connection is kept ``idle_seconds``: less than the server keeps it, so that a request is not sent into a
-    connection that is just being closed. Where that happens all the same, and not one byte of an answer has come, the
+    connection that is just being closed. Where that happens all the same, soon and without one byte of an answer, the
     call is sent once more on a new connection: predictions have no side effects.
     """
 
@@ -79,9 +85,13 @@ class HttpPool:
         async with self._slots:
             connection = self._take_idle()
             if connection is not None:
+                sent = monotonic()
                 response = await self._exchange(connection, message)
                 if response is not None:
                     return response
+                if monotonic() - sent > _STALE_SECONDS:
+                    raise translated(self._name, Lost.CLOSED)
+                await asyncio.sleep(_PAUSE_SECONDS)
             response = await self._exchange(await self._connect(), message)
             if response is None:
                 error = translated(self._name, Lost.CLOSED)

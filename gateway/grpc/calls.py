@@ -17,6 +17,7 @@ from gateway.backends.base import Backend
 from gateway.errors import Code, DuetError, Internal, InvalidArgument, Unavailable
 from gateway.grpc import errors
 from gateway.grpc.admission import Admission
+from gateway.grpc.unread import Unread
 from gateway.observation import Observation, Observer
 from gateway.types import InferRequest, InferResponse
 
@@ -71,8 +72,9 @@ def plain(error: DuetError) -> tuple[grpc.StatusCode, str]:
 class Calls:
     """Makes handlers of behaviours. A behaviour takes a request message and its `Call`; it raises DuetError."""
 
-    def __init__(self, observer: Observer, *, admission: Admission | None = None) -> None:
+    def __init__(self, observer: Observer, *, unread: Unread, admission: Admission | None = None) -> None:
         self._observer = observer
+        self._unread = unread
         self._admission = admission
         self.statistics = observer.statistics
         #: Set when the server is about to stop: streams take no further request and end.
@@ -106,6 +108,7 @@ class Calls:
             try:
                 answer = await self._admitted(data, call, behaviour, request, context, admission)
                 context.set_trailing_metadata(self._trailing(call))
+                self._unread.hold_for_task(context, len(answer))
                 return answer
             except DuetError as error:
                 code, text = render(error)
@@ -151,12 +154,19 @@ class Calls:
             context.set_trailing_metadata(errors.observed(self._begin(context, "").seen))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(read(tasks))
-                while (answer := await answers.get()) is not None:
-                    await context.write(await answer)
+                while (task := await answers.get()) is not None:
+                    await self._write(await task, context)
             if self.ending.is_set():
                 await context.abort(*plain(Unavailable(STOPPING)))
 
         return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _write(self, answer: bytes, context: Context) -> None:
+        held = self._unread.hold(context, len(answer))
+        try:
+            await context.write(answer)
+        finally:
+            self._unread.release(held)
 
     async def _admitted(
         self,
@@ -189,6 +199,8 @@ class Calls:
         if in_flight is not None:
             in_flight.inc()
         try:
+            if call.seen.front:
+                self._unread.check()
             return (await behaviour(_parsed(data, request), call)).SerializeToString()
         except DuetError as error:
             call.seen.failed(error)

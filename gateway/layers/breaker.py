@@ -140,10 +140,11 @@ class Breaker:
         elif fault.counts:
             self._count(self._circuit(model), now)
 
-    def late(self, model: str, seconds: float, usual_seconds: float, now: float) -> None:
+    def late(self, model: str, seconds: float, usual_seconds: float, now: float, callers: int) -> None:
         circuit = self._circuit(model)
         if circuit is not None and seconds >= max(circuit.policy.slow_seconds, 3 * usual_seconds):
-            self._count(circuit, now)
+            for _ in range(callers):  # each of them waited in vain, though they were asked together
+                self._count(circuit, now)
 
     def hung(self, model: str, now: float) -> None:
         self._count(self._circuit(model), now, at_once="hung")

@@ -24,8 +24,9 @@ class Waits:
 
     A burst may wait ``interval_seconds``. Once the queue has stood for that long, it is no burst but overload: then
     nobody is let in who would have to wait ``target_seconds``, so that who is let in is answered and who is not knows
-    at once. For a model that takes longer than that itself, twice its own time stands in place of ``target_seconds``,
-    and the interval grows with it: else nobody could ever wait for one request to end. ``most`` bounds the queue.
+    at once. What a model usually takes itself stands in place of a shorter ``target_seconds``, and so does twice what
+    it takes now while that is no reason to lower the limit: else nobody could ever wait for one request to end. The
+    interval grows with it. ``most`` bounds the queue.
     """
 
     target_seconds: float = 0.005
@@ -75,7 +76,9 @@ class Gate:
 
     @property
     def target_seconds(self) -> float:
-        return max(self._waits.target_seconds, 2 * self.gradient.short_seconds)
+        gradient = self.gradient
+        tolerated = min(2 * gradient.short_seconds, gradient.calm_seconds)
+        return max(self._waits.target_seconds, gradient.long_seconds, tolerated)
 
     @property
     def interval_seconds(self) -> float:
@@ -90,14 +93,14 @@ class Gate:
         self.in_flight += 1
         return True
 
-    def queue(self, now: float, criticality: Criticality, turn: Future[None]) -> Place:
-        """Raises Refused where it is not worth the wait."""
+    def queue(self, now: float, criticality: Criticality, turn: Future[None], *, left: float = inf) -> Place:
+        """Raises Refused where it is not worth the wait, to a request that has ``left`` seconds to be answered too."""
         if criticality is Criticality.SHEDDABLE:
             raise Refused(self.model, "is busy, and the request may be shed", "shed")
         critical = criticality is Criticality.CRITICAL
         ahead = len(self._critical) if critical else self.queued
         wait = ahead * self.gradient.short_seconds / max(1.0, self.gradient.limit)
-        if self.queued >= self._waits.most or wait > self._worth(now):
+        if self.queued >= self._waits.most or wait > min(self._worth(now), left - self.gradient.long_seconds):
             raise Refused(self.model, "is busy", "queue")
         if self._stands_since is None:
             self._stands_since = now

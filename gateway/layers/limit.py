@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -141,12 +142,14 @@ class _Lane:
             response = await backend.infer(request)
             now = clock()
         except DuetError as error:
-            if isinstance(error, DeadlineExceeded) or (error.fault is not None and error.fault.name == "overload"):
-                self._refused()
+            if isinstance(error, DeadlineExceeded):
+                self._late(started)
+            elif error.fault is not None and error.fault.name == "overload" and self._gradient.refused(clock()):
+                self._judged()
             raise
         except asyncio.CancelledError:
             if request.deadline is not None and self._loop.time() >= request.deadline:
-                self._refused()
+                self._late(started)
             raise
         else:
             if self._gradient.answered(now, now - started, gate.in_flight):
@@ -171,17 +174,25 @@ class _Lane:
     async def _wait(self, request: InferRequest) -> None:
         since = self._clock()
         try:
-            place = self._gate.queue(since, request.criticality, self._loop.create_future())
+            left = self._left(request)
+            place = self._gate.queue(since, request.criticality, self._loop.create_future(), left=left)
             self._watch()
             try:
                 await place.turn
             except asyncio.CancelledError:
                 self._gate.give_up(place, self._clock())
                 raise
+            if self._left(request) < self._gradient.long_seconds:
+                # Its answer would come too late, and those behind it would have waited for nothing.
+                self._gate.leave(self._clock())
+                raise Refused(self._model, "is busy", "age")
         except Refused as error:
             self.count(error)
             raise
         self._waited.observe(self._clock() - since)
+
+    def _left(self, request: InferRequest) -> float:
+        return inf if request.deadline is None else request.deadline - self._loop.time()
 
     def _watch(self) -> None:
         """While someone waits, looks now and then whether it is too long: a server that hangs lets nobody in."""
@@ -194,8 +205,9 @@ class _Lane:
         if self._gate.queued:
             self._watch()
 
-    def _refused(self) -> None:
-        if self._gradient.refused(self._clock()):
+    def _late(self, started: float) -> None:
+        now = self._clock()
+        if self._gradient.late(now, now - started, self._gate.in_flight):
             self._judged()
 
     def _judged(self) -> None:

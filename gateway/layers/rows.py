@@ -88,6 +88,7 @@ def join(requests: Sequence[InferRequest], buffer: bytearray) -> InferRequest:
         first.variant,
         deadline=None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None),
         signature_name=first.signature_name,
+        callers=len(requests),
     )
 
 

@@ -40,10 +40,10 @@ class Cache(_Part):
 class Limit(Switched):
     """How many requests for a model may be in flight at one server, and how many may wait where they are.
 
-    The limit begins at ``initial``, by default ``most``, and follows latency between ``least`` and ``most``, but for
-    latencies below ``calm_seconds``; without ``most`` that is twice what the server can work on, batches included, and
-    at least 256 where requests are batched. A burst may wait ``interval_seconds``; once the queue has stood for that
-    long, nobody is let in who would wait ``target_seconds``. At most ``queue`` requests wait.
+    The limit begins at ``initial``, by default ``most``, and is lowered, to ``least`` at most, where requests take
+    twice as long as usual and longer than ``calm_seconds``. Without ``most`` that is twice what the server can work
+    on, batches included, and at least 256 where requests are batched. A burst may wait ``interval_seconds``; once the
+    queue has stood for that long, nobody is let in who would wait ``target_seconds``. At most ``queue`` requests wait.
     """
 
     least: Annotated[int, Field(ge=1, le=65_536)] = 1

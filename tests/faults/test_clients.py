@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.protos import v2_pb2
+from tests.fakes import http2
+from tests.faults import echo
 from tests.faults.findings import Findings, run, steady
 from tests.faults.load import Load
 from tests.faults.rig import Rig, until
@@ -107,30 +111,26 @@ def test_r05_a_thousand_clients_send_a_byte_a_second(part: str, found: Found, tm
 
 
 @pytest.mark.faults
-def test_r06_nobody_reads_the_answers(found: Found, tmp_path: Path) -> None:
-    """Forty clients ask for answers of 4 MB each, and read none."""
+@pytest.mark.parametrize("front", ["rest", "grpc"])
+def test_r06_nobody_reads_the_answers(front: str, found: Found, tmp_path: Path) -> None:
+    """Forty clients ask for answers of 4 MB each, or of 2 MB over gRPC, and read none."""
     findings = found("R6", "slow readers")
-    rows = 100_000
-    numbers = ",".join(["1"] * (4 * rows))
-    document = f'{{"inputs": [{{"name": "x", "shape": [{rows}, 4], "datatype": "FP32", "data": [{numbers}]}}]}}'
-    body = document.encode()
+    port, cut = ("http", "stalled") if front == "rest" else ("grpc", "unread")
 
     async def scenario() -> None:
-        settings = {"http": {"stall_seconds": 5}, "limit": {"enabled": False}}
+        stall = {"stall_seconds": 5, "bytes_per_second": 1 << 20}
+        settings = {"http": stall, "grpc": stall, "limit": {"enabled": False}}
         with sockets() as opened:
             async with Rig(tmp_path, KIND, replicas=1, **settings) as rig:
                 base = rig.memory_bytes
-                loop = asyncio.get_running_loop()
-                request = HEAD + b"x-duet-timeout-ms: 60000\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+                ask = {"rest": ask_over_rest, "grpc": ask_over_grpc}[front]
                 for _ in range(40):
-                    sock = await connect(rig.ports["http"], opened, receive_bytes=4096)
-                    await loop.sock_sendall(sock, request)
-                cut = 'duet_connections_cut_total{reason="stalled"}'
+                    await ask(await connect(rig.ports[port], opened, receive_bytes=4096), 100_000)
                 top = [base]
 
                 async def given_up() -> bool:
                     top[0] = max(top[0], rig.memory_bytes)
-                    return await rig.metric(cut) >= 40
+                    return await rig.metric(f'duet_connections_cut_total{{reason="{cut}"}}') >= 40
 
                 seconds = await until(given_up, "all to be given up", seconds=60)
                 growth = (top[0] - base) >> 20
@@ -139,9 +139,26 @@ def test_r06_nobody_reads_the_answers(found: Found, tmp_path: Path) -> None:
                 await asyncio.sleep(1)
                 answer = await rig.infer()
                 findings.must("others are served", answer.status_code, answer.status_code == 200)
+                gone = sum(map(is_closed, opened))
+                findings.must("their connections are closed", gone, gone == 40)
 
     run(scenario())
     findings.judge()
+
+
+async def ask_over_rest(sock: socket.socket, rows: int) -> None:
+    numbers = ",".join(["1"] * (echo.WIDTH * rows))
+    document = f'{{"inputs": [{{"name": "x", "shape": [{rows}, 4], "datatype": "FP32", "data": [{numbers}]}}]}}'
+    body = document.encode()
+    head = HEAD + b"x-duet-timeout-ms: 60000\r\ncontent-length: %d\r\n\r\n" % len(body)
+    await asyncio.get_running_loop().sock_sendall(sock, head + body)
+
+
+async def ask_over_grpc(sock: socket.socket, rows: int) -> None:
+    request = v2_pb2.ModelInferRequest(model_name="echo")
+    request.inputs.add(name="x", datatype="FP32", shape=[rows, echo.WIDTH])
+    request.raw_input_contents.append(struct.pack("<f", 1.0) * echo.WIDTH * rows)
+    await http2.ask(sock, "/inference.GRPCInferenceService/ModelInfer", request.SerializeToString())
 
 
 @pytest.mark.faults

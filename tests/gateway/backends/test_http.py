@@ -83,6 +83,50 @@ async def test_a_request_into_a_connection_that_was_just_closed_is_sent_once_mor
     assert served == 2
 
 
+async def test_a_request_that_was_worked_on_is_not_sent_again_here() -> None:
+    """The server hung up long after it had the request: that is no race. Another may be asked."""
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        await reader.readuntil(b"\r\n\r\n")
+        served += 1
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        served += 1
+        await asyncio.sleep(0.15)
+
+    async with pool_to(serve) as pool:
+        assert (await pool.request("GET", "/")).body == b"ok"
+        with pytest.raises(Unavailable, match="closed the connection") as caught:
+            await pool.request("GET", "/")
+    assert served == 2
+    assert caught.value.fault is not None
+    assert caught.value.fault.retry_safe
+
+
+async def test_a_server_that_dies_is_not_mistaken_for_one_that_hangs_up_twice() -> None:
+    """Its connections are closed a moment before its port: asked again a moment later, it refuses."""
+    servers: list[asyncio.Server] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        asyncio.get_running_loop().call_later(0.001, servers.pop().close)
+
+    servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
+    port = servers[0].sockets[0].getsockname()[1]
+    pool = HttpPool(f"http://127.0.0.1:{port}", name="the server")
+    assert (await pool.request("GET", "/")).body == b"ok"
+    with pytest.raises(Unavailable, match="cannot be reached") as caught:
+        await pool.request("GET", "/")
+    assert caught.value.fault is not None
+    assert caught.value.fault.retry_safe
+    await pool.aclose()
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "says"),
     [

@@ -31,6 +31,13 @@ def test_failures_in_a_row_open_and_an_answer_between_them_does_not() -> None:
     assert circuit.reason == "failures"
 
 
+def test_a_batch_that_is_late_is_late_for_each_of_its_callers(breaker: Breaker) -> None:
+    breaker.late("m", 1.0, 0.02, now=0.0, callers=4)
+    assert breaker.admits("m")
+    breaker.late("m", 1.0, 0.02, now=0.0, callers=3)
+    assert not breaker.admits("m")
+
+
 def test_an_endpoint_that_fails_two_of_three_calls_is_out_though_never_five_in_a_row() -> None:
     circuit = Circuit("m", Policy())
     for number in range(200):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -277,6 +278,60 @@ def test_the_limit_falls_while_latency_rises_and_grows_again() -> None:
     assert gradient.limit > lowered
     answers(0.01, 1000)
     assert 190 < gradient.limit <= 200
+
+
+def test_the_limit_does_not_follow_the_queue_that_it_lets_stand() -> None:
+    """Four workers of 40 ms, overloaded for a minute: what is beyond them waits, and "usual" stays what it was."""
+    gradient = Gradient(96.0, 1, 96)
+    now, in_flight, limits = 0.0, 3.0, []
+    while now < 60:
+        in_flight = min(in_flight + 2, gradient.limit) if now > 10 else 3.0
+        now += 0.01
+        gradient.answered(now, max(0.04, in_flight / 100), int(in_flight))
+        limits.append(gradient.limit)
+    assert max(limits[2000:]) <= 20
+    assert sum(limits[2000:]) / len(limits[2000:]) >= 8
+    assert gradient.long_seconds <= 0.06
+
+
+def test_a_model_that_became_slower_for_good_gets_its_places_back() -> None:
+    """Thirty-two workers, from 40 ms to 400: at first that looks like overload."""
+    gradient = Gradient(96.0, 1, 96)
+    now = 0.0
+    for service in (0.04, 0.4):
+        ends = now + 60
+        while now < ends:
+            in_flight = gradient.limit
+            seconds = max(service, in_flight * service / 32)
+            now += seconds / in_flight
+            gradient.answered(now, seconds, int(in_flight))
+    assert gradient.limit >= 32
+
+
+def test_whoever_came_late_himself_does_not_lower_the_limit() -> None:
+    gradient = Gradient(100.0, 1, 100, long_seconds=0.2)
+    for number in range(100):
+        gradient.late(number * 0.1, 0.1, 50)
+    assert gradient.limit == 100
+    gradient.late(10.0, 1.0, 50)
+    assert gradient.limit <= 50
+
+
+def test_who_could_not_be_answered_in_time_is_not_let_in() -> None:
+    """A request of 0.5 s behind another has no use for a place that it gets with 0.3 s left."""
+
+    async def main() -> None:
+        world = World(seconds=0.5, most=1)
+        await world.ask()
+        first = world.ask()
+        await asyncio.sleep(0.01)
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(ResourceExhausted):
+            await world.limit.infer(replace(REQUEST, deadline=started + 0.8))
+        await first
+        assert len(world.held.asked) == 2
+
+    simulate(main())
 
 
 def test_the_limit_stays_where_too_little_is_in_flight_to_tell() -> None:

@@ -1,0 +1,77 @@
+"""gRPC's wire by hand, for clients that do what no library's client would. RFC 9113, and gRPC's protocol over it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+_DATA, _HEADERS, _SETTINGS, _WINDOW_UPDATE = 0, 1, 4, 8
+_END_STREAM, _END_HEADERS = 1, 4
+_INITIAL_WINDOW_SIZE = 4
+_FRAME_BYTES = 1 << 14
+
+#: What a client says first. It settles nothing, so that a stream's window is 65,535 bytes, as is the connection's.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
+
+
+def call(stream: int, path: str, message: bytes) -> bytes:
+    """A unary call whose message fits into a frame. ``stream`` is odd, and larger than those before."""
+    return _head(stream, path) + _frame(_DATA, _END_STREAM, stream, _prefixed(message))
+
+
+async def ask(sock: socket.socket, path: str, message: bytes) -> None:
+    """The preface, and one call of any size: as fast as the server gives room for it. What it answers stays unread."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, PREFACE + _head(1, path))
+    windows, left = {0: 65_535, 1: 65_535}, memoryview(_prefixed(message))
+    while left:
+        size = min(len(left), _FRAME_BYTES, *windows.values())
+        if size > 0:
+            await loop.sock_sendall(sock, _frame(_DATA, _END_STREAM * (size == len(left)), 1, bytes(left[:size])))
+            left = left[size:]
+            windows = {stream: window - size for stream, window in windows.items()}
+        else:
+            _widen(windows, *await _read_frame(sock))
+
+
+def _widen(windows: dict[int, int], kind: int, stream: int, payload: bytes) -> None:
+    if kind == _WINDOW_UPDATE and stream in windows:
+        windows[stream] += struct.unpack(">I", payload)[0]
+    elif kind == _SETTINGS:
+        for name, value in struct.iter_unpack(">HI", payload):
+            windows[1] += value - 65_535 if name == _INITIAL_WINDOW_SIZE else 0
+
+
+async def _read_frame(sock: socket.socket) -> tuple[int, int, bytes]:
+    head = await _read(sock, 9)
+    return head[3], struct.unpack(">I", head[5:])[0], await _read(sock, int.from_bytes(head[:3], "big"))
+
+
+async def _read(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = await asyncio.get_running_loop().sock_recv(sock, size - len(data))
+        if not more:
+            raise ConnectionError("the server has closed the connection")
+        data += more
+    return data
+
+
+def _head(stream: int, path: str) -> bytes:
+    headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+    headers |= {"content-type": "application/grpc", "te": "trailers"}
+    return _frame(_HEADERS, _END_HEADERS, stream, b"".join(map(_field, headers, headers.values())))
+
+
+def _prefixed(message: bytes) -> bytes:
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def _field(name: str, value: str) -> bytes:
+    """A literal without an index (RFC 7541, 6.2.2); no longer than 126 bytes each."""
+    return b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
