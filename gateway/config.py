@@ -226,6 +226,8 @@ class Model(_Settings):
     hedge: Hedge | None = None
     #: Whether NaN and infinities in an answer are 502.
     finite_outputs: bool = False
+    #: Every output has a row for each row of the inputs: an answer with more or fewer of them is 502.
+    outputs_by_row: bool = False
 
 
 class Log(_Settings):

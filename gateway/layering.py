@@ -89,8 +89,10 @@ class Layering:
     def validated(self, inner: Backend) -> Backend:
         if not self._settings.validation.enabled:
             return inner
-        finite = frozenset(name for name, model in self._settings.models.items() if model.finite_outputs)
-        return Validation(inner, finite=finite)
+        models = self._settings.models.items()
+        finite = frozenset(name for name, model in models if model.finite_outputs)
+        by_row = frozenset(name for name, model in models if model.outputs_by_row)
+        return Validation(inner, finite=finite, by_row=by_row)
 
     def hedged(self, inner: Backend, variant: str) -> Backend:
         if self._settings.servers[variant].kind != "tfserving":

@@ -189,6 +189,7 @@ class InferRequest:
             self.payload,
             self.criticality,
             self.avoid,
+            self.callers,
         )
 
     @property

@@ -15,13 +15,17 @@ class Validation(Layer):
     """Stands next to a server's client, and notes what the server tells of its models on the way.
 
     Raises DataLoss, which counts against the endpoint, for an answer of another version, or with other outputs,
-    datatypes or shapes than the signature has. ``finite`` names the models of which NaN and infinities are no answers;
-    those count against nobody, since a model may well compute them.
+    datatypes or shapes than the signature has. ``by_row`` names the models whose outputs have a row for each row of the
+    inputs, which no signature tells. ``finite`` names the models of which NaN and infinities are no answers; those
+    count against nobody, since a model may well compute them.
     """
 
-    def __init__(self, inner: Backend, *, finite: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, inner: Backend, *, finite: frozenset[str] = frozenset(), by_row: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(inner)
         self._finite = finite
+        self._by_row = by_row
         self._versions: dict[str, Mapping[int, VersionMetadata]] = {}
 
     async def metadata(self, model: str) -> ModelMetadata:
@@ -39,6 +43,8 @@ class Validation(Layer):
         signature = version.signatures.get(request.signature_name) if version is not None else None
         if signature is not None:
             _check(request, response, signature)
+        if request.model in self._by_row:
+            _check_rows(request, response)
         if request.model in self._finite:
             _check_finite(response)
         return response
@@ -80,6 +86,12 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
         if declared not in (-1, size):
             return False
     return True
+
+
+def _check_rows(request: InferRequest, response: InferResponse) -> None:
+    for tensor in response.outputs:
+        if not tensor.data.ndim or len(tensor.data) != request.rows:
+            raise _corrupt(f"output {tensor.name!r} of shape {list(tensor.data.shape)} for {request.rows} rows")
 
 
 def _check_finite(response: InferResponse) -> None:

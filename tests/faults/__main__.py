@@ -1,6 +1,7 @@
 """``python -m tests.faults``: R1 to R23, their table, and a page of what was seen. ``ROUNDS=5`` runs each five times.
 
-Ends with 1 where a figure does not hold. ``SOAK=600`` makes the soak ten minutes long.
+Ends with 1 where a figure does not hold. ``SOAK=600`` makes the soak ten minutes long; ``SCALE=1`` spends all the
+seconds and requests that the table of faults names, of which a tenth is spent by default.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import report
-from tests.faults.findings import RECORDS
+from tests.faults.findings import RECORDS, SCALE
+from tests.faults.without import WITHOUT
 
 FOLDER = Path(".duet/faults")
 
@@ -31,6 +33,12 @@ def main(arguments: list[str]) -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "faults.json").write_text(json.dumps(records, indent=1))
     (FOLDER / "faults.html").write_text(report.page(records, rounds=rounds))
+    if SCALE < 1:
+        print(
+            f"Load before and after a fault: {30 * SCALE:.0f} and {60 * SCALE:.0f} s in place of 30 and 60, and "
+            f"{round(100_000 * SCALE):,} clients that hang up in place of 100,000, on {os.cpu_count()} processors; "
+            "SCALE=1 spends all of it"
+        )
     if left := report.unjudged(records):
         print(f"{left} latencies were not judged: other programs took more than 15 % of the machine")
     numbers = {record["number"] for record in records}
@@ -38,12 +46,18 @@ def main(arguments: list[str]) -> int:
     return int(failed or not records)
 
 
-def once(arguments: list[str], settings: dict[str, Any] | None = None) -> tuple[list[dict[str, Any]], int]:
-    """One round: the records, and pytest's exit code. ``settings`` are laid over those of every gateway."""
+def once(
+    arguments: list[str], settings: dict[str, Any] | None = None, without: str = ""
+) -> tuple[list[dict[str, Any]], int]:
+    """One round: the records, and pytest's exit code. ``settings`` are laid over those of every gateway.
+
+    ``without`` names a part that is taken away (`tests.faults.without`).
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records"
         path.touch()
-        environment = {**os.environ, RECORDS: str(path), "DUET_FAULTS_SETTINGS": json.dumps(settings or {})}
+        changed = {"DUET_FAULTS_SETTINGS": json.dumps(settings or {}), WITHOUT: without}
+        environment = {**os.environ, RECORDS: str(path), **changed}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line"]
         selection = ["-m", "faults or not faults", "tests/faults", *arguments]
         done = subprocess.run([*command, *selection], env=environment, check=False)

@@ -44,7 +44,9 @@ def main(config: Path, hosts: Path) -> None:
     from gateway.config import load
     from gateway.logging import configure
     from gateway.process import run
+    from tests.faults.without import WITHOUT, take_away
 
+    take_away(os.environ.get(WITHOUT, ""))
     settings = load(config, os.environ)
     configure(settings.log.level)
     tasks = hosts.with_suffix(".tasks")

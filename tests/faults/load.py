@@ -136,6 +136,11 @@ class Load:
                 if isinstance(target, GrpcTarget):
                     await target.aclose()
 
+    def pause(self) -> None:
+        """Sends no more, and waits for nothing."""
+        if self._running is not None:
+            self._running.cancel()
+
     async def answered(self, count: int) -> None:
         """Waits until ``count`` more answers, or failures, have come: what a fault is timed by."""
         turn = asyncio.get_running_loop().create_future()

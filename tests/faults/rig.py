@@ -81,7 +81,9 @@ class Replica:
         assert self._process is not None
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
-        assert line, f"the {self.kind} replica has ended: {self._log.read_text()[-1000:]}"
+        if not line:
+            code = await self._process.wait()
+            raise AssertionError(f"the {self.kind} replica has ended with {code}: {self._log.read_text()[-1000:]}")
         return json.loads(line)  # type: ignore[no-any-return]
 
 

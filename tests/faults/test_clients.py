@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.protos import v2_pb2
 from tests.fakes import http2
 from tests.faults import echo
-from tests.faults.findings import Findings, run, steady
-from tests.faults.load import Load
-from tests.faults.rig import Rig, until
+from tests.faults.findings import SCALE, Findings, run, steady
+from tests.faults.load import Load, Window
+from tests.faults.rig import Replica, Rig, until
 
 Found = Callable[[str, str], Findings]
 KIND = "torchserve"
@@ -162,37 +163,66 @@ async def ask_over_grpc(sock: socket.socket, rows: int) -> None:
 
 
 @pytest.mark.faults
-def test_r14_clients_hang_up(kind: str, found: Found, tmp_path: Path) -> None:
-    """Half of 2,000 requests are given up by their clients after a few milliseconds."""
+def test_r14_clients_hang_up(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
+    """Half of the requests are given up by their clients after a few milliseconds."""
     findings = found("R14", "50 % of clients disconnect")
+    requests = round(100_000 * SCALE)
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind, replicas=1) as rig:
-            await rig.replicas[kind][0].order(seconds=0.05)
-            async with Load(rig.ports, rate=20) as warm:
-                await warm.seconds(1)
-            await asyncio.sleep(3)
+        async with Rig(tmp_path, kind, replicas=1, **batching) as rig:
+            server = rig.replicas[kind][0]
+            await server.order(seconds=0.05, workers=64)
+            await hang_up(rig, 400)
+            before = await held(rig, server)
             findings.gauge("before", rig)
-            async with Load(rig.ports, rate=100) as load:
-                for target in load.targets.values():
-                    hasty(target)
-                await load.seconds(3)
-                during = findings.saw("during", load.window())
-            released = await until(lambda: _none_in_flight(rig), "all to be let go", seconds=10)
-            await asyncio.sleep(3)
+            during = findings.saw("during", await hang_up(rig, requests))
+            after = await held(rig, server)
+            released = await release(rig, server)
             findings.gauge("after", rig)
             stayed = [sample for sample in during.samples if sample.outcome != "lost"]
             well = sum(sample.outcome == "ok" for sample in stayed) / max(1, len(stayed))
-            findings.must("who stayed is answered", well, well >= 0.999)
-            findings.must("let go at once", released, released <= 0.5, timed=True)
-            for name in ("tasks", "descriptors"):
-                change = findings.gauges["after"][name] - findings.gauges["before"][name]
-                findings.must(f"{name} as before, +/- 12", change, change <= 12)
+            findings.must(f"of {requests}, who stayed is answered", well, well >= 0.999)
+            gone = during.outcomes["lost"]
+            findings.must("about half hung up", gone, 0.2 * requests <= gone <= 0.6 * requests)
+            findings.must("let go within 100 ms", released, released <= 0.1, timed=True)
+            for name, change in {name: after[name] - before[name] for name in before}.items():
+                findings.must(f"{name} as before, +/- 5", change, abs(change) <= 5)
             tracebacks = "Traceback" in rig.log.read_text()
             findings.must("no traceback", tracebacks, not tracebacks)
 
     run(scenario())
     findings.judge()
+
+
+async def hang_up(rig: Rig, requests: int) -> Window:
+    """What became of so many requests."""
+    async with Load(rig.ports, rate=200) as load:
+        for target in load.targets.values():
+            hasty(target)
+        await load.answered(requests)
+    return load.window()
+
+
+async def release(rig: Rig, server: Replica) -> float:
+    """Forty are being worked on when their clients hang up: how long it takes until none is."""
+    await server.order(seconds=5)
+    async with Load(rig.ports, rate=200, deadline_seconds=3) as load:
+        given_up: list[Callable[[], object]] = []
+        for target in load.targets.values():
+            give_up_later(target, given_up)
+        await until(lambda: _in_flight(rig, 40), "forty to be in flight", seconds=10)
+        begun = time.monotonic()
+        load.pause()
+        for give_up in given_up:
+            give_up()
+        await until(lambda: _none_in_flight(rig), "all to be let go", seconds=10)
+        return time.monotonic() - begun
+
+
+async def held(rig: Rig, server: Replica) -> dict[str, int]:
+    """Tasks, and descriptors but those of kept connections to the server, three seconds later."""
+    await asyncio.sleep(3)
+    return {"tasks": rig.tasks, "descriptors": rig.descriptors - (await server.order())["connections"]}
 
 
 def hasty(target: object) -> None:
@@ -207,6 +237,21 @@ def hasty(target: object) -> None:
         return abandon
 
     target.send = send_and_hang_up  # type: ignore[attr-defined]
+
+
+def give_up_later(target: object, given_up: list[Callable[[], object]]) -> None:
+    """What gives up each of the target's requests is put into the list."""
+    send = target.send  # type: ignore[attr-defined]
+
+    def send_and_keep(payload: int, done: object) -> object:
+        given_up.append(send(payload, done))
+        return given_up[-1]
+
+    target.send = send_and_keep  # type: ignore[attr-defined]
+
+
+async def _in_flight(rig: Rig, count: int) -> bool:
+    return await rig.metric("duet_requests_in_flight{") >= count
 
 
 async def _none_in_flight(rig: Rig) -> bool:

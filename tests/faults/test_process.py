@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -28,12 +29,12 @@ Found = Callable[[str, str], Findings]
 RATE = 50
 
 
-def test_r10_sigterm_under_load(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r10_sigterm_under_load(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     """Readiness says no at once; whoever comes before having seen it is served; and it ends with 0."""
     findings = found("R10", "SIGTERM under load; a second one")
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind, replicas=1, linger_seconds=2) as rig:
+        async with Rig(tmp_path, kind, replicas=1, linger_seconds=2, **batching) as rig:
             assert rig.process is not None
             async with Load(rig.ports, rate=RATE) as load:
                 await load.seconds(2)
@@ -82,11 +83,11 @@ async def _ends_at_once(findings: Findings, kind: str, folder: Path) -> None:
 
 
 @pytest.mark.faults
-def test_r15_the_clock_jumps_by_an_hour(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r15_the_clock_jumps_by_an_hour(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     findings = found("R15", "wall clock +1 h, then -1 h")
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind, replicas=1) as rig, Load(rig.ports, rate=RATE) as load:
+        async with Rig(tmp_path, kind, replicas=1, **batching) as rig, Load(rig.ports, rate=RATE) as load:
             assert rig.process is not None
             await load.seconds(1)
             for shift in (3600, -3600, 0):
@@ -103,13 +104,12 @@ def test_r15_the_clock_jumps_by_an_hour(kind: str, found: Found, tmp_path: Path)
 
 
 @pytest.mark.faults
-def test_r21_poison_and_a_worker_that_dies(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r21_poison_and_a_worker_that_dies(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     """A request that kills each server it reaches does not go round them all; others hardly notice."""
     findings = found("R21", "poison requests; kill -9 of a gateway's worker")
 
     async def scenario() -> None:
-        unbatched = {"batching": {"enabled": False}}
-        async with Rig(tmp_path, kind, replicas=3, **unbatched) as rig, Load(rig.ports, rate=RATE) as load:
+        async with Rig(tmp_path, kind, replicas=3, **batching) as rig, Load(rig.ports, rate=RATE) as load:
             await load.seconds(1)
             answer = await rig.infer(first=echo.POISON)
             await load.seconds(3)
@@ -161,13 +161,13 @@ async def _worker_dies(findings: Findings, kind: str, folder: Path) -> None:
 
 
 @pytest.mark.faults
-def test_r22_soak(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r22_soak(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     """``SOAK`` seconds: 20 by default, in which only a large leak shows; 600 and more are judged by the table."""
     findings = found("R22", "soak at 60 %")
     seconds = float(os.environ.get("SOAK", "20"))
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind) as rig, Load(rig.ports, rate=120, deadline_seconds=5) as load:
+        async with Rig(tmp_path, kind, **batching) as rig, Load(rig.ports, rate=120, deadline_seconds=5) as load:
             await load.seconds(max(3.0, seconds / 10))
             start, memory = load.mark, []
             findings.gauge("before", rig)

@@ -7,23 +7,20 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 
-import httpx
 import psutil
 import pytest
 
-from tests.faults.findings import Findings, run
-from tests.faults.load import Sample, Window
+from tests.faults.calls import MODEL, RATE, Calls
+from tests.faults.findings import SCALE, Findings, run
 from tests.faults.rig import until
 from tests.stack import ARTIFACTS, READY, START_SECONDS, Stack, start_stack
 
 pytestmark = pytest.mark.faults
 Found = Callable[[str, str], Findings]
-MODEL = "linear_regression"
-RATE = 20
+#: Of the table's twenty; each takes a server about four seconds.
+SWAPS = max(4, round(20 * SCALE))
 
 
 @pytest.fixture(scope="module")
@@ -52,63 +49,6 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         started.stop()
 
 
-@dataclass
-class Calls:
-    """`RATE` requests a second to one variant, each with a number of its own: x is answered with nearly x - 1."""
-
-    stack: Stack
-    variant: str
-    samples: list[Sample] = field(default_factory=list)
-    versions: set[str] = field(default_factory=set)
-
-    async def __aenter__(self) -> Calls:
-        base = f"http://127.0.0.1:{self.stack.http_port}"
-        self._client = httpx.AsyncClient(base_url=base, timeout=10)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._sending = asyncio.create_task(self._send())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._sending.cancel()
-        await asyncio.gather(*self._tasks)
-        await self._client.aclose()
-
-    async def _send(self) -> None:
-        number = 0
-        while True:
-            number += 1
-            task = asyncio.create_task(self._call(float(number % 50)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            await asyncio.sleep(1 / RATE)
-
-    async def _call(self, x: float) -> None:
-        at = perf_counter()
-        tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [x]}
-        path, headers = f"/v2/models/{MODEL}@{self.variant}/infer", {"x-duet-timeout-ms": "1000"}
-        try:
-            answer = await self._client.post(path, json={"inputs": [tensor]}, headers=headers)
-        except httpx.TransportError as error:
-            self.samples.append(Sample(at, perf_counter() - at, 0.0, "lost", "rest", str(error)))
-            return
-        outcome, text = str(answer.status_code), answer.text
-        if answer.status_code == 200:
-            y = answer.json()["outputs"][0]["data"][0]
-            self.versions.add(answer.headers["x-duet-version"])
-            outcome, text = ("ok", "") if abs(y - (x - 1)) < 0.5 else ("wrong", answer.text)
-        self.samples.append(Sample(at, perf_counter() - at, 0.0, outcome, "rest", text))
-
-    async def well(self) -> bool:
-        """Whether the last five were answered."""
-        return len(self.samples) > 5 and all(sample.outcome == "ok" for sample in self.samples[-5:])
-
-    async def failing(self) -> bool:
-        return len(self.samples) > 5 and all(sample.outcome != "ok" for sample in self.samples[-5:])
-
-    def window(self, begin: int = 0) -> Window:
-        return Window(self.samples[begin:])
-
-
 def processes(stack: Stack, word: str) -> list[psutil.Process]:
     found = []
     for process in stack.children():
@@ -132,7 +72,7 @@ def test_a_worker_of_torchserve_hangs(stack: Stack, found: Found) -> None:
     findings = found("R3", "SIGSTOP of TorchServe's workers")
 
     async def scenario() -> None:
-        async with Calls(stack, "pytorch") as calls, Calls(stack, "tensorflow") as others:
+        async with Calls(stack.http_port, "pytorch") as calls, Calls(stack.http_port, "tensorflow") as others:
             await until(calls.well, "answers")
             stopped = workers(stack)
             for process in stopped:
@@ -157,7 +97,7 @@ def test_a_worker_of_torchserve_dies_again_and_again(stack: Stack, found: Found)
     findings = found("R21", "TorchServe's worker killed three times")
 
     async def scenario() -> None:
-        async with Calls(stack, "pytorch") as calls, Calls(stack, "tensorflow") as others:
+        async with Calls(stack.http_port, "pytorch") as calls, Calls(stack.http_port, "tensorflow") as others:
             await until(calls.well, "answers")
             begin = len(calls.samples)
             for _ in range(3):
@@ -183,7 +123,7 @@ def test_the_tensorflow_server_is_killed(stack: Stack, found: Found) -> None:
     findings = found("R2", "kill -9 of the TensorFlow server")
 
     async def scenario() -> None:
-        async with Calls(stack, "tensorflow") as calls, Calls(stack, "pytorch") as others:
+        async with Calls(stack.http_port, "tensorflow") as calls, Calls(stack.http_port, "pytorch") as others:
             await until(calls.well, "answers")
             begin = len(calls.samples)
             for process in [*processes(stack, "serving.embedded"), *processes(stack, "tensorflow_model_server")]:
@@ -207,9 +147,9 @@ def test_versions_are_swapped_in_the_tensorflow_server(stack: Stack, artifacts: 
     folder = artifacts / "tensorflow" / MODEL
 
     async def scenario() -> None:
-        async with Calls(stack, "tensorflow") as calls, Calls(stack, "pytorch") as others:
+        async with Calls(stack.http_port, "tensorflow") as calls, Calls(stack.http_port, "pytorch") as others:
             await until(calls.well, "answers")
-            for version in range(3, 7):
+            for version in range(3, 3 + SWAPS):
                 shutil.copytree(folder / "2", folder / ".coming")
                 (folder / ".coming").rename(folder / str(version))
 

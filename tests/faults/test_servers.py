@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.faults.findings import Findings, run, steady
+from tests.faults.findings import SCALE, Findings, run, steady
 from tests.faults.load import Load
 from tests.faults.rig import Rig, until
 
 Found = Callable[[str, str], Findings]
-#: A second and front. One replica works on twice as much: what is left must be able to do it all.
-RATE = 100
+#: A second and front: 60 % of the 400 a second that the one replica can do which is left, over both fronts.
+RATE = 120
+BEFORE, AFTER = 30 * SCALE, 60 * SCALE
 
 
 @pytest.mark.faults
@@ -30,10 +31,10 @@ def test_r01_one_of_two_replicas_is_killed(kind: str, batching: dict[str, Any], 
             victim = rig.replicas[kind][0]
             await load.seconds(1)
             start = load.mark
-            await load.seconds(3)
+            await load.seconds(BEFORE)
             killed, at = load.mark, perf_counter()
             victim.kill()
-            await load.seconds(4)
+            await load.seconds(AFTER)
             back = load.mark
             await victim.restart()
             returned = monotonic()
@@ -48,9 +49,9 @@ def test_r01_one_of_two_replicas_is_killed(kind: str, batching: dict[str, Any], 
             during = findings.saw("during", load.window(killed, back))
             findings.saw("after", load.window(back))
             findings.gauge("after", rig)
-            every = load.window(killed)
-            late = [sample for sample in every.samples if sample.outcome != "ok" and sample.at > at + 0.1]
-            findings.must("success >= 99.9 %", every.success, every.success >= 0.999 or every.failed <= 1)
+            every = load.window(start)
+            late = [sample for sample in every.samples if sample.outcome != "ok" and sample.at > at]
+            findings.must("success >= 99.9 %", every.success, every.success >= 0.999)
             findings.must("nobody fails who came after the kill", len(late), not late)
             findings.must("p99 <= 2x", during.quantile(0.99, "ok"), steady(during, before, 2), timed=True)
             findings.must("called again <= 5 s after it is back", recovery, recovery <= 5, timed=True)
@@ -60,25 +61,25 @@ def test_r01_one_of_two_replicas_is_killed(kind: str, batching: dict[str, Any], 
 
 
 @pytest.mark.faults
-def test_r02_the_only_replica_is_killed(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r02_the_only_replica_is_killed(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     """Its callers are told at once and when to come again; callers of the other framework feel nothing."""
     findings = found("R2", "kill -9, the only replica")
     other = "tfserving" if kind == "torchserve" else "torchserve"
 
     async def scenario() -> None:
         async with (
-            Rig(tmp_path, kind, other, replicas=1) as rig,
+            Rig(tmp_path, kind, other, replicas=1, **batching) as rig,
             Load(rig.ports, rate=50, model=f"echo@{kind}") as load,
             Load(rig.ports, rate=50, model=f"echo@{other}", rows=48) as bystanders,
         ):
             await load.seconds(1)
             start = bystanders.mark
-            await bystanders.seconds(3)
+            await bystanders.seconds(BEFORE)
             killed = bystanders.mark
             rig.replicas[kind][0].kill()
             await load.answered(20)
             dead = load.mark
-            await load.seconds(3)
+            await load.seconds(AFTER)
             during = findings.saw("during", load.window(dead))
             answer = await rig.infer(f"echo@{kind}")
             before, beside = bystanders.window(start, killed), bystanders.window(killed)
@@ -107,30 +108,34 @@ def test_r03_one_of_two_replicas_hangs(kind: str, batching: dict[str, Any], foun
         async with Rig(tmp_path, kind, **batching) as rig, Load(rig.ports, rate=RATE) as load:
             await load.seconds(1)
             start = load.mark
-            await load.seconds(3)
-            stopped, at = load.mark, perf_counter()
+            await load.seconds(BEFORE)
+            stopped = load.mark
             rig.replicas[kind][0].signal(signal.SIGSTOP)
-            await load.seconds(8)
+            await load.seconds(max(8.0, AFTER))
             resumed = load.mark
             rig.replicas[kind][0].signal(signal.SIGCONT)
             await load.seconds(3)
-            findings.saw("before", load.window(start, stopped))
+            before = findings.saw("before", load.window(start, stopped))
             findings.saw("during", load.window(stopped, resumed))
             findings.saw("after", load.window(resumed))
             every = load.window(stopped)
-            lost = [sample for sample in every.samples if sample.outcome != "ok"]
-            last = max((sample.at - at for sample in lost), default=0.0)
+            lost = sorted((s for s in every.samples if s.outcome != "ok"), key=lambda s: s.at + s.seconds)
+            fifth = [sample.at + sample.seconds for sample in lost][:5][-1] if lost else 0.0
+            longer = max([sample.at - fifth for sample in lost], default=0.0)
+            allowed = max(3 * before.quantile(0.99, "ok"), 1.0)
             findings.must("success >= 99 %", every.success, every.success >= 0.99)
-            # Their deadline is a second: whoever came within it could not know yet.
-            findings.must("left out within 1 s of the first time-outs", last, last <= 2 + every.late)
+            findings.must("called for <= max(3 x p99, 1 s) after the fifth time-out", longer, longer <= allowed)
             findings.must("lost <= 64, its limit", len(lost), len(lost) <= 64)
+            findings.must("some were lost: it was called when it stopped", len(lost), bool(lost))
 
     run(scenario())
     findings.judge()
 
 
 @pytest.mark.faults
-def test_r03_the_only_replica_describes_and_predicts_nothing(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r03_the_only_replica_describes_and_predicts_nothing(
+    kind: str, batching: dict[str, Any], found: Found, tmp_path: Path
+) -> None:
     """It says that it is ready all the while, as a TorchServe does whose worker hangs: only its calls tell.
 
     Nobody else could answer; but callers need not wait for their deadline to hear so, nor does work pile up there.
@@ -138,11 +143,11 @@ def test_r03_the_only_replica_describes_and_predicts_nothing(kind: str, found: F
     findings = found("R3", "the only replica READY, and hung")
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind, replicas=1) as rig, Load(rig.ports, rate=RATE) as load:
+        async with Rig(tmp_path, kind, replicas=1, **batching) as rig, Load(rig.ports, rate=RATE) as load:
             replica = rig.replicas[kind][0]
             await load.seconds(1)
             start = load.mark
-            await load.seconds(2)
+            await load.seconds(BEFORE)
             hung = load.mark
             await replica.order(fault="stall")
             await load.seconds(4)
@@ -164,21 +169,23 @@ def test_r03_the_only_replica_describes_and_predicts_nothing(kind: str, found: F
 
 
 @pytest.mark.faults
-def test_r04_one_of_two_replicas_is_ten_times_slower(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r04_one_of_two_replicas_is_ten_times_slower(
+    kind: str, batching: dict[str, Any], found: Found, tmp_path: Path
+) -> None:
     findings = found("R4", "one of two replicas 10x slower")
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind) as rig, Load(rig.ports, rate=RATE) as load:
+        async with Rig(tmp_path, kind, **batching) as rig, Load(rig.ports, rate=RATE) as load:
             slow, fast = rig.replicas[kind]
             await load.seconds(1)
             start = load.mark
-            await load.seconds(3)
+            await load.seconds(BEFORE)
             slowed = load.mark
             await slow.order(seconds=0.2)
             await load.seconds(5)
             settled = load.mark
             counts = [(await replica.order())["rows"] for replica in (slow, fast)]
-            await load.seconds(5)
+            await load.seconds(AFTER)
             shares = [
                 (await replica.order())["rows"] - count for replica, count in zip((slow, fast), counts, strict=True)
             ]
@@ -194,12 +201,12 @@ def test_r04_one_of_two_replicas_is_ten_times_slower(kind: str, found: Found, tm
     findings.judge()
 
 
-def test_r07_answers_break_off(kind: str, found: Found, tmp_path: Path) -> None:
+def test_r07_answers_break_off(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
     """A single break is made good by one retry; one that goes on is told, never half an answer."""
     findings = found("R7", "reset before, in, and after the headers")
 
     async def scenario() -> None:
-        async with Rig(tmp_path, kind, replicas=1, breaker={"enabled": False}) as rig:
+        async with Rig(tmp_path, kind, replicas=1, breaker={"enabled": False}, **batching) as rig:
             replica = rig.replicas[kind][0]
             for fault, after_bytes in (("reset_before", 0), ("reset_mid", 5), ("reset_mid", 60), ("reset_mid", 0)):
                 name = f"{fault}@{after_bytes}"
@@ -226,18 +233,21 @@ async def _well(rig: Rig) -> bool:
     return (await rig.infer()).status_code == 200
 
 
-# One row more than asked for is no garbage that could be told: the signature leaves the first dimension free.
-GARBAGE = ("noise", "html", "huge_shape", "wrong_dtype", "wrong_shape", "wrong_name", "missing", "bomb")
+GARBAGE = ("noise", "html", "huge_shape", "wrong_dtype", "wrong_shape", "wrong_rows", "wrong_name", "missing", "bomb")
 ONLY_HTTP = ("huge_length", "endless")
 
 
-def test_r08_answers_are_garbage(kind: str, found: Found, tmp_path: Path) -> None:
-    """Each is 502, counts against the endpoint, and is never held in memory beyond the bound on answers."""
+def test_r08_answers_are_garbage(kind: str, batching: dict[str, Any], found: Found, tmp_path: Path) -> None:
+    """Each is 502, counts against the endpoint, and is never held in memory beyond the bound on answers.
+
+    That rows are kept (``wrong_rows``: one too many) is told to the gateway: the signature leaves the dimension free.
+    """
     findings = found("R8", "garbage in place of answers")
 
     async def scenario() -> None:
-        settings = {"breaker": {"enabled": False}, "retry": {"enabled": False}}
-        async with Rig(tmp_path, kind, replicas=1, **settings) as rig:
+        settings = {"breaker": {"enabled": False}, "retry": {"enabled": False}, **batching}
+        models = {"echo": {"outputs_by_row": True}}
+        async with Rig(tmp_path, kind, replicas=1, models=models, **settings) as rig:
             replica = rig.replicas[kind][0]
             assert (await rig.infer()).status_code == 200
             base = top = rig.memory_bytes

@@ -19,6 +19,7 @@ FULL = InferRequest(
     Payload(b"", None),
     next(iter(set(Criticality) - {Criticality.DEFAULT})),
     "127.0.0.1",
+    2,
 )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ class Answering(Layer):
 
 
 async def answer(outputs: Sequence[Tensor], *, version: int = 1, request: InferRequest = REQUEST) -> InferResponse:
-    layer = Validation(Answering(outputs, version), finite=frozenset({"strict"}))
+    layer = Validation(Answering(outputs, version), finite=frozenset({"strict"}), by_row=frozenset({"by_row"}))
     await layer.metadata(request.model)
     return await layer.infer(request)
 
@@ -97,3 +98,13 @@ async def test_nan_is_no_answer_of_a_model_that_says_so() -> None:
 async def test_a_body_of_a_users_own_handler_is_not_looked_into() -> None:
     request = InferRequest("m", (), version=1, payload=Payload(b"abc", None))
     assert (await answer([], request=request)).payload == request.payload
+
+
+async def test_rows_are_counted_where_the_model_is_said_to_keep_them() -> None:
+    """The signature leaves the first dimension free: one row more may be an answer, unless somebody says that not."""
+    more = (Tensor("y", "FP32", np.ones((4, 2), np.float32)), N)
+    assert (await answer(more)).outputs == more
+    request = replace(REQUEST, model="by_row")
+    assert (await answer((Y, N), request=request)).outputs == (Y, N)
+    with pytest.raises(DataLoss, match="for 3 rows"):
+        await answer(more, request=request)
