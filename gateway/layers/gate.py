@@ -24,7 +24,7 @@ class Waits:
 
     A burst may wait ``interval_seconds``. Once the queue has stood for that long, it is no burst but overload: then
     nobody is let in who would have to wait ``target_seconds``, so that who is let in is answered and who is not knows
-    at once. What a model usually takes itself stands in place of a shorter ``target_seconds``, and so does twice what
+    at once. What a model usually takes itself stands in place of a shorter ``target_seconds``, and so does what
     it takes now while that is no reason to lower the limit: else nobody could ever wait for one request to end. The
     interval grows with it. ``most`` bounds the queue.
     """
@@ -77,7 +77,8 @@ class Gate:
     @property
     def target_seconds(self) -> float:
         gradient = self.gradient
-        tolerated = min(2 * gradient.short_seconds, gradient.calm_seconds)
+        is_calm = gradient.short_seconds <= gradient.calm_seconds
+        tolerated = gradient.short_seconds if is_calm else 0.0
         return max(self._waits.target_seconds, gradient.long_seconds, tolerated)
 
     @property

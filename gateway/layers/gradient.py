@@ -73,17 +73,15 @@ class Gradient:
         self._refusals += 1
         return now >= self._window_ends and self._trial_since is None and self._judge(now)
 
-    def late(self, now: float, seconds: float, in_flight: int) -> bool:
+    def late(self, now: float, seconds: float) -> bool:
         """A request was given up at its deadline, ``seconds`` after it was sent. True where the limit was judged.
 
-        Where that is no longer than usual, the request came late itself and says nothing of the server. Otherwise
-        not even what is in flight now is answered in time, however far below the limit that is.
+        Where that is no longer than usual, the request came late itself and says nothing of the server.
         """
         if self._trial_since is not None:
             return self._tried(now, seconds)
         if seconds < self.long_seconds:
             return False
-        self.limit = min(self.limit, max(float(self.least), in_flight))
         return self.refused(now)
 
     def bound(self, most: int) -> None:

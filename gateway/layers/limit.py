@@ -207,7 +207,7 @@ class _Lane:
 
     def _late(self, started: float) -> None:
         now = self._clock()
-        if self._gradient.late(now, now - started, self._gate.in_flight):
+        if self._gradient.late(now, now - started):
             self._judged()
 
     def _judged(self) -> None:

@@ -311,10 +311,10 @@ def test_a_model_that_became_slower_for_good_gets_its_places_back() -> None:
 def test_whoever_came_late_himself_does_not_lower_the_limit() -> None:
     gradient = Gradient(100.0, 1, 100, long_seconds=0.2)
     for number in range(100):
-        gradient.late(number * 0.1, 0.1, 50)
+        gradient.late(number * 0.1, 0.1)
     assert gradient.limit == 100
-    gradient.late(10.0, 1.0, 50)
-    assert gradient.limit <= 50
+    gradient.late(10.0, 1.0)
+    assert gradient.limit == 90
 
 
 def test_who_could_not_be_answered_in_time_is_not_let_in() -> None:
