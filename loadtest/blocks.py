@@ -35,7 +35,10 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """What a block loads: one variant, through the gateway or directly. ``name`` is unique in a cell."""
+    """What a block loads: one variant, through the gateway or directly. ``name`` is unique in a cell.
+
+    ``title`` is unique in a run: the direct legs, which belong to all fronts, bear the name of the server's own wire.
+    """
 
     name: str
     view: str
@@ -43,6 +46,10 @@ class Leg:
     front: Front
     address: Address
     calls: tuple[Call, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.front.name} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)

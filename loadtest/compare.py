@@ -17,7 +17,15 @@ from gateway.types import Tensor
 from loadtest import blocks, configuration, parity, results, runfolder
 from loadtest.analysis.arrivals import generator
 from loadtest.analysis.turns import Turn, abba
-from loadtest.analysis.validity import Validity, Violation, of_block, stricter_first, weigh
+from loadtest.analysis.validity import (
+    REPEATED_RULES,
+    REPEATED_SHARE,
+    Validity,
+    Violation,
+    of_block,
+    stricter_first,
+    weigh,
+)
 from loadtest.blocks import Finished, Leg
 from loadtest.calibration import record
 from loadtest.configuration import Configuration
@@ -25,11 +33,12 @@ from loadtest.failures import LoadFailed, NotComparable
 from loadtest.fronts import DIRECT, FRONTS, Front, Signature, pinned
 from loadtest.generator.job import Job, write_bodies
 from loadtest.payloads import PAYLOADS, requests, rows, twin
-from loadtest.plan import LOAD_SHARE, SETTLE_SECONDS, Plan, round_rate
+from loadtest.plan import LOAD_SHARE, Plan, round_rate
 from loadtest.progress import Progress
-from loadtest.runfolder import PLAN, RESULT, RunFolder
+from loadtest.runfolder import PLAN, RunFolder
 from loadtest.search import search_all
 from loadtest.stack import Stack
+from loadtest.steadiness import unsteady
 from loadtest.warmup import Warmed, warm_up
 from models.served import Served
 from models.spec import FRAMEWORKS
@@ -58,10 +67,15 @@ class Comparison:
         asked = rows(self._model, PAYLOADS * plan.batch, plan.seed)
         self._asked = requests(self._model.inputs, asked, plan.batch)
         self._violations: list[Violation] = []
+        self._unsteady: dict[str, str] = {}
+        self._repeated: list[str] = []
         self._parity: list[dict[str, Any]] = []
 
     def run(self, *, resume: bool) -> dict[str, Any]:
-        """The result, as it is written to result.json. Raises LoadFailed."""
+        """The result, to be written where all that was asked for is in it: until then it can be resumed.
+
+        Raises LoadFailed.
+        """
         transports = {FRONTS[front].transport for front in self._plan.fronts}
         self._stack.check_answers(FRAMEWORKS, transports | {"http"}, direct=self._plan.direct)
         before = self._configuration()
@@ -82,16 +96,16 @@ class Comparison:
         with Progress(self._console, self._total_seconds()) as self._progress:
             calibration = self._calibrate()
             self._check_parity_before()
-            legs = {front: self._legs(FRONTS[front]) for front in self._plan.fronts}
-            warmed = self._warm_up(legs)
+            legs = {front: self.through_gateway(FRONTS[front], self._asked) for front in self._plan.fronts}
+            every = [leg for of_front in legs.values() for leg in of_front] + self._direct_legs()
+            warmed = self._warm_up(every)
             rate = self._rate(folder, warmed, calibration)
-            found = {front: self._load(front, legs[front], rate) for front in self._plan.fronts}
+            found = self._load(every, rate)
+            self._violations += unsteady(found, self._unsteady, self._plan)
             searched = self._search(legs)
             self._check_after(before)
         validity = weigh(stricter_first(self._violations), self._plan.allowed_rules)
-        result = self._result(found, searched, rate, before, calibration, validity, begun)
-        folder.write(RESULT, result)
-        return result
+        return self._result(found, searched, rate, before, calibration, validity, begun)
 
     @property
     def folder(self) -> RunFolder:
@@ -106,7 +120,7 @@ class Comparison:
         return self._model
 
     def _total_seconds(self) -> float:
-        warm = len(self._plan.fronts) * self._plan.legs * (self._plan.warm_seconds + 1)
+        warm = self._plan.legs * (self._plan.warm_seconds + 1)
         searches = len(self._plan.fronts) * 2 * self._plan.searches if self._plan.slo else 0
         return CHECK_SECONDS + warm + self._plan.load_seconds + searches * PROBES * (self._plan.probe_seconds + 2)
 
@@ -137,9 +151,9 @@ class Comparison:
         found = parity.check_wire(self._stack, PARITY_FRONT, self._model, self._plan.version, when)
         self._parity.append({"when": when, "rows": found.rows, "of_tolerance": found.of_tolerance, "top1": found.top1})
 
-    def _legs(self, front: Front) -> list[Leg]:
-        """Both variants through the gateway and, where it is wanted, each on its server's own wire."""
-        made = self.through_gateway(front, self._asked)
+    def _direct_legs(self) -> list[Leg]:
+        """Each variant on its server's own wire, where that is wanted: what every front is held against."""
+        made = []
         for variant in FRAMEWORKS if self._plan.direct else ():
             wire = DIRECT[self._stack.kind(variant)]
             own = tuple(wire.encode(self.signature, one) for one in self._asked)
@@ -161,31 +175,29 @@ class Comparison:
     def _bodies(self, leg: Leg) -> Path:
         return self._folder.payloads / f"{leg.front.name}.npz"
 
-    def job(self, front: str, leg: Leg, *, pair: int, seconds: float, name: str) -> Job:
+    def job(self, leg: Leg, *, pair: int, seconds: float, name: str) -> Job:
+        """All legs of a pair get the same times and the same order of payloads."""
         job = blocks.job_of(
             leg,
             bodies=self._bodies(leg),
-            out=self._folder.blocks / f"{front}-{name}.npy",
+            out=self._folder.blocks / f"{leg.front.name}-{name}.npy",
             seed=self._plan.seed,
-            cell=front,
+            cell=self._plan.fronts[0],
             pair=pair,
             seconds=seconds,
         )
         return replace(job, timeout_seconds=self._plan.timeout_seconds, cores=self._plan.generator_cores)
 
-    def _warm_up(self, legs: dict[str, list[Leg]]) -> dict[str, Warmed]:
-        """The warm-up of the slower gateway leg also says what rate is modest. Violations of V3 are noted."""
+    def _warm_up(self, legs: Sequence[Leg]) -> dict[str, Warmed]:
+        """The warm-up of the slower gateway leg also says what rate is modest. Unsteady legs are noted."""
         warmed = {}
-        for front, of_front in legs.items():
-            for leg in of_front:
-                self._progress.begin(f"warming up {front} {leg.name}", self._plan.warm_seconds)
-                job = self.job(front, leg, pair=0, seconds=self._plan.warm_seconds, name="warm-up")
-                found = warm_up(
-                    with_headers(job, self._token(leg)), name=f"{front} {leg.name}", tick=self._progress.tick
-                )
-                warmed[f"{front} {leg.name}"] = found
-                if not found.steady:
-                    self._violations.append(Violation("V3", f"{front} {leg.name}", found.text))
+        for leg in legs:
+            self._progress.begin(f"warming up {leg.title}", self._plan.warm_seconds)
+            job = self.job(leg, pair=0, seconds=self._plan.warm_seconds, name="warm-up")
+            found = warm_up(with_headers(job, self._token(leg)), name=leg.title, tick=self._progress.tick)
+            warmed[leg.title] = found
+            if not found.steady:
+                self._unsteady[leg.title] = found.text
         return warmed
 
     def _rate(self, folder: RunFolder, warmed: dict[str, Warmed], calibration: record.Calibration) -> float:
@@ -219,34 +231,46 @@ class Comparison:
                 f"give --seconds {math.ceil(100 / rate / (1 - blocks.WARM_SHARE))} or more"
             )
 
-    def _load(self, front: str, legs: list[Leg], rate: float) -> dict[tuple[int, str], Finished]:
-        by_name = {leg.name: leg for leg in legs}
-        found: dict[tuple[int, str], Finished] = {}
-        for number, turn in enumerate(self._turns(front, list(by_name)), 1):
-            leg = by_name[turn.leg]
-            finished = self._block(front, leg, turn, rate, f"block {number} of {self._plan.pairs * len(legs)}")
-            found[turn.pair, turn.leg] = finished
+    def _load(self, legs: Sequence[Leg], rate: float) -> dict[str, dict[tuple[int, str], Finished]]:
+        """By front, pair and leg. A pair holds every front, and one direct block of each variant for all of them."""
+        by_title = {leg.title: leg for leg in legs}
+        found: dict[str, dict[tuple[int, str], Finished]] = {front: {} for front in self._plan.fronts}
+        for number, turn in enumerate(self._turns(list(by_title)), 1):
+            leg = by_title[turn.leg]
+            finished = self._block(leg, turn, rate, f"block {number} of {self._plan.pairs * len(legs)}")
+            for front in self._plan.fronts if leg.view == "direct" else (leg.front.name,):
+                found[front][turn.pair, leg.name] = finished
             self._violations += of_block(finished.facts)
             self._check_sampled(leg, finished)
         return found
 
-    def _turns(self, front: str, names: Sequence[str]) -> Iterator[Turn]:
-        return iter(abba(self._plan.pairs, names, generator(self._plan.seed, f"{front}/turns", 0, 0)))
+    def _turns(self, titles: Sequence[str]) -> Iterator[Turn]:
+        return iter(abba(self._plan.pairs, titles, generator(self._plan.seed, f"{self._plan.fronts[0]}/turns", 0, 0)))
 
-    def _block(self, front: str, leg: Leg, turn: Turn, rate: float, text: str) -> Finished:
-        """One block, or what an interrupted run has of it. Once more where a server's token was renewed meanwhile."""
+    def _block(self, leg: Leg, turn: Turn, rate: float, text: str) -> Finished:
+        """One block, or what an interrupted run has of it.
+
+        Once more where a server's token was renewed meanwhile, and where the machine spoilt it: that is known from the
+        generator's lag and from others' CPU, not from what was measured.
+        """
         seconds = self._plan.block_seconds(leg.view)
         name = f"{turn.pair:03d}-{leg.name.replace('/', '-')}"
-        job = replace(self.job(front, leg, pair=turn.pair, seconds=seconds, name=name), rate=rate)
-        done = self._folder.blocks / f"{front}-{name}.json"
+        job = replace(self.job(leg, pair=turn.pair, seconds=seconds, name=name), rate=rate)
+        done = self._folder.blocks / f"{leg.front.name}-{name}.json"
         if earlier := blocks.restore(done, blocks.split(job, self._plan.workers)):
-            self._progress.skip(seconds + SETTLE_SECONDS)
+            self._progress.skip(seconds + self._plan.settle_seconds)
             return earlier
-        self._progress.begin(f"{text}: {front} {leg.name}", seconds + SETTLE_SECONDS)
+        self._progress.begin(f"{text}: {leg.title}", seconds + self._plan.settle_seconds)
         token = self._token(leg)
-        finished = self._load_once(with_headers(job, token), f"{front} pair {turn.pair + 1} {leg.name}")
+        finished = self._load_once(with_headers(job, token), f"{leg.front.name} pair {turn.pair + 1} {leg.name}")
         if self._token(leg) != token:
             self._progress.say("The server's token was renewed during this block: it is repeated.")
+            finished = self._load_once(with_headers(job, self._token(leg)), finished.facts.name)
+        rules = set(REPEATED_RULES) - set(self._plan.allowed_rules)
+        spoilt = [one for one in of_block(finished.facts) if one.rule in rules]
+        if spoilt and len(self._repeated) < REPEATED_SHARE * self._plan.pairs * self._plan.legs:
+            self._progress.say(f"{spoilt[0]}. The block is repeated.")
+            self._repeated.append(str(spoilt[0]))
             finished = self._load_once(with_headers(job, self._token(leg)), finished.facts.name)
         try:
             blocks.save(finished, done)
@@ -259,7 +283,7 @@ class Comparison:
             job,
             name=name,
             workers=self._plan.workers,
-            settle_seconds=SETTLE_SECONDS,
+            settle_seconds=self._plan.settle_seconds,
             family=self._stack.family if self._stack.processes else None,
             tick=self._progress.tick,
         )
@@ -323,6 +347,8 @@ class Comparison:
                 "broken": [[one.rule, one.where, one.text] for one in validity.broken],
                 "allowed": [[one.rule, one.where, one.text] for one in validity.allowed],
                 "reasons": dict(validity.reasons),
+                "unsteady": [f"{title}: {text}" for title, text in self._unsteady.items()],
+                "repeated": self._repeated,
             },
             "calibration": {
                 "machine": calibration.machine,

@@ -34,6 +34,10 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
         console.print(
             f"Left aside, {reason!r}: {rule} {where}: {text}", style="yellow", highlight=False, soft_wrap=True
         )
+    for text in result["validity"]["repeated"]:
+        console.print(f"Repeated: {text}", style="yellow", highlight=False, soft_wrap=True)
+    for text in result["validity"]["unsteady"]:
+        console.print(f"Unsteady in the warm-up: {text}", style="yellow", highlight=False, soft_wrap=True)
     if result.get("earlier"):
         console.print(f"The run before with this plan {result['earlier']}.", highlight=False)
 

@@ -28,7 +28,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=formatter,
     )
     compare.add_argument("model", metavar="MODEL", nargs="?", default="convnet", help="one with both variants")
-    _add_comparing(compare, fronts=("v2_rest_binary",))
+    _add_comparing(compare, fronts=("v2_rest_binary",), preset="quick")
     compare.add_argument("--sweep", action="store_true", help="also over callers, batch and payload sizes")
     compare.add_argument("--cold-start", type=_count, default=0, metavar="N", help="also N restarts of each server")
     compare.add_argument("--resume", action="store_true", help="go on with the interrupted run of these options")
@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "report", help="compare several models, and one page of it all", formatter_class=formatter
     )
     report.add_argument("models", metavar="MODEL", nargs="*", default=list(REPORTED), help="models with both variants")
-    _add_comparing(report, fronts=REPORTED_FRONTS)
+    _add_comparing(report, fronts=REPORTED_FRONTS, preset="brief")
     report.add_argument("--no-sweep", dest="sweep", action="store_false", help="leave out callers and batch sizes")
     report.add_argument("--cold-start", type=_count, default=0, metavar="N", help="also N restarts of each server")
     report.add_argument("--resume", action="store_true", help="go on with what was interrupted")
@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _add_comparing(parser: argparse.ArgumentParser, *, fronts: tuple[str, ...]) -> None:
+def _add_comparing(parser: argparse.ArgumentParser, *, fronts: tuple[str, ...], preset: str) -> None:
     parser.add_argument(
         "--front", action="append", choices=list(FRONTS), default=None, help=f"repeat for several; {', '.join(fronts)}"
     )
@@ -65,9 +65,9 @@ def _add_comparing(parser: argparse.ArgumentParser, *, fronts: tuple[str, ...]) 
     loads.add_argument("--rate", type=_positive, default=0.0, metavar="PER_SECOND", help="0: a modest one is chosen")
     loads.add_argument("--search-slo", type=_slo, metavar="p99=50ms", help="also search the largest rate within it")
     sizes = parser.add_mutually_exclusive_group()
-    for name, preset in PRESETS.items():
-        text = f"{preset.pairs} pairs of blocks of {preset.seconds:g} s"
-        sizes.add_argument(f"--{name}", dest="preset", action="store_const", const=name, default="quick", help=text)
+    for name, one in PRESETS.items():
+        text = f"{one.pairs} pairs of blocks of {one.seconds:g} s"
+        sizes.add_argument(f"--{name}", dest="preset", action="store_const", const=name, default=preset, help=text)
     parser.add_argument("--pairs", type=_count, metavar="N", help="of blocks; no verdict below 8")
     parser.add_argument("--seconds", type=_positive, help="of a block through the gateway; half of it directly")
     parser.add_argument("--no-direct", dest="direct", action="store_false", help="through the gateway alone")
@@ -106,6 +106,7 @@ def plan_of(arguments: argparse.Namespace, model: str, version: int) -> Plan:
         seconds=seconds,
         direct_seconds=arguments.seconds / 2 if arguments.seconds else preset.direct_seconds,
         warm_seconds=preset.warm_seconds,
+        settle_seconds=preset.settle_seconds,
         rate=arguments.rate,
         slo=arguments.search_slo,
         searches=preset.searches,

@@ -12,7 +12,6 @@ from typing import Any
 from loadtest.analysis.verdicts import MARGIN
 from loadtest.blocks import WARM_SHARE
 
-SETTLE_SECONDS = 2.0
 BYTES_OF_SAMPLE = 48
 SPARE_BYTES = 64 << 20
 STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
@@ -22,20 +21,22 @@ LOAD_SHARE = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Seconds of one block through the gateway, and of one directly."""
+    """Seconds of one block through the gateway, of one directly, and between two."""
 
     pairs: int
     seconds: float
     direct_seconds: float
+    settle_seconds: float
     warm_seconds: float
     probe_seconds: float
     searches: int
 
 
 PRESETS = {
-    "quick": Preset(8, 10, 5, 6, 5, 1),
-    "standard": Preset(20, 30, 15, 10, 20, 5),
-    "full": Preset(20, 120, 60, 10, 20, 8),
+    "brief": Preset(8, 6, 3, 1, 6, 5, 1),
+    "quick": Preset(8, 10, 5, 2, 6, 5, 1),
+    "standard": Preset(20, 30, 15, 2, 10, 20, 5),
+    "full": Preset(20, 120, 60, 2, 10, 20, 8),
 }
 
 
@@ -51,6 +52,7 @@ class Plan:
     seconds: float
     direct_seconds: float
     warm_seconds: float
+    settle_seconds: float = 2.0
     rate: float = 0.0
     slo: tuple[float, float] | None = None
     searches: int = 1
@@ -73,7 +75,8 @@ class Plan:
 
     @property
     def legs(self) -> int:
-        return 4 if self.direct else 2
+        """Of a pair: both variants over each front and, once for all fronts, directly."""
+        return 2 * (len(self.fronts) + self.direct)
 
     def block_seconds(self, view: str) -> float:
         return self.seconds if view == "gateway" else self.direct_seconds
@@ -81,10 +84,9 @@ class Plan:
     @property
     def load_seconds(self) -> float:
         """Of all blocks of all fronts, their settling included."""
-        a_pair = 2 * (self.seconds + SETTLE_SECONDS)
-        if self.direct:
-            a_pair += 2 * (self.direct_seconds + SETTLE_SECONDS)
-        return len(self.fronts) * self.pairs * a_pair
+        through = 2 * len(self.fronts) * self.seconds
+        directly = 2 * self.direct_seconds if self.direct else 0.0
+        return self.pairs * (through + directly + self.legs * self.settle_seconds)
 
     def bytes_needed(self, rate: float) -> int:
         """On disk, for the samples and the answers that are kept."""

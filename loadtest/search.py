@@ -35,7 +35,7 @@ def search_all(plan: Plan, legs: Mapping[str, Sequence[Leg]], make_job: MakeJob,
         found: dict[str, list[float]] = {name: [] for name in through}
         probes: list[dict[str, Any]] = []
         for turn in abba(plan.searches, list(through), generator(plan.seed, f"{front}/search", 0, 0)):
-            found[turn.leg].append(_search(plan, front, through[turn.leg], turn.pair, make_job, progress, probes))
+            found[turn.leg].append(_search(plan, through[turn.leg], turn.pair, make_job, progress, probes))
         report[front] = {
             "slo": plan.slo,
             "probes": probes,
@@ -49,18 +49,18 @@ def search_all(plan: Plan, legs: Mapping[str, Sequence[Leg]], make_job: MakeJob,
 
 
 def _search(
-    plan: Plan, front: str, leg: Leg, number: int, make_job: MakeJob, progress: Progress, probes: list[dict[str, Any]]
+    plan: Plan, leg: Leg, number: int, make_job: MakeJob, progress: Progress, probes: list[dict[str, Any]]
 ) -> float:
     assert plan.slo is not None  # noqa: S101 - there is no search without
     percent, limit = plan.slo
-    job = make_job(front, leg, pair=number, seconds=START_SECONDS, name="probe")
+    job = make_job(leg, pair=number, seconds=START_SECONDS, name="probe")
     alone = blocks.run(replace(job, callers=1), name=leg.name, workers=1, settle_seconds=0.0)
     search = RateSearch(start=min(MOST_RATE, 1e3 / alone.facts.p50_ms), most=MOST_RATE)
     while search.rate is not None:
         rate, count = search.rate, len(search.probes)
         seconds = max(plan.probe_seconds, needed_for_slo(2, percent) / rate / (1 - WARM_SHARE))
-        progress.begin(f"searching {front} {leg.name}: {rate:.0f} requests/s", seconds + 2)
-        one = replace(make_job(front, leg, pair=1000 * number + count, seconds=seconds, name="probe"), rate=rate)
+        progress.begin(f"searching {leg.title}: {rate:.0f} requests/s", seconds + 2)
+        one = replace(make_job(leg, pair=1000 * number + count, seconds=seconds, name="probe"), rate=rate)
         finished = blocks.run(one, name=leg.name, workers=plan.workers, settle_seconds=0.5, tick=progress.tick)
         passed = holds(finished, percent, limit, plan.timeout_seconds)
         latencies = finished.block.latencies_ms(plan.timeout_seconds)

@@ -74,7 +74,7 @@ class _Sweep:
         for leg in legs:
             text = f"sweep: {leg.variant}, {callers} callers, {batch} rows"
             self._progress.begin(text, SECONDS + SETTLE_SECONDS + 0.5)
-            job = self._comparison.job(self._front.name, leg, pair=0, seconds=SECONDS, name="sweep")
+            job = self._comparison.job(leg, pair=0, seconds=SECONDS, name="sweep")
             try:
                 finished = blocks.run(
                     replace(job, callers=callers), name=text, workers=1, settle_seconds=SETTLE_SECONDS
@@ -82,14 +82,14 @@ class _Sweep:
             except LoadFailed as error:
                 self._progress.say(f"{text}: {error}")
                 continue
-            found.append({"variant": leg.variant, "callers": callers, "rows": batch, **_point(finished, callers, leg)})
+            found.append({"variant": leg.variant, "callers": callers, "rows": batch, **point(finished, callers, leg)})
         return found
 
 
-def _point(finished: blocks.Finished, callers: int, leg: blocks.Leg) -> dict[str, Any]:
+def point(finished: blocks.Finished, callers: int, leg: blocks.Leg) -> dict[str, Any]:
     block = finished.block
     # While all callers are at it: after the end fewer and fewer are.
-    begin = block.intended.min()
+    begin = int(block.intended.min())
     end = begin + round((1 - blocks.WARM_SHARE) * SECONDS * SECOND)
     latencies = block.latencies_ms(10)
     inside = (block.ended >= begin) & (block.ended < end)

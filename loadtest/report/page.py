@@ -226,7 +226,18 @@ def validity(result: Result) -> str:
         f"{f' (and {count - 1} more)' if count > 1 else ''}</p>"
         for rule, (where, text, count) in worst.items()
     )
-    return f"<h3>Is it valid?</h3>{table('', body, 'rules')}{lines}"
+    return f"<h3>Is it valid?</h3>{table('', body, 'rules')}{lines}{notes(found)}"
+
+
+def notes(found: Mapping[str, Any]) -> str:
+    """What a reader must know though no rule is broken."""
+    lines = [f"Repeated, since the machine spoilt it: {one}." for one in found.get("repeated", [])]
+    if unsteady := found.get("unsteady", []):
+        lines.append(
+            f"The machine wandered during the warm-up ({'; '.join(unsteady)}), so that V3 was judged by the pairs: the "
+            "ratio must not drift from the first to the last."
+        )
+    return "".join(f'<p class="soft">{escape(line)}</p>' for line in lines)
 
 
 def calibration(result: Result) -> str:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from loadtest import report, results
+from loadtest import report, results, sweep
 from loadtest.analysis.validity import BlockFacts
-from loadtest.blocks import Finished
+from loadtest.blocks import Finished, Leg
+from loadtest.fronts import FRONTS, Call
 from loadtest.plan import Plan, parse_slo, round_rate
 from loadtest.recorder import OK, Block
+from loadtest.stack import Address
+from loadtest.steadiness import unsteady
 
 PLAN = Plan(
     model="convnet",
@@ -76,9 +80,39 @@ def test_the_ledger_is_the_gateways_own_account() -> None:
     }
 
 
+def test_an_unsteady_warm_up_is_settled_by_the_pairs() -> None:
+    """Where both legs share what the machine does, nothing is broken; where one gets quicker by itself, V3 is."""
+    warm_ups = {"v2_rest_json gateway/pytorch": "windows apart"}
+    steady = blocks()
+    assert not list(unsteady({"v2_rest_json": steady}, warm_ups, PLAN))
+    quicker = {
+        (pair, leg): finished(6 * (1 - 0.06 * pair), 1000, pair) if leg == "gateway/pytorch" else one
+        for (pair, leg), one in steady.items()
+    }
+    (broken,) = unsteady({"v2_rest_json": quicker}, {}, PLAN)
+    assert (broken.rule, broken.where) == ("V3", "v2_rest_json gateway")
+    (left,) = unsteady({"v2_rest_json": steady}, warm_ups, replace(PLAN, pairs=7))
+    assert left.text == "windows apart"
+
+
+def test_a_run_of_two_fronts_measures_the_servers_directly_once() -> None:
+    two = replace(PLAN, fronts=("v2_rest_json", "v2_grpc"))
+    assert (PLAN.legs, two.legs) == (4, 6)
+    assert two.load_seconds - PLAN.load_seconds == PLAN.pairs * 2 * (PLAN.seconds + PLAN.settle_seconds)
+
+
 def test_pooled_percentiles_are_told_only_of_enough_samples() -> None:
     told = results.leg_summary([finished(5, 1200, seed) for seed in range(8)], PLAN)["percentiles_ms"]
     assert set(told) == {"p50", "p95"}
+
+
+def test_a_point_of_a_sweep_is_plain_json() -> None:
+    """numpy's own numbers and truth values are none, and would cost the report of a whole run."""
+    leg = Leg("gateway/pytorch", "gateway", "pytorch", FRONTS["v2_grpc"], Address("host", 1), (Call("grpc", "", b"1"),))
+    point = sweep.point(finished(5, 1000, 0), 4, leg)
+    assert json.loads(json.dumps(point)) == point
+    assert point["bytes"] == 1
+    assert point["little_holds"] in (True, False)
 
 
 def test_two_runs_agree_or_not() -> None:
@@ -136,6 +170,8 @@ def result(*, holds: bool = True) -> dict[str, Any]:
             "broken": [] if holds else [["V1", "block 1", "late"]],
             "allowed": [["V8", "block 1", "busy"]],
             "reasons": {"V8": "shared machine"},
+            "unsteady": ["v2_rest_json gateway/pytorch: windows apart"],
+            "repeated": ["V8 block 3: a neighbour"],
         },
         "calibration": {
             "machine": "m",
@@ -156,7 +192,16 @@ def test_the_page_needs_nothing_but_itself_and_says_the_answer_first(tmp_path: P
     assert page.index(one["sentence"]) < page.index("<h2>")
     assert "a &lt;b&gt;model&lt;/b&gt;" in page
     assert "<b>model</b>" not in page
-    for text in ("shared machine", "asked &lt;so&gt;", "n too small", "500", "restarts", "Little"):
+    for text in (
+        "shared machine",
+        "asked &lt;so&gt;",
+        "n too small",
+        "500",
+        "restarts",
+        "Little",
+        "windows apart",
+        "a neighbour",
+    ):
         assert text in page
     assert "nan" not in page.lower().replace("finance", "")
 
@@ -190,7 +235,5 @@ def test_a_limit_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_plan_with_other_options_is_another_run() -> None:
-    from dataclasses import replace
-
     assert PLAN.digest == replace(PLAN).digest
     assert PLAN.digest != replace(PLAN, seed=1).digest

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from loadtest.analysis.validity import RULES, BlockFacts, Violation, is_steady, of_block, weigh
+from loadtest.analysis.validity import RULES, BlockFacts, Violation, drift, is_steady, of_block, weigh
 
 GOOD = BlockFacts(
     name="block 1",
@@ -66,6 +67,26 @@ def test_a_rule_is_left_aside_by_name_alone_and_stays_visible() -> None:
 )
 def test_steady_is_three_windows_within_5_percent(values: list[float], steady: bool) -> None:
     assert is_steady(values) is steady
+
+
+def test_a_ratio_that_drifts_is_found_and_one_that_wanders_is_not() -> None:
+    """A server that gets a third quicker from pair to pair while both feel the same machine; noise of 5 %."""
+    chance = np.random.default_rng(0)
+    noise = chance.normal(scale=0.05, size=(400, 8))
+    drifting = noise - np.linspace(0, np.log(1.5), 8)
+    assert sum(drift(list(logs)) != 1 for logs in noise) <= 0.02 * 400
+    assert sum(drift(list(logs)) < 0.8 for logs in drifting) >= 0.9 * 400
+
+
+def test_a_drift_that_is_sure_and_small_is_none() -> None:
+    logs = list(np.linspace(0, 0.04, 8))
+    assert drift(logs) == 1
+    assert drift([2 * one for one in logs]) == pytest.approx(np.exp(0.08))
+
+
+def test_seven_pairs_show_no_drift() -> None:
+    with pytest.raises(ValueError, match="8 pairs"):
+        drift([0.0] * 7)
 
 
 def test_every_rule_has_a_sentence() -> None:
