@@ -35,13 +35,11 @@ class Bounded(Layer):
 
 def check(request: InferRequest, bounds: Bounds) -> None:
     """Raises InvalidArgument, which names the tensor at fault and the setting that bounds it."""
-    for what, count in (
-        ("inputs", len(request.inputs)),
-        ("outputs", len(request.outputs)),
-        ("parameters", len(request.parameters)),
-    ):
-        if count > bounds.tensors:
-            raise InvalidArgument(f"{count} {what}; at most {bounds.tensors} are taken (bounds.tensors)")
+    most = bounds.tensors
+    if len(request.inputs) > most or len(request.outputs) > most or len(request.parameters) > most:
+        counts = {"inputs": request.inputs, "outputs": request.outputs, "parameters": request.parameters}
+        what = next(what for what, found in counts.items() if len(found) > most)
+        raise InvalidArgument(f"{len(counts[what])} {what}; at most {most} are taken (bounds.tensors)")
     for tensor in request.inputs:
         _check_tensor(tensor, bounds)
 

@@ -14,6 +14,8 @@ from gateway.backends.base import WHOLE
 from gateway.errors import Fault
 from gateway.layers.signals import Signals
 
+#: Below it the average is nothing: most calls need not look at it then.
+_LEAST_RATE = 1e-4
 #: A call's share in the average of failures: about the last twenty count.
 _RATE_SHARE = 0.05
 
@@ -50,6 +52,8 @@ class Circuit:
         if not self.open:
             self.failures = 0
             self.rate -= _RATE_SHARE * self.rate
+            if self.rate < _LEAST_RATE:
+                self.rate = 0.0
 
     def failed(self, now: float, *, at_once: str = "") -> bool:
         """True where this opens the circuit: ``at_once`` for that reason, or by the policy."""
@@ -130,7 +134,8 @@ class Breaker:
 
     def answered(self, model: str) -> None:
         for circuit in self._of.get(model) or self._circuits(model):
-            circuit.succeeded()
+            if circuit.failures or circuit.rate:
+                circuit.succeeded()
 
     def failed(self, model: str, fault: Fault, now: float) -> None:
         if fault.unreachable:

@@ -85,15 +85,7 @@ class Limit(Layer):
             lane = self._lanes[request.model] = self._opened(request.model)
         if lane is None:
             return await self.inner.infer(request)
-        size = _size(request)
-        if not self._budget.take(size):
-            error = Refused(request.model, "cannot be asked: too many bytes are in flight", "bytes")
-            lane.count(error)
-            raise error
-        try:
-            return await lane.infer(self.inner, request)
-        finally:
-            self._budget.give_back(size)
+        return await lane.infer(self.inner, request)
 
     def state(self) -> dict[str, Any]:
         """For operators: each model's limit and what it holds now."""
@@ -103,7 +95,7 @@ class Limit(Layer):
         bounds = self._models.get(model, self._default)
         if bounds is None:
             return None
-        return _Lane(model, self._variant, bounds, self._signals, self._places, self._clock)
+        return _Lane(model, self._variant, bounds, self._signals, self._budget, self._places, self._clock)
 
 
 class _Lane:
@@ -115,6 +107,7 @@ class _Lane:
         variant: str,
         bounds: Bounds,
         signals: Signals,
+        budget: Budget,
         places: Callable[[str], int],
         clock: Callable[[], float],
     ) -> None:
@@ -122,6 +115,7 @@ class _Lane:
         self._variant = variant
         self._bounds = bounds
         self._signals = signals
+        self._budget = budget
         self._places = places
         most = self._most()
         initial = float(min(bounds.initial or most, most))
@@ -134,9 +128,17 @@ class _Lane:
         signals.limit(model, variant).set(int(self._gradient.limit))
 
     async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
-        gate, clock = self._gate, self._clock
+        gate, clock, size = self._gate, self._clock, _size(request)
+        if not self._budget.take(size):
+            error = Refused(request.model, "cannot be asked: too many bytes are in flight", "bytes")
+            self._count(error)
+            raise error
         if not gate.try_enter(request.criticality):
-            await self._wait(request)
+            try:
+                await self._wait(request)
+            except BaseException:
+                self._budget.give_back(size)
+                raise
         started = now = clock()
         try:
             response = await backend.infer(request)
@@ -157,8 +159,9 @@ class _Lane:
             return response
         finally:
             gate.leave(now if now > started else clock())
+            self._budget.give_back(size)
 
-    def count(self, error: Refused) -> None:
+    def _count(self, error: Refused) -> None:
         self._signals.refused(self._model, self._variant, error.reason).inc()
 
     def state(self) -> dict[str, Any]:
@@ -187,7 +190,7 @@ class _Lane:
                 self._gate.leave(self._clock())
                 raise Refused(self._model, "is busy", "age")
         except Refused as error:
-            self.count(error)
+            self._count(error)
             raise
         self._waited.observe(self._clock() - since)
 

@@ -17,6 +17,8 @@ from gateway.types import InferRequest, InferResponse
 
 #: Requests are remembered for about so long: an outage begins with a small stock of retries and not with a flood.
 _MEMORY_SECONDS = 2.0
+#: Requests within it count as one moment's.
+_MOMENT_SECONDS = 0.01
 #: Of the time that a request had, what must be left for another try.
 _LEAST_LEFT = 0.2
 
@@ -49,7 +51,8 @@ class Allowance:
 
     def sent(self, now: float) -> None:
         """One more request, which is no retry."""
-        self._pass(now)
+        if now - self._at > _MOMENT_SECONDS:
+            self._pass(now)
         self._of_requests += self.again.share
 
     def take(self, now: float) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.backends.base import Backend, Layer
 from gateway.errors import CORRUPT, DataLoss
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, TensorSpec, VersionMetadata
 
 
 class Validation(Layer):
@@ -58,21 +58,19 @@ def _check(request: InferRequest, response: InferResponse, signature: Signature)
     if request.outputs and {tensor.name for tensor in outputs} != set(request.outputs):
         raise _corrupt("other outputs than were asked for")
     # Mostly they come in the order of the signature; a server may have another.
-    specs = signature.outputs if not request.outputs and _in_order(outputs, signature) else None
+    in_order = not request.outputs
     for index, tensor in enumerate(outputs):
-        spec = specs[index] if specs is not None else _named(tensor.name, signature)
+        spec: TensorSpec | None = signature.outputs[index] if in_order else None
+        if spec is None or spec.name != tensor.name:
+            in_order, spec = False, _named(tensor.name, signature)
         if spec is None:
             raise _corrupt("an output that its signature does not have")
         if tensor.datatype != spec.datatype:
             raise _corrupt(f"output {spec.name!r} of datatype {tensor.datatype}, and not {spec.datatype}")
         if not (spec.unknown_rank or _fits(tensor.data.shape, spec.shape)):
             raise _corrupt(f"output {spec.name!r} of shape {list(tensor.data.shape)}, and not {list(spec.shape)}")
-    if specs is None and len({tensor.name for tensor in outputs}) != len(outputs):
+    if not in_order and len({tensor.name for tensor in outputs}) != len(outputs):
         raise _corrupt("an output twice")
-
-
-def _in_order(outputs: tuple[Tensor, ...], signature: Signature) -> bool:
-    return all(tensor.name == spec.name for tensor, spec in zip(outputs, signature.outputs, strict=True))
 
 
 def _named(name: str, signature: Signature) -> TensorSpec | None:

@@ -1,6 +1,7 @@
 """The gateway's front alone: its own composition with servers that answer at once, in the same process.
 
 ``python -m loadtest.bench.echo --config FILE``. What a server of the settings lists as its ``endpoint`` is not called.
+``--balanced`` puts what stands before each server's clients (balance, breaker, validation) before them too.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 
+from gateway.backends.balanced import Balanced
+from gateway.backends.base import Backend
 from gateway.config import Settings, load
+from gateway.layering import Layering
 from gateway.logging import configure
+from gateway.metrics import Metrics
 from gateway.types import (
     DEFAULT_SIGNATURE,
     InferRequest,
@@ -59,6 +65,7 @@ class Echo:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.echo", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("duet.yaml"))
+    parser.add_argument("--balanced", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -70,10 +77,25 @@ def main() -> int:
         configure(order.settings.log.level)
         run_worker(order, connect=lambda name, _: Echo(name))
         return 0
-    return _serve(load(arguments.config, os.environ))
+    return _serve(load(arguments.config, os.environ), balanced=arguments.balanced)
 
 
-def _serve(settings: Settings) -> int:
+def _balanced(settings: Settings, name: str) -> Backend:
+    layers = Layering(settings, Metrics(CollectorRegistry()))
+
+    async def resolve() -> list[str]:
+        return ["127.0.0.1"]
+
+    return Balanced(
+        name=name,
+        resolve=resolve,
+        connect=lambda _: layers.validated(Echo(name)),
+        guard=lambda address: layers.guard(name, address),
+        by_pace=layers.balanced,
+    )
+
+
+def _serve(settings: Settings, *, balanced: bool) -> int:
     configure(settings.log.level)
     if settings.workers > 1:
         from gateway.workers.supervisor import Supervisor
@@ -83,7 +105,7 @@ def _serve(settings: Settings) -> int:
     gc.disable()
     from gateway.process import run
 
-    run(settings, connect=lambda name, _: Echo(name))
+    run(settings, connect=lambda name, _: _balanced(settings, name) if balanced else Echo(name))
     return 0
 
 

@@ -32,6 +32,9 @@ _RELAY = "through a relay of bytes"
 _QUOTAS = ("--rate=1000000", "--concurrency=100000", f"--elements-per-day={1 << 50}", f"--bytes-per-day={1 << 50}")
 
 
+_LAYERS = ("bounds", "limit", "retry", "breaker", "balance", "validation")
+
+
 @dataclass
 class Bench:
     """What the rows share. Each row starts what it needs."""
@@ -75,13 +78,15 @@ class Bench:
         return payload.v2_binary(self.servers.gateway.http, f"/v2/models/{model}@{variant}/infer")
 
     def echo(self, name: str, *, models: int = 10, workers: int = 1, auth: Mapping[str, Any] = OPEN) -> Gateway:
-        settings = {
-            "auth": dict(auth),
-            "servers": {"echo": {"kind": "tfserving", "endpoint": "127.0.0.1:1"}},
-            "models": {f"m{number}": {} for number in range(models)},
-            "log": {"access": False},
-        }
+        settings = {**_echo_settings(models), "auth": dict(auth)}
         return self.stack.gateway(name, settings, command=("-m", "loadtest.bench.echo"), workers=workers)
+
+    def layered(self, name: str, *, on: bool) -> Job:
+        """To a front with every layer before an echo, or with none that can be switched off. Unbatched."""
+        switched = {layer: {"enabled": on} for layer in _LAYERS}
+        settings = {**_echo_settings(), **switched, "batching": {"enabled": False}}
+        gateway = self.stack.gateway(name, settings, command=("-m", "loadtest.bench.echo", "--balanced"))
+        return self.to_echo(gateway)
 
     def to_echo(self, gateway: Gateway, *, headers: str = "") -> Job:
         return self.echoed.v2_binary(gateway.http, "/v2/models/m0/infer", headers=headers)
@@ -101,6 +106,14 @@ class Bench:
 
     def compare(self, ours: Job, others: dict[str, Job], **more: Any) -> Outcome:
         return compare(self.generator, ours, others, self.options, **more)
+
+
+def _echo_settings(models: int = 10) -> dict[str, Any]:
+    return {
+        "servers": {"echo": {"kind": "tfserving", "endpoint": "127.0.0.1:1"}},
+        "models": {f"m{number}": {} for number in range(models)},
+        "log": {"access": False},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +221,16 @@ def guarded_alone(bench: Bench) -> Outcome:
     return bench.compare(bench.guarded(), other, measure=p50, unit=" us", combine=difference)
 
 
+def layers(bench: Bench) -> Outcome:
+    other = {"without": many(bench.layered("layers-off", on=False))}
+    return bench.compare(many(bench.layered("layers-on", on=True)), other)
+
+
+def layers_alone(bench: Bench) -> Outcome:
+    other = {"without": bench.layered("layers-off", on=False)}
+    return bench.compare(bench.layered("layers-on", on=True), other, measure=p50, unit=" us")
+
+
 def start(bench: Bench) -> Outcome:
     """Before real servers that are up, until ``/readyz`` says yes."""
     found = [bench.stack.gateway(f"start-{number}", bench.servers.settings) for number in range(_STARTS)]
@@ -249,6 +272,8 @@ ROWS = (
     Row("models", "p50 with 1,000 models against 10", Target(most=1.05), models),
     Row("guarded", "keys, grants, quotas and audit, against a front without", Target(least=0.9), guarded),
     Row("guarded-p50", "what they add to p50 at 1 connection, us", Target(most=150), guarded_alone),
+    Row("layers", "every layer on, against all off, unbatched, 64 connections", Target(least=0.95), layers),
+    Row("layers-p50", "the same, p50 at 1 connection", Target(most=1.05), layers_alone),
     Row("workers", "two workers against one, generator aside", Target(least=1.6), workers),
     Row("memory-after", "resident memory after the rows above, against idle", Target(most=1.3), memory_after),
 )

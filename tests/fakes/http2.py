@@ -8,6 +8,7 @@ import struct
 
 _DATA, _HEADERS, _SETTINGS, _WINDOW_UPDATE = 0, 1, 4, 8
 _END_STREAM, _END_HEADERS = 1, 4
+_ACK = 1
 _INITIAL_WINDOW_SIZE = 4
 _FRAME_BYTES = 1 << 14
 
@@ -32,7 +33,10 @@ async def ask(sock: socket.socket, path: str, message: bytes) -> None:
             left = left[size:]
             windows = {stream: window - size for stream, window in windows.items()}
         else:
-            _widen(windows, *await _read_frame(sock))
+            kind, stream, payload = await _read_frame(sock)
+            _widen(windows, kind, stream, payload)
+            if kind == _SETTINGS and payload:  # they hold from now on
+                await loop.sock_sendall(sock, _frame(_SETTINGS, _ACK, 0, b""))
 
 
 def _widen(windows: dict[int, int], kind: int, stream: int, payload: bytes) -> None:
