@@ -115,10 +115,10 @@ def holm(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
 def sentence(verdict: Verdict, one: str, other: str, what: str, confidence: float = 1 - ALPHA) -> str:
     """
     >>> sentence(Verdict(Kind.FASTER, 0.8, Interval(0.75, 0.85), 0.001), "pytorch", "tensorflow", "p50")
-    'pytorch is faster than tensorflow in p50: 0.800 times it, 95 % interval 0.750 to 0.850.'
+    "pytorch is faster than tensorflow in p50: 0.800 times tensorflow's, 95 % interval 0.750 to 0.850."
     """
     low, high = verdict.interval.low, verdict.interval.high
-    known = f"{verdict.ratio:.3f} times it, {100 * confidence:.0f} % interval {low:.3f} to {high:.3f}"
+    known = f"{verdict.ratio:.3f} times {other}'s, {100 * confidence:.0f} % interval {low:.3f} to {high:.3f}"
     match verdict.kind:
         case Kind.FASTER | Kind.SLOWER:
             return f"{one} is {verdict.kind} than {other} in {what}: {known}."
@@ -128,4 +128,4 @@ def sentence(verdict: Verdict, one: str, other: str, what: str, confidence: floa
             return f"{one} and {other} are equivalent in {what}: {known}."
         case Kind.INSUFFICIENT:
             return f"{verdict.more_pairs} more pairs are needed before anything is said of {what}."
-    return f"Inconclusive in {what}, about {verdict.more_pairs} more pairs needed: {one} over {other} is {known}."
+    return f"Inconclusive in {what}: {one}'s is {known}; about {verdict.more_pairs} more pairs are needed."

@@ -20,6 +20,7 @@ from loadtest.report.plot import (
 from models.spec import FRAMEWORKS
 
 Found = Mapping[str, Any]
+TITLES = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
 PARTS = ("decode", "queue", "backend", "encode")
 SHORT = {"v2_rest_json": "v2 JSON", "v2_rest_binary": "v2 binary", "v2_grpc": "v2 gRPC", "tfserving_rest": "TF REST"}
 SHORT |= {"tfserving_grpc": "TF gRPC", "torchserve_rest": "TorchServe REST", "torchserve_grpc": "TorchServe gRPC"}
@@ -78,7 +79,7 @@ def ledger_of(found: Found) -> str:
             continue
         known = {part: parts[part] for part in PARTS if part in parts}
         rest = parts.get("total", 0.0) - sum(known.values())
-        rows[variant] = {**known, "rest of the front": max(0.0, rest)}
+        rows[TITLES[variant]] = {**known, "rest of the front": max(0.0, rest)}
     if not rows:
         return ""
     return "<h3>Where the time goes in the gateway</h3>" + stacked(rows, title="Median time of each part, by variant")

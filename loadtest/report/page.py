@@ -10,11 +10,11 @@ from typing import Any
 from loadtest.analysis.validity import RULES
 from loadtest.fronts import FRONTS
 from loadtest.report import figures
+from loadtest.report.figures import TITLES
 from loadtest.report.style import CSS
 from models.spec import FRAMEWORKS
 
 Result = Mapping[str, Any]
-TITLES = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
 VIEWS = {"gateway": "through the gateway", "direct": "directly"}
 
 
@@ -33,7 +33,7 @@ def answers(results: Iterable[Result]) -> str:
     """First of all: a sentence a model."""
     return "".join(
         f'<p class="answer{"" if result["validity"]["holds"] else " bad"}"><b>{escape(result["model"])}</b> '
-        f"{escape(result['sentence'])}</p>"
+        f"{escape(result['sentence'], quote=False)}</p>"
         for result in results
     )
 
@@ -234,8 +234,8 @@ def notes(found: Mapping[str, Any]) -> str:
     lines = [f"Repeated, since the machine spoilt it: {one}." for one in found.get("repeated", [])]
     if unsteady := found.get("unsteady", []):
         lines.append(
-            f"The machine wandered during the warm-up ({'; '.join(unsteady)}), so that V3 was judged by the pairs: the "
-            "ratio must not drift from the first to the last."
+            f"{len(unsteady)} warm-ups had windows more than 5 % apart ({unsteady[0]}), so that V3 was judged by the "
+            "pairs: their ratio must not drift from the first to the last."
         )
     return "".join(f'<p class="soft">{escape(line)}</p>' for line in lines)
 

@@ -20,7 +20,7 @@ circle.direct { opacity: .5; }
 .part0 { fill: #6f7d8c; } .part1 { fill: #c9a227; } .part2 { fill: #2a8f85; } .part3 { fill: #8b5fbf; }
 .part4 { fill: #b8c0c8; }
 .three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: .5rem 1.5rem; }
-.series .plot { max-width: none; }
+.series { overflow-x: auto; } .series .plot { max-width: none; min-width: 44rem; }
 .series circle { r: 1.6px; }
 table.left td, table.left th, table.rules td { text-align: left; }
 table.rules td, table.left td { white-space: normal; }
@@ -32,6 +32,8 @@ table.rules td, table.left td { white-space: normal; }
   section { break-inside: auto; }
   section + section { break-before: page; }
   .plot, table, .pair > * { break-inside: avoid; }
+  h3, thead { break-after: avoid; }
+  .series { overflow: visible; } .series .plot { min-width: 0; }
   .three { grid-template-columns: 1fr 1fr 1fr; }
   .answer { font-size: 10.5pt; }
   .pair.wide { grid-template-columns: 8fr 5fr; }
