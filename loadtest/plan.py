@@ -33,7 +33,7 @@ class Preset:
 
 
 PRESETS = {
-    "brief": Preset(8, 6, 3, 1, 6, 5, 1),
+    "brief": Preset(8, 5, 2.5, 1, 4, 5, 1),
     "quick": Preset(8, 10, 5, 2, 6, 5, 1),
     "standard": Preset(20, 30, 15, 2, 10, 20, 5),
     "full": Preset(20, 120, 60, 2, 10, 20, 8),

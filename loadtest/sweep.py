@@ -28,7 +28,7 @@ SIZES = (1 << 10, 32 << 10, 600 << 10, 4 << 20)
 """Bytes of a request: a row of features, a small picture, 224 x 224 x 3 floats, and a batch of these."""
 CALLERS_OF_SIZES = 4
 MOST_ROWS = 4096
-SECONDS, SETTLE_SECONDS = 2.0, 0.5
+SECONDS, SETTLE_SECONDS = 1.5, 0.4
 PAYLOADS = 4
 
 
