@@ -105,9 +105,8 @@ class Model:
             if name not in names:
                 raise KeyError(f"no order {name!r}")
             setattr(self.script, name, value)
-        told = {entry.name: getattr(self.counts, entry.name) for entry in fields(Counts)}
         self.counts.timeouts = self.counts.timeouts[-100:]
-        return told
+        return {entry.name: getattr(self.counts, entry.name) for entry in fields(Counts)}
 
 
 def die() -> None:
