@@ -24,6 +24,7 @@ class Calls:
     http_port: int
     variant: str
     version: str = ""
+    deadline_seconds: float = 1.0
     samples: list[Sample] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
 
@@ -52,7 +53,8 @@ class Calls:
         at = perf_counter()
         tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [x]}
         pin = f"/versions/{self.version}" if self.version else ""
-        path, headers = f"/v2/models/{MODEL}@{self.variant}{pin}/infer", {"x-duet-timeout-ms": "1000"}
+        path = f"/v2/models/{MODEL}@{self.variant}{pin}/infer"
+        headers = {"x-duet-timeout-ms": f"{1000 * self.deadline_seconds:.0f}"}
         try:
             answer = await self._client.post(path, json={"inputs": [tensor]}, headers=headers)
         except httpx.TransportError as error:

@@ -196,7 +196,7 @@ def test_r14_clients_hang_up(kind: str, batching: dict[str, Any], found: Found, 
 
 async def hang_up(rig: Rig, requests: int) -> Window:
     """What became of so many requests."""
-    async with Load(rig.ports, rate=200) as load:
+    async with Load(rig.ports, rate=250) as load:
         for target in load.targets.values():
             hasty(target)
         await load.answered(requests)
