@@ -119,9 +119,10 @@ def test_r12_a_server_that_always_fails_is_not_stormed(
                 await load.seconds(4)
                 attempts, sent = (await replica.order())["predicted"], load.sent
                 during = findings.saw("during", load.window(healthy))
+                again = await rig.metric('duet_retries_total{model="echo",outcome="retried"')
             bound = 1.2 * sent + 10 * (perf_counter() - begun)
             findings.must("attempts <= 1.2 x requests + 10/s", {"attempts": attempts, "sent": sent}, attempts <= bound)
-            findings.must("some were tried again", attempts, attempts > 1.05 * sent)
+            findings.must("some were tried again", again, again >= 20)
             findings.must("told 503", during.outcomes, set(during.outcomes) <= {"ok", "503", "UNAVAILABLE"})
 
     run(scenario())
