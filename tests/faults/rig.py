@@ -31,7 +31,8 @@ class Replica:
         self.kind, self.host, self.port = kind, host, port
         self._options = options
         self._log = log
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: asyncio.StreamReader | None = None
 
     @property
     def pid(self) -> int:
@@ -39,18 +40,18 @@ class Replica:
         return self._process.pid
 
     async def start(self) -> None:
+        """Not by the event loop: uvloop forks, and gRPC's threads, which send the load here, do not outlive that."""
         arguments = ["--kind", self.kind, "--host", self.host, "--port", str(self.port), *self._options]
+        command = [sys.executable, "-m", "tests.faults.replica", *arguments]
+        pipe = subprocess.PIPE
         with self._log.open("ab") as stream:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.faults.replica",
-                *arguments,
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+                command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=stream, bufsize=0
             )
+        self._lines = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(self._lines)
+        loop = asyncio.get_running_loop()
+        self._reading, _ = await loop.connect_read_pipe(lambda: protocol, self._process.stdout)
         async with asyncio.timeout(START_SECONDS):
             assert await self._line() == {"ready": True}
 
@@ -65,13 +66,17 @@ class Replica:
         self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def stop(self) -> None:
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._reading.close()
+            await asyncio.sleep(0.01)  # its pipe is closed in the loop's next round
 
     async def restart(self) -> None:
         await self.stop()
@@ -79,10 +84,10 @@ class Replica:
 
     async def _line(self) -> dict[str, Any]:
         assert self._process is not None
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
+        assert self._lines is not None
+        line = await self._lines.readline()
         if not line:
-            code = await self._process.wait()
+            code = await asyncio.to_thread(self._process.wait)
             raise AssertionError(f"the {self.kind} replica has ended with {code}: {self._log.read_text()[-1000:]}")
         return json.loads(line)  # type: ignore[no-any-return]
 
