@@ -190,7 +190,8 @@ class Rig:
         async def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()[-2000:]
-            with suppress(httpx.TransportError):
+            # AttributeError: anyio asks a socket for its peer that was closed as it was opened.
+            with suppress(httpx.TransportError, AttributeError):
                 return (await self.client.get(path)).status_code == status
             return False
 
