@@ -110,7 +110,7 @@ audit: ## Known vulnerabilities of the pinned packages (needs the internet)
 	  .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(ARGS)
 
-faults: $(READY) ## Kill, stop, overload and mislead: R1 to R23 with their figures; ROUNDS=5 SOAK=600 for all of it
+faults: $(READY) ## Kill, stop, overload and mislead: R1 to R23 with their figures, half an hour; ROUNDS=5 SOAK=600 SCALE=1 for all of it
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 faults-mutations: $(READY) ## Switch each layer off; the test that guards it must go red
