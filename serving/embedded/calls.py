@@ -25,7 +25,7 @@ from serving.embedded import config, examples
 from serving.embedded.errors import ServingError, invalid_argument
 from serving.embedded.lifecycle import Lifecycle, LoadFailed
 from serving.embedded.metrics import Metrics
-from serving.embedded.model import Runnable, SignatureDef
+from serving.embedded.model import Runnable, SignatureDef, Slow
 from serving.embedded.predict import DEFAULT_SIGNATURE, predict
 from serving.embedded.tensors import Array
 
@@ -43,15 +43,17 @@ class Calls:
         self._metrics = metrics
         self._as_content = as_content
 
-    def serving(self, name: str, api: str, deadline: float | None, **version: Any) -> Serving:
+    def serving(self, name: str, api: str, deadline: float | None, **wanted: Any) -> Serving:
         """A context of the version's number and the version, for one call. Raises ServingError as it is entered."""
-        return Serving(self.lifecycle, self._metrics, name, api, deadline, **version)
+        return Serving(self.lifecycle, self._metrics, name, api, deadline, **wanted)
 
     def predict(
-        self, request: predict_pb2.PredictRequest, deadline: float | None = None
+        self, request: predict_pb2.PredictRequest, deadline: float | None = None, quickly: bool = False
     ) -> predict_pb2.PredictResponse:
+        """With ``quickly`` raises `Slow` where the model is not known to be quick."""
         answer = predict_pb2.PredictResponse()
-        with self.serving(api="Predict", deadline=deadline, **_servable(request)) as (number, servable):
+        wanted = _servable(request)
+        with self.serving(api="Predict", deadline=deadline, quickly=quickly, **wanted) as (number, servable):
             answer.model_spec.name = request.model_spec.name
             answer.model_spec.version.value = number
             predict(servable, request, answer, as_content=self._as_content)
@@ -147,7 +149,17 @@ class Calls:
 class Serving:
     """A model as one call sees it, from entry to exit. (`contextmanager` would cost a tenth of a small call.)"""
 
-    __slots__ = ("_api", "_deadline", "_lifecycle", "_metrics", "_name", "_servable", "_version", "signatures")
+    __slots__ = (
+        "_api",
+        "_deadline",
+        "_lifecycle",
+        "_metrics",
+        "_name",
+        "_quickly",
+        "_servable",
+        "_version",
+        "signatures",
+    )
 
     def __init__(
         self,
@@ -159,8 +171,9 @@ class Serving:
         *,
         number: int | None = None,
         label: str = "",
+        quickly: bool = False,
     ) -> None:
-        self._lifecycle, self._metrics = lifecycle, metrics
+        self._lifecycle, self._metrics, self._quickly = lifecycle, metrics, quickly
         self._name, self._api, self._deadline = name, api, deadline
         self._version = number, label
 
@@ -177,6 +190,9 @@ class Serving:
     def run(
         self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str], *, deadline: float | None = None
     ) -> list[Array]:
+        """Raises `Slow` if only a quick run is wanted and this is none."""
+        if self._quickly and not self._servable.quick(feeds, fetches):
+            raise Slow
         begun = time.perf_counter_ns()
         results = self._servable.run(feeds, values, fetches, deadline=deadline or self._deadline)
         self._metrics.ran(self._name, self._api, (time.perf_counter_ns() - begun) / 1000)

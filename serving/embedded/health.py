@@ -6,10 +6,12 @@ stops. Services are known by their short names, as the real server registers the
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf import wrappers_pb2
 
 KNOWN = frozenset({"", "ModelService", "PredictionService"})
@@ -17,59 +19,42 @@ KNOWN = frozenset({"", "ModelService", "PredictionService"})
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 # The messages of health.proto have one field each, of the same number and type as these.
 Request, Response = wrappers_pb2.StringValue, wrappers_pb2.Int32Value
-Send = Callable[[Response], None]
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health:
+    """On the server's loop, all of it but `handler`."""
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stopping = False
-        self._watchers: set[Send] = set()
+        self._stopping = asyncio.Event()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        # gRPC's Python server lets a stream go on without a thread where its behaviour says so, in this way; its own
-        # health service (grpcio-health-checking) does the same.
-        def watch(request: Request, context: grpc.ServicerContext, send_response_callback: Send) -> None:
-            self._watch(request, context, send_response_callback)
-
-        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
         coders = {
             "request_deserializer": Request.FromString,
             "response_serializer": lambda message: message.SerializeToString(),
         }
         methods = {
             "Check": grpc.unary_unary_rpc_method_handler(self._check, **coders),
-            "Watch": grpc.unary_stream_rpc_method_handler(watch, **coders),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, **coders),
         }
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods)
 
     def stop(self) -> None:
         """Tell every watcher that the server goes, and end their streams, which would hold it up."""
-        with self._lock:
-            self._stopping, watchers = True, list(self._watchers)
-        for send in watchers:
-            send(Response(value=NOT_SERVING))
-            send(None)
+        self._stopping.set()
 
-    def _check(self, request: Request, context: grpc.ServicerContext) -> Response:
+    async def _check(self, request: Request, context: Context) -> Response:
         if request.value not in KNOWN:
-            context.abort(grpc.StatusCode.NOT_FOUND, "")
-        return Response(value=NOT_SERVING if self._stopping else SERVING)
+            await context.abort(grpc.StatusCode.NOT_FOUND, "")
+        return self._state()
 
-    def _watch(self, request: Request, context: grpc.ServicerContext, send: Send) -> None:
+    async def _watch(self, request: Request, context: Context) -> AsyncIterator[Response]:
         """Stays open whatever the name is, and tells of each change; a service that is not known never comes."""
+        known = request.value in KNOWN
+        yield self._state() if known else Response(value=SERVICE_UNKNOWN)
+        await self._stopping.wait()
+        if known:
+            yield self._state()
 
-        def forget() -> None:
-            with self._lock:
-                self._watchers.discard(known)
-
-        def known(response: Response | None) -> None:
-            if response is None or request.value in KNOWN:
-                send(response)
-
-        with self._lock:
-            state = NOT_SERVING if self._stopping else SERVING
-            self._watchers.add(known)
-        send(Response(value=state if request.value in KNOWN else SERVICE_UNKNOWN))
-        if not context.add_callback(forget):
-            forget()
+    def _state(self) -> Response:
+        return Response(value=NOT_SERVING if self._stopping.is_set() else SERVING)

@@ -14,6 +14,10 @@ from serving.embedded.tensors import Array
 SignatureDef = meta_graph_pb2.SignatureDef
 
 
+class Slow(Exception):
+    """The model may take longer than who asked has time for; nothing was run."""
+
+
 class Run(Protocol):
     """Tensor names to feed, their values, tensor names to fetch; a deadline on `time.monotonic`'s clock.
 
@@ -23,6 +27,12 @@ class Run(Protocol):
     def __call__(
         self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str], *, deadline: float | None = None
     ) -> list[Array]: ...
+
+
+class Quick(Protocol):
+    """Whether a small request's run of these tensors is known to be over within a millisecond or so."""
+
+    def __call__(self, feeds: Sequence[str], fetches: Sequence[str]) -> bool: ...
 
 
 class Runnable(Protocol):
@@ -35,6 +45,9 @@ class Runnable(Protocol):
 
 class Model(Runnable, Protocol):
     """Any number of threads may run it at once. `close` is called once, when nobody does."""
+
+    @property
+    def quick(self) -> Quick: ...
 
     def close(self) -> None: ...
 

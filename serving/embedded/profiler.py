@@ -6,39 +6,36 @@ done here, on the port that there is anyway: a trace of this process, written to
 
 from __future__ import annotations
 
-import threading
-import time
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 from tensorflow.python.profiler.internal import _pywrap_profiler
 
 from serving.embedded import protos
-from serving.embedded.receiving import arrived
 
-_STEP_SECONDS = 0.01
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Profiler:
+    """On the server's loop, all of it but `handler`."""
+
     def __init__(self) -> None:
-        self._ended: set[str] = set()
-        self._lock = threading.Lock()
+        self._ended: dict[str, asyncio.Event] = {}
 
     def handler(self) -> grpc.GenericRpcHandler:
         methods = {
             "Profile": _unary(self._profile, "ProfileRequest"),
             "Terminate": _unary(self._terminate, "TerminateRequest"),
-            # As in every public build.
-            "Monitor": grpc.unary_unary_rpc_method_handler(
-                lambda request, context: context.abort(grpc.StatusCode.UNIMPLEMENTED, "unimplemented.")
-            ),
+            "Monitor": grpc.unary_unary_rpc_method_handler(_monitor),
         }
         return grpc.method_handlers_generic_handler("tensorflow.ProfilerService", methods)
 
-    def _profile(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def _profile(self, request: Any, context: Context) -> Any:
         """Answered when the trace is written; one at a time, since a process has one profiler."""
-        arrived()
         options = request.opts
         session = _pywrap_profiler.ProfilerSession()
         levels = {
@@ -49,31 +46,39 @@ class Profiler:
         try:
             session.start("", levels)
         except Exception as error:
-            context.abort(grpc.StatusCode.INTERNAL, str(error))
-        self._wait(request.session_id, options.duration_ms / 1000, context)
-        trace = session.stop()
+            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+        try:
+            await self._wait(request.session_id, options.duration_ms / 1000)
+        finally:
+            trace = await asyncio.to_thread(session.stop)
         if request.repository_root:
             try:
-                _write(trace, request)
+                await asyncio.to_thread(_write, trace, request)
             except OSError as error:
-                context.abort(grpc.StatusCode.INTERNAL, f"{error.filename}: {error.strerror}")
+                await context.abort(grpc.StatusCode.INTERNAL, f"{error.filename}: {error.strerror}")
         answer: Any = protos.message("ProfileResponse")
         answer.empty_trace = True  # what it was once, a trace in the answer itself, no build gives any more
         return answer
 
-    def _wait(self, session: str, seconds: float, context: grpc.ServicerContext) -> None:
-        limit = time.monotonic() + seconds
-        while time.monotonic() < limit and context.is_active():
-            with self._lock:
-                if session in self._ended:
-                    self._ended.discard(session)
-                    return
-            time.sleep(_STEP_SECONDS)
+    async def _wait(self, session: str, seconds: float) -> None:
+        """Until it is over, or ended, or nobody waits for it any more."""
+        ended = self._ended.setdefault(session, asyncio.Event())
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), seconds)
+        finally:
+            self._ended.pop(session, None)
 
-    def _terminate(self, request: Any, context: grpc.ServicerContext) -> Any:
-        with self._lock:
-            self._ended = {request.session_id}  # of one session at a time: names of strangers would fill the memory
+    async def _terminate(self, request: Any, context: Context) -> Any:
+        if request.session_id in self._ended:
+            self._ended[request.session_id].set()
         return protos.message("TerminateResponse")
+
+
+async def _monitor(request: bytes, context: Context) -> bytes:
+    """As in every public build."""
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unimplemented.")
+    raise AssertionError("abort raises")
 
 
 def _write(trace: bytes, request: Any) -> None:

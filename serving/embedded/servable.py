@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from serving.embedded.model import Model, Run, SignatureDef
+from serving.embedded.model import Model, Quick, Run, SignatureDef
 
 
 class Servable:
@@ -15,6 +15,8 @@ class Servable:
         self._model = model
         self.signatures: Mapping[str, SignatureDef] = model.signatures
         self.run: Run = batched(model.run) if batched else model.run
+        #: Who leads a batch waits for others.
+        self.quick: Quick = (lambda feeds, fetches: False) if batched else model.quick
         self._idle = threading.Condition()
         self._calls = 0
         self._retired = False

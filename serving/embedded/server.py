@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from serving.embedded.errors import ServingError
 from serving.embedded.flags import Flags
 from serving.embedded.health import Health
 from serving.embedded.lifecycle import Lifecycle, LoadFailed
-from serving.embedded.listen import CannotListen, listen
+from serving.embedded.listen import CannotListen, GrpcServer
 from serving.embedded.loading import Loader
 from serving.embedded.metrics import Metrics
 from serving.embedded.profiler import Profiler
@@ -82,25 +83,25 @@ def _allow_files() -> None:
 
 def _run(flags: Flags, lifecycle: Lifecycle, metrics: Metrics, stop: threading.Event) -> int:
     calls = Calls(lifecycle, metrics, as_content=flags.enable_serialization_as_tensor_content)
-    services, health = handlers(calls, metrics), Health()
+    threads = ThreadPoolExecutor(max(flags.grpc_max_threads, 1), thread_name_prefix="grpc")
+    services, health = handlers(calls, metrics, threads), Health()
     if flags.enable_grpc_healthcheck_service:
         services.append(health.handler())
     if flags.enable_profiler:
         services.append(Profiler().handler())
-    server, port = listen(flags, services)
+    server = GrpcServer(flags, services)
     web = _start_rest(flags, calls, metrics)
     if flags.file_system_poll_wait_seconds > 0:  # 0 polls once, below 0 never; both are done by now
         lifecycle.poll(flags.file_system_poll_wait_seconds)
     if flags.model_config_file and flags.model_config_file_poll_wait_seconds > 0:
         poll_config(Path(flags.model_config_file), lifecycle, flags.model_config_file_poll_wait_seconds, stop)
-    print(f"Running gRPC ModelServer at {flags.grpc_host}:{port} ...", flush=True)
+    print(f"Running gRPC ModelServer at {flags.grpc_host}:{server.port} ...", flush=True)
     while not stop.wait(0.5):
         pass  # a signal that another thread took in does not wake this one
-    health.stop()
-    ended, limit = server.stop(GRACE_SECONDS), time.monotonic() + GRACE_SECONDS
+    ended, limit = server.stop(GRACE_SECONDS, first=health.stop), time.monotonic() + GRACE_SECONDS
     if web:
         web.stop(GRACE_SECONDS)
-    ended.wait(max(limit - time.monotonic(), 0.5))
+    wait([ended], max(limit - time.monotonic(), 0.5))
     lifecycle.close()
     return _exit(0)
 

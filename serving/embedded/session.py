@@ -28,6 +28,9 @@ from serving.embedded.tensors import Array
 _MARGIN = 10
 #: What the slowest run counts for after each further one: the first run, which is slow, is forgotten.
 _FADING = 0.98
+#: Below it a run is quick. The way to a thread and back takes a tenth of it.
+_QUICK_SECONDS = 0.001
+_LOOPS = frozenset({"While", "StatelessWhile", "Enter", "RefEnter", "For", "Map", "MapDefun"})
 _CALLER_THREAD = -1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -45,6 +48,7 @@ class Session:
             self._session.close()
             raise _refused(path, error) from error
         self.signatures: Mapping[str, SignatureDef] = dict(loaded.signature_def)
+        self._loops = _has_loops(loaded.graph_def)
         self._prepared: dict[tuple[tuple[str, ...], tuple[str, ...]], _Prepared] = {}
         # A single thread for all operations does one run at a time. The caller's own thread can be that one: the hand
         # over to another costs more than a small model's run.
@@ -64,6 +68,11 @@ class Session:
         except (TypeError, ValueError) as error:
             raise invalid_argument(str(error)) from error
 
+    def quick(self, feeds: Sequence[str], fetches: Sequence[str]) -> bool:
+        """As its last runs were. A graph with a loop may take any time, whatever those took."""
+        prepared = self._prepared.get((tuple(feeds), tuple(fetches)))
+        return prepared is not None and not self._loops and prepared.quick
+
     def close(self) -> None:
         self._prepared.clear()
         self._session.close()
@@ -80,7 +89,13 @@ class _Prepared:
         self._one_at_a_time = one_at_a_time
         self._feeds = [session.graph.get_tensor_by_name(name)._as_tf_output() for name in feeds]
         self._fetches = [session.graph.get_tensor_by_name(name)._as_tf_output() for name in fetches]
-        self._slowest = float("inf")
+        #: Seconds of late: by the clock, and of this thread's processor, which others do not lengthen.
+        self._slowest = self._hardest = float("inf")
+
+    @property
+    def quick(self) -> bool:
+        lock = self._one_at_a_time
+        return lock is not None and self._hardest < _QUICK_SECONDS and not lock.locked()
 
     def run(self, values: Sequence[Array], deadline: float | None) -> list[Array]:
         begun = time.monotonic()
@@ -92,13 +107,13 @@ class _Prepared:
         else:
             if not self._one_at_a_time.acquire(timeout=-1 if left is None else left):
                 raise timed_out()
-            begun = time.monotonic()
+            begun, worked = time.monotonic(), time.thread_time()
             try:
                 results = self._call(*values)
             finally:
                 self._one_at_a_time.release()
-        took = time.monotonic() - begun
-        self._slowest = took if self._slowest == float("inf") else max(took, _FADING * self._slowest)
+            self._hardest = _of_late(self._hardest, time.thread_time() - worked)
+        self._slowest = _of_late(self._slowest, time.monotonic() - begun)
         return [value if isinstance(value, np.ndarray) else _scalar(value) for value in results]
 
     def _run_within(self, seconds: float, values: Sequence[Array]) -> list[Any]:
@@ -111,6 +126,11 @@ class _Prepared:
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
         return results
+
+
+def _of_late(most: float, seconds: float) -> float:
+    """The most, fading. Infinity stands for no run at all."""
+    return seconds if most == float("inf") else max(seconds, _FADING * most)
 
 
 def _callable(
@@ -126,6 +146,11 @@ def _callable(
         return made
     tensors = [session.graph.get_tensor_by_name(name) for name in feeds]
     return session.make_callable(list(fetches), feed_list=tensors)  # type: ignore[no-any-return]
+
+
+def _has_loops(graph: Any) -> bool:
+    functions = graph.library.function
+    return any(node.op in _LOOPS for nodes in (graph.node, *(f.node_def for f in functions)) for node in nodes)
 
 
 def as_serving_error(error: tf.errors.OpError) -> ServingError:

@@ -57,6 +57,9 @@ class LiteModel:
         for _ in range(pool - 1):
             self._idle.put(_interpreter(content, threads))
 
+    def quick(self, feeds: Sequence[str], fetches: Sequence[str]) -> bool:
+        return False
+
     def run(
         self, feeds: Sequence[str], values: Sequence[Array], fetches: Sequence[str], *, deadline: float | None = None
     ) -> list[Array]:

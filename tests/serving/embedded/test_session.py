@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from serving.embedded.config import ConfigError
@@ -98,6 +100,34 @@ def test_who_waits_for_the_only_thread_gives_up_at_the_deadline(store: Path) -> 
     assert holder.is_alive()
     holder.join()
     session.close()
+
+
+def test_only_what_ran_quickly_in_its_callers_thread_and_has_no_loop_is_quick(store: Path) -> None:
+    """Others may not run where every call would wait for them."""
+    for threads in THREADS:
+        settings = session_settings(Flags(tensorflow_inter_op_parallelism=threads))
+        half, slow = (Session(store / name / "1", tags=["serve"], settings=settings) for name in ("half", "slow"))
+        assert not half.quick(["x:0"], ["y:0"]), "it has not run yet"
+        for _ in range(300):
+            half.run(["x:0"], [np.float32([[1]])], ["y:0"])
+            slow.run(["n:0"], [np.array(0, np.int32)], ["Mean:0"])
+        assert half.quick(["x:0"], ["y:0"]) is (threads == 1)
+        assert not slow.quick(["n:0"], ["Mean:0"])
+        half.close()
+        slow.close()
+
+
+def test_a_model_that_takes_long_holds_up_no_other(server: Server) -> None:
+    """Four runs that would never end, and quick calls beside them, over one connection."""
+    endless = predict_pb2.PredictRequest(inputs={"n": tf.make_tensor_proto(ENDLESS)})
+    endless.model_spec.name = "slow"
+    quick = predict_pb2.PredictRequest(inputs={"x": tf.make_tensor_proto(np.float32([[1]]))})
+    quick.model_spec.name = "half"
+    running = [server.prediction.Predict.future(endless, 6) for _ in range(4)]
+    for _ in range(50):
+        assert list(server.prediction.Predict(quick, 5).outputs["y"].float_val) == [3.5]  # of version 2
+    assert not any(call.done() for call in running), "they ended before the quick calls did"
+    assert {call.code() for call in running} == {grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 def test_a_call_that_its_client_gave_up_does_not_run_on(server: Server) -> None:
