@@ -47,7 +47,7 @@ MUTATIONS = (
     Mutation("stall deadline of gRPC", {"grpc": {"stall_seconds": _LONG}}, "r06 and grpc", "given up"),
     Mutation("deadlines", {}, "r13 and torchserve-unbatched", "504", "deadlines"),
     Mutation("letting go", {}, "r14 and torchserve-unbatched", "let go", "letting go"),
-    Mutation("new addresses", {}, "r19 and torchserve-unbatched", "named", "new addresses"),
+    Mutation("new addresses", {}, "r19 and torchserve-unbatched", "gone", "new addresses"),
     Mutation("renewal of tokens", {}, "r20 and expire_and_change and unbatched", "renewed", "renewal"),
     Mutation("no second retry", {}, "r21 and poison and torchserve-unbatched", "kills two", "one retry"),
     Mutation("resending", {}, "r23 and unbatched", "nobody fails", "resending"),
