@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from gateway.backends.base import Backend
 from gateway.codecs import v2_models as codec
-from gateway.errors import DuetError, NotFound, PermissionDenied
-from gateway.security.access import ACCESS
-from gateway.security.grants import Verb
+from gateway.errors import DuetError, NotFound
 from gateway.statistics import Compute, Counts, Duration, Served, Statistics
 from gateway.types import ModelMetadata, VersionMetadata
 
@@ -38,14 +36,6 @@ class Information:
             known = ", ".join(map(str, metadata.versions)) or "none"
             raise NotFound(f"{metadata.model}@{metadata.variant} has no version {version}; its versions are {known}")
         return metadata, metadata.versions[version]
-
-    async def refuse_loading(self, name: str) -> NoReturn:
-        """Models are loaded elsewhere, which who may administer this one is told; for all others it is not there."""
-        access = ACCESS.get()
-        if access is not None:
-            access.verb = Verb.ADMIN
-            await self._backend.metadata(name)
-        raise PermissionDenied(codec.NO_LOADING)
 
     async def ready(self, name: str, version: int | None) -> bool:
         """False for what is unknown too."""

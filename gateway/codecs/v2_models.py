@@ -14,8 +14,6 @@ from gateway.types import DATATYPES, ModelMetadata, Signature, TensorSpec, Versi
 #: Triton's extensions that are offered, by its names for them.
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 
-NO_LOADING = "clients cannot load or unload models here; the servers' own configuration says which there are"
-
 #: The gateway sets no limit of its own to a batch; a body's bytes are what is limited.
 _UNLIMITED_BATCH = (1 << 31) - 1
 

@@ -18,7 +18,7 @@ from gateway.codecs import tfserving as codec
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
-from gateway.errors import DuetError, FailedPrecondition, InvalidArgument, PermissionDenied, Unimplemented
+from gateway.errors import DuetError, FailedPrecondition, InvalidArgument, Unimplemented
 from gateway.grpc.calls import Behaviour, Call, Calls, plain
 from gateway.grpc.server import Services
 from gateway.protos import tfserving_pb2 as pb
@@ -123,9 +123,6 @@ class Model:
             metadata = await self._backend.metadata(servable.pinned)
         return servables.status_message(servables.versions(metadata, servable))
 
-    async def reload(self, message: pb.ReloadConfigRequest, call: Call) -> pb.ReloadConfigRequest:
-        raise PermissionDenied("models are loaded and unloaded at the servers, by those who run them, not through here")
-
 
 def services(backend: Backend, calls: Calls) -> Services:
     prediction, model = Prediction(backend), Model(backend)
@@ -144,7 +141,6 @@ def services(backend: Backend, calls: Calls) -> Services:
         },
         "tensorflow.serving.ModelService": {
             **unary("ModelService", "GetModelStatus", model.status, pb.GetModelStatusRequest),
-            **unary("ModelService", "HandleReloadConfigRequest", model.reload, pb.ReloadConfigRequest),
         },
     }
 

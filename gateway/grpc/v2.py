@@ -47,8 +47,6 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
             "ModelConfig": unary("ModelConfig", telling.model_config, pb.ModelConfigRequest),
             "ModelStatistics": unary("ModelStatistics", telling.model_statistics, pb.ModelStatisticsRequest),
             "RepositoryIndex": unary("RepositoryIndex", telling.repository_index, pb.RepositoryIndexRequest),
-            "RepositoryModelLoad": unary("RepositoryModelLoad", telling.refuse_loading, pb.RepositoryModelRequest),
-            "RepositoryModelUnload": unary("RepositoryModelUnload", telling.refuse_loading, pb.RepositoryModelRequest),
         }
     }
 
@@ -126,9 +124,6 @@ class Telling:
     async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> Message:
         name, version = _named(request, call) if request.name else (None, None)
         return ParseDict(await self._information.statistics(name, version), pb.ModelStatisticsResponse())
-
-    async def refuse_loading(self, request: pb.RepositoryModelRequest, _: Call) -> Message:
-        await self._information.refuse_loading(request.model_name)
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, _: Call) -> Message:
         models = await self._information.index(only_ready=request.ready)

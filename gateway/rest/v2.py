@@ -128,11 +128,6 @@ def information(
         body = await asgi.read_body(request.scope, request.receive, max_bytes=_MAX_INDEX_BYTES)
         return _json(await told.index(only_ready=codec.decode_index_request(body)))
 
-    @router.post("/v2/repository/models/{model}/load", include_in_schema=False)
-    @router.post("/v2/repository/models/{model}/unload", include_in_schema=False)
-    async def no_loading(request: Request) -> Response:
-        await told.refuse_loading(request.path_params["model"])
-
     # Before the paths in which "stats" could be a model's name.
     @router.get("/v2/models/stats", summary="Statistics of all models")
     async def statistics_of_all() -> Response:

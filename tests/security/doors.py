@@ -153,6 +153,10 @@ def loading(model: str) -> v2_pb2.RepositoryModelRequest:
     return v2_pb2.RepositoryModelRequest(model_name=model)
 
 
+def reloading(_: str) -> tf_pb.ReloadConfigRequest:
+    return tf_pb.ReloadConfigRequest()
+
+
 def described(model: str) -> tf_pb.GetModelMetadataRequest:
     return tf_pb.GetModelMetadataRequest(model_spec=tf_pb.ModelSpec(name=model), metadata_field=["signature_def"])
 
@@ -189,18 +193,20 @@ METADATA: dict[str, Call] = {
     "TF Serving gRPC, metadata": rpc(f"{_TF_PREDICTION}GetModelMetadata", described),
     "TorchServe REST, description": rest("OPTIONS", "/predictions/{}"),
 }
-#: Allowed, they are answered that models are not loaded through here.
-ADMIN: dict[str, Call] = {
+#: What clients of these servers know and nobody may do through here: it is not there.
+MANAGEMENT: dict[str, Call] = {
     "v2 REST, load": rest("POST", "/v2/repository/models/{}/load", {}),
     "v2 REST, unload": rest("POST", "/v2/repository/models/{}/unload", {}),
     "v2 gRPC, load": rpc(f"{_V2}RepositoryModelLoad", loading),
     "v2 gRPC, unload": rpc(f"{_V2}RepositoryModelUnload", loading),
+    "TF Serving gRPC, reload": rpc(f"{_TF_MODEL}HandleReloadConfigRequest", reloading),
 }
 STREAMS: dict[str, Call] = {
     "v2 gRPC, stream": rpc(f"{_V2}ModelStreamInfer", infer, stream=True),
     "TorchServe gRPC, stream": rpc(f"{_TS}StreamPredictions2", predictions, stream=True),
 }
-ALLOWED = {"predict": {200, "OK"}, "metadata": {200, "OK"}, "admin": {403, "PERMISSION_DENIED"}}
+ALLOWED = {200, "OK"}
+NOT_THERE = {404, "UNIMPLEMENTED"}
 UNKNOWN_MODEL = {404, "NOT_FOUND"}
 NOT_LET_IN = {401, "UNAUTHENTICATED"}
-CALLS: dict[str, dict[str, Call]] = {"predict": PREDICT, "metadata": METADATA, "admin": ADMIN}
+CALLS: dict[str, dict[str, Call]] = {"predict": PREDICT, "metadata": METADATA}

@@ -14,7 +14,9 @@ from tests.gateway.conftest import RunningGateway, start_gateway
 from tests.security.doors import (
     ALLOWED,
     CALLS,
+    MANAGEMENT,
     NOT_LET_IN,
+    NOT_THERE,
     STREAMS,
     UNKNOWN_MODEL,
     KeyFolder,
@@ -97,7 +99,7 @@ def test_a_key_may_do_what_it_was_granted_and_nothing_else(world: World, key: st
         before = len(world.server.predicted)
         outcome = world.ask(verb, call, model, key)
         may = model in GRANTED[key][1].get(verb, ())
-        assert outcome.code in (ALLOWED[verb] if may else UNKNOWN_MODEL), (model, outcome)
+        assert outcome.code in (ALLOWED if may else UNKNOWN_MODEL), (model, outcome)
         assert len(world.server.predicted) - before == (may and verb == "predict"), "calls of the server"
 
 
@@ -124,6 +126,22 @@ def test_a_model_that_is_not_granted_answers_as_one_that_does_not_exist(world: W
         assert there.code == missing.code
         assert there.text.replace("beta", "beto") == missing.text
         assert there.headers == missing.headers
+
+
+@pytest.mark.parametrize("call", MANAGEMENT)
+def test_management_is_not_there_whoever_asks(world: World, call: str) -> None:
+    """The same words for every model and every key, also for who may administer everything."""
+    before = len(world.server.predicted)
+    texts = set()
+    for key in GRANTED:
+        for model in MODELS:
+            outcome = MANAGEMENT[call](world.gateway, model, world.keys[key])
+            assert outcome.code in NOT_THERE, (key, model, outcome)
+            texts.add(outcome.text.replace(model, "model"))
+    assert len(texts) == 1
+    for key in NO_KEYS:
+        assert MANAGEMENT[call](world.gateway, "alpha", world.keys[key]).code in NOT_LET_IN, key
+    assert len(world.server.predicted) == before
 
 
 @pytest.mark.parametrize("call", STREAMS)

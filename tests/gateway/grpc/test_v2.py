@@ -232,6 +232,6 @@ def test_statistics_count_requests_and_rows_of_both_transports(
 
 def test_loading_models_is_no_clients_business(client: triton.InferenceServerClient) -> None:
     for call in (client.load_model, client.unload_model):
-        with pytest.raises(InferenceServerException, match="cannot load or unload") as caught:
+        with pytest.raises(InferenceServerException) as caught:
             call("double")
-        assert caught.value.status() == "StatusCode.PERMISSION_DENIED"
+        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"

@@ -231,7 +231,7 @@ def test_refusals_say_what_is_wrong(triton: Triton, variant: str) -> None:
 
 def test_models_are_not_the_clients_to_load(triton: Triton) -> None:
     status, _ = triton.refusal("load_model", LINEAR)
-    assert status == ("PERMISSION_DENIED" if triton.over_grpc else "403")
+    assert status == ("UNIMPLEMENTED" if triton.over_grpc else "404")
 
 
 @BOTH
