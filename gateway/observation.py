@@ -10,8 +10,8 @@ from time import perf_counter, time
 from gateway.errors import DuetError
 from gateway.logging import AccessLog
 from gateway.metrics import UNKNOWN, Metrics
-from gateway.security.access import Access
-from gateway.security.audit import Decisions, Seen
+from gateway.security.access import Access, Notes
+from gateway.security.audit import Decisions
 from gateway.statistics import Served, Statistics
 from gateway.types import InferRequest, InferResponse
 
@@ -39,7 +39,7 @@ class Observation:
     #: Who was let in and what was decided; None where nobody is asked.
     access: Access | None = None
     #: More headers (or trailing metadata) of the answer.
-    notes: tuple[tuple[str, str], ...] = ()
+    notes: Notes = ()
 
     def answered(self, request: InferRequest, response: InferResponse) -> None:
         self.model, self.variant, self.version = response.model, response.variant, str(response.version)
@@ -95,8 +95,7 @@ class Observer:
                     timings=seen.timings,
                 )
         if self._decisions is not None and seen.access is not None:
-            seen_so = Seen(seen.id, seen.front, seen.variant, seen.version, seen.code, seconds)
-            self._decisions.note(seen.access, seen_so)
+            self._decisions.note(seen.access, seen, seconds)
         self._access_log.write(
             {
                 "time": round(time(), 3),

@@ -56,6 +56,8 @@ class Registry:
         self._states: dict[str, dict[str, VariantState]] = {
             model: dict.fromkeys(names, _UNHEARD) for model, names in variants.items()
         }
+        #: Those that there are, as that changes.
+        self.models: Collection[str] = self._states.keys()
         self._orders: dict[str, Signature] = {}
         self._refresh_seconds = refresh_seconds
         self._wakes = {name: asyncio.Event() for name in servers}
@@ -63,10 +65,6 @@ class Registry:
         self._asked = {name: asyncio.Event() for name in servers}
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: dict[str, list[Callable[[str], None]]] = {name: [] for name in servers}
-
-    @property
-    def models(self) -> Collection[str]:
-        return self._states.keys()
 
     @property
     def any_ready(self) -> bool:

@@ -14,7 +14,7 @@ from gateway.grpc import errors
 from gateway.observation import Observation, Observer
 from gateway.security import certificates
 from gateway.security.access import ACCESS, NOBODY, Access, Identity
-from gateway.security.gate import Gate, Shown
+from gateway.security.gate import Gate
 from gateway.security.grants import Verb
 from gateway.security.quotas import QuotaExceeded
 
@@ -37,7 +37,7 @@ class Admission:
         access = seen.access = Access(NOBODY, Verb.PREDICT if seen.front else Verb.METADATA)
         caller = _CALLER.get()
         if caller is None:
-            await self._gate.identify(access, self.shown(context.invocation_metadata(), context))
+            await self._gate.identify(access, *self.shown(context.invocation_metadata(), context))
         else:
             access.identity = caller
         try:
@@ -52,7 +52,10 @@ class Admission:
         if seen.access is not None:
             self._gate.leave(seen.access)
 
-    def shown(self, metadata: Iterable[tuple[str, str | bytes]] | None, context: Context | None) -> Shown:
+    def shown(
+        self, metadata: Iterable[tuple[str, str | bytes]] | None, context: Context | None
+    ) -> tuple[list[bytes], list[bytes], certificates.Names]:
+        """As `Gate.identify` takes it."""
         authorization: list[bytes] = []
         api_key: list[bytes] = []
         for name, value in metadata or ():
@@ -63,7 +66,7 @@ class Admission:
         names: certificates.Names = ()
         if context is not None and self._gate.reads_certificates:
             names = certificates.of_auth_context(context.auth_context())
-        return Shown(authorization, api_key, names)
+        return authorization, api_key, names
 
 
 class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -83,12 +86,12 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has
     ) -> grpc.RpcMethodHandler | None:
         if details.method in self._open:
             return await continuation(details)
-        shown = self._admission.shown(details.invocation_metadata, None)
-        if self._gate.reads_certificates and not shown.authorization and not shown.api_key:
+        authorization, api_key, _ = self._admission.shown(details.invocation_metadata, None)
+        if self._gate.reads_certificates and not authorization and not api_key:
             return await continuation(details)
         access = Access(NOBODY)
         try:
-            await self._gate.identify(access, shown)
+            await self._gate.identify(access, authorization, api_key)
         except DuetError as error:
             return self._refusal(error, access, details.method)
         _CALLER.set(access.identity)

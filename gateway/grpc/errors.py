@@ -31,4 +31,4 @@ def metadata(error: DuetError) -> Metadata:
 def observed(seen: Observation) -> Metadata:
     """What every answer bears, failed or not."""
     mine = (("x-request-id", seen.id), ("traceparent", seen.traceparent), ("server-timing", seen.server_timing()))
-    return (*mine, *seen.notes)
+    return (*mine, *((name.decode(), value.decode()) for name, value in seen.notes))

@@ -8,7 +8,7 @@ from gateway.rest import asgi, errors, torchserve
 from gateway.rest.endpoint import OBSERVATION
 from gateway.security import certificates
 from gateway.security.access import ACCESS, NOBODY, Access
-from gateway.security.gate import Gate, Shown
+from gateway.security.gate import Gate
 from gateway.security.grants import Verb
 from gateway.security.quotas import QuotaExceeded
 
@@ -33,7 +33,7 @@ class Guarded:
         seen: Observation = scope[OBSERVATION]
         access = seen.access = Access(NOBODY)
         try:
-            await self._gate.identify(access, _shown(scope, self._gate))
+            await self._gate.identify(access, *_shown(scope, self._gate))
             seen.notes = self._gate.enter(access)
         except DuetError as error:
             await _refuse(error, scope, send, seen)
@@ -59,7 +59,7 @@ class AdminGuarded:
             return
         access = Access(NOBODY, Verb.ADMIN)
         try:
-            await self._gate.identify(access, _shown(scope, self._gate))
+            await self._gate.identify(access, *_shown(scope, self._gate))
             if not access.identity.grants.allow(Verb.ADMIN, "*"):
                 raise PermissionDenied("this is for who is granted admin:*")
         except DuetError as error:
@@ -69,7 +69,8 @@ class AdminGuarded:
         await self._app(scope, receive, send)
 
 
-def _shown(scope: asgi.Scope, gate: Gate) -> Shown:
+def _shown(scope: asgi.Scope, gate: Gate) -> tuple[list[bytes], list[bytes], certificates.Names]:
+    """As `Gate.identify` takes it."""
     authorization: list[bytes] = []
     api_key: list[bytes] = []
     for name, value in scope["headers"]:
@@ -77,7 +78,7 @@ def _shown(scope: asgi.Scope, gate: Gate) -> Shown:
             authorization.append(value)
         elif name == b"x-api-key":
             api_key.append(value)
-    return Shown(authorization, api_key, certificates.of_scope(scope) if gate.reads_certificates else ())
+    return authorization, api_key, certificates.of_scope(scope) if gate.reads_certificates else ()
 
 
 async def _refuse(error: DuetError, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:

@@ -35,7 +35,7 @@ class Observed:
                     *SAFE,
                 ]
                 if seen.notes:
-                    message["headers"] += [(name.encode(), value.encode()) for name, value in seen.notes]
+                    message["headers"] += seen.notes
             elif seen.access is not None:
                 seen.access.bytes_out += len(message.get("body", b""))
             await send(message)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from gateway.security.grants import NO_GRANTS, Grants, Verb
 
+#: Names and values of headers, or of trailing metadata.
+Notes = tuple[tuple[bytes, bytes], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:

@@ -10,21 +10,23 @@ import logging
 import threading
 from collections import deque
 from time import time
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter
 
 from gateway.security.access import ALLOWED, NOT_GRANTED, OVER_QUOTA, UNAUTHENTICATED, Access
+from gateway.security.grants import Verb
 
 log = logging.getLogger("duet.security")
 
 _MAX_LINES = 10_000
 _FLUSH_SECONDS = 0.2
 _MAX_TEXT = 64
+_VERBS = tuple(map(str, Verb))
 
 
-class Seen(NamedTuple):
+class Seen(Protocol):
     """What is known of a request apart from the decision."""
 
     id: str
@@ -32,17 +34,16 @@ class Seen(NamedTuple):
     variant: str
     version: str
     code: str
-    seconds: float
 
 
 class Audit(Protocol):
-    def write(self, access: Access, request: Seen) -> None: ...
+    def write(self, access: Access, request: Seen, seconds: float) -> None: ...
 
     def close(self) -> None: ...
 
 
 class NoAudit:
-    def write(self, access: Access, request: Seen) -> None:
+    def write(self, access: Access, request: Seen, seconds: float) -> None:
         pass
 
     def close(self) -> None:
@@ -56,18 +57,18 @@ class QueuedAudit:
         self._stream = stream
         self._own = own
         self._max_lines = max_lines
-        self._lines: deque[tuple[float, Access, Seen]] = deque()
+        self._lines: deque[tuple[float, Access, Seen, float]] = deque()
         self._dropped = dropped
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, name="audit", daemon=True)
         self._thread.start()
 
-    def write(self, access: Access, request: Seen) -> None:
-        """Takes the line's time now. Never waits."""
+    def write(self, access: Access, request: Seen, seconds: float) -> None:
+        """Takes the line's time now. Never waits. Neither the access nor the request changes any more."""
         if len(self._lines) >= self._max_lines:
             self._dropped.inc()
             return
-        self._lines.append((time(), access, request))
+        self._lines.append((time(), access, request, seconds))
 
     def close(self) -> None:
         """Writes what waits, if that goes within a few seconds."""
@@ -93,14 +94,14 @@ class QueuedAudit:
             log.exception("%s audit lines could not be written", len(lines))
 
 
-def _line(moment: float, access: Access, request: Seen) -> bytes:
+def _line(moment: float, access: Access, request: Seen, seconds: float) -> bytes:
     document = {
         "audit": access.verdict,
         "time": round(moment, 3),
         "request_id": request.id,
         "who": plain(access.identity.name),
         "id": plain(access.identity.id),
-        "verb": str(access.verb),
+        "verb": _VERBS[access.verb],
         "model": plain(access.model),
         "front": request.front,
         "variant": request.variant,
@@ -109,7 +110,7 @@ def _line(moment: float, access: Access, request: Seen) -> bytes:
         "elements": access.elements,
         "bytes_in": access.bytes_in,
         "bytes_out": access.bytes_out,
-        "ms": round(request.seconds * 1e3, 3),
+        "ms": round(seconds * 1e3, 3),
     }
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -129,9 +130,9 @@ class Decisions:
         means = ("none", "key", "token", "certificate")
         self._counts = {(v, m): decisions.labels(v, m) for v in verdicts for m in means}
 
-    def note(self, access: Access, request: Seen) -> None:
+    def note(self, access: Access, request: Seen, seconds: float) -> None:
         self._counts[access.verdict, access.identity.means].inc()
-        self._audit.write(access, request)
+        self._audit.write(access, request, seconds)
 
     def close(self) -> None:
         self._audit.close()

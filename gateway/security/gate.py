@@ -6,14 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
-from typing import NamedTuple
 
 from gateway.errors import DuetError, Unauthenticated
-from gateway.security.access import OVER_QUOTA, UNAUTHENTICATED, Access, Identity, Quota
+from gateway.security.access import OVER_QUOTA, UNAUTHENTICATED, Access, Identity, Notes, Quota
 from gateway.security.certificates import Names
 from gateway.security.grants import Grants
 from gateway.security.keys import Keyring
-from gateway.security.quotas import Notes, QuotaExceeded, Quotas
+from gateway.security.quotas import QuotaExceeded, Quotas
 from gateway.security.tokens import Tokens, refused
 
 SHOW_ONE = "show who you are: Authorization: Bearer <key or token>, or x-api-key: <key>"
@@ -21,14 +20,6 @@ SHOW_ONE = "show who you are: Authorization: Bearer <key or token>, or x-api-key
 _MAX_REMEMBERED = 4096
 
 NO_KEY = "the key is not valid here; ask those who run this gateway for one"
-
-
-class Shown(NamedTuple):
-    """The values of the headers or metadata of these names, each as often as it came; and the certificate's names."""
-
-    authorization: Sequence[bytes] = ()
-    api_key: Sequence[bytes] = ()
-    certificate: Names = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +81,28 @@ class Gate:
     def reads_certificates(self) -> bool:
         return self._certificates is not None
 
-    async def identify(self, access: Access, shown: Shown) -> None:
-        """Fills ``access`` with who calls. Raises Unauthenticated, and Unavailable where that cannot be said now."""
+    async def identify(
+        self, access: Access, authorization: Sequence[bytes], api_key: Sequence[bytes], certificate: Names = ()
+    ) -> None:
+        """Fills ``access`` with who calls: by the values of the headers or metadata of these names, each as often as it
+
+        came, and by the certificate's names. Raises Unauthenticated, and Unavailable where that cannot be said now.
+        """
         try:
-            access.identity = await self._identity(shown)
+            if len(authorization) + len(api_key) > 1:
+                raise Unauthenticated(f"{SHOW_ONE}; one of them, once")
+            if api_key:
+                access.identity = self._of_key(api_key[0])
+            else:
+                access.identity = await self._identity(authorization, certificate)
         except DuetError:
             access.verdict = UNAUTHENTICATED
             raise
 
-    async def _identity(self, shown: Shown) -> Identity:
-        """Of several things shown nobody knows which is meant. A certificate counts where nothing else is shown."""
-        given = len(shown.authorization) + len(shown.api_key)
-        if given > 1:
-            raise Unauthenticated(f"{SHOW_ONE}; one of them, once")
-        if shown.api_key:
-            return self._of_key(shown.api_key[0])
-        if shown.authorization:
-            scheme, _, secret = shown.authorization[0].partition(b" ")
+    async def _identity(self, authorization: Sequence[bytes], certificate: Names) -> Identity:
+        """A certificate counts where nothing else is shown."""
+        if authorization:
+            scheme, _, secret = authorization[0].partition(b" ")
             if scheme.lower() != b"bearer":
                 raise Unauthenticated(SHOW_ONE)
             secret = secret.strip(b" ")
@@ -117,8 +113,8 @@ class Gate:
             except UnicodeDecodeError:
                 raise refused() from None
             return self._subjects.identity(await self._tokens.name(text))
-        if shown.certificate and self._certificates is not None:
-            return self._certificates.first(shown.certificate)
+        if certificate and self._certificates is not None:
+            return self._certificates.first(certificate)
         raise Unauthenticated(SHOW_ONE)
 
     def enter(self, access: Access) -> Notes:
@@ -126,6 +122,8 @@ class Gate:
 
         Raises QuotaExceeded; otherwise call `leave` at the request's end, whatever happens.
         """
+        if access.identity.quota is None:
+            return ()
         try:
             return self.quotas.enter(access.identity)
         except QuotaExceeded:
@@ -133,7 +131,8 @@ class Gate:
             raise
 
     def leave(self, access: Access) -> None:
-        self.quotas.leave(access.identity, bytes=access.bytes_in - access.bytes_taken)
+        if access.identity.quota is not None:
+            self.quotas.leave(access.identity, bytes=access.bytes_in - access.bytes_taken)
 
     def _of_key(self, key: bytes) -> Identity:
         identity = self._keys.identify(key) if self._keys is not None else None

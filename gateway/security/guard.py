@@ -5,7 +5,8 @@ A model that is not granted is answered as one that does not exist, at the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
 
 from gateway.backends.base import Backend, Layer
 from gateway.errors import UnknownModel
@@ -23,7 +24,8 @@ class Guard(Layer):
         self._names = names
         self._quotas = quotas
 
-    async def infer(self, request: InferRequest) -> InferResponse:
+    def infer(self, request: InferRequest) -> Coroutine[Any, Any, InferResponse]:
+        """Checks at once: what is left to wait for is the layer below's."""
         access = self._checked(request.model, Verb.PREDICT)
         elements = 0
         for tensor in request.inputs:
@@ -31,7 +33,7 @@ class Guard(Layer):
         access.elements += elements
         if access.identity.quota is not None:
             self._spend(access, elements)
-        return await self.inner.infer(request)
+        return self.inner.infer(request)
 
     async def metadata(self, model: str) -> ModelMetadata:
         """What a front reads before it predicts needs no grant of its own: the front has said what it is about."""

@@ -23,6 +23,8 @@ log = logging.getLogger("duet.security")
 PEPPER_BYTES = 32
 #: How often the file is looked at for changes.
 _LOOK_SECONDS = 1.0
+#: Keys that were found right and are remembered as they were shown.
+_MAX_REMEMBERED = 4096
 _KEY = re.compile(rb"gw_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _NO_HASH = bytes(32)
 
@@ -64,32 +66,44 @@ class Keyring:
         pepper: bytes,
         time: Callable[[], float] = time,
         clock: Callable[[], float] = monotonic,
+        max_remembered: int = _MAX_REMEMBERED,
     ) -> None:
         self._path = path
+        self._max_remembered = max_remembered
         self._mac = hmac.new(pepper, digestmod="sha256")
         self._time = time
         self._clock = clock
         self._looked = clock()
         self._stamp = _stamp(path)
         self._known = _known(read_entries(path))
+        self._right: dict[bytes, _Known] = {}
 
     def identify(self, key: bytes) -> Identity | None:
         """Who shows ``key``; None for one that is no key, unknown, revoked or expired.
 
-        All of these cost the same: a hash and one comparison, which does not depend on where two hashes differ.
+        All of these cost the same: a hash and one comparison, which does not depend on where two hashes differ. A key
+        that was right is remembered until the file changes; its end is looked at each time.
         """
-        self._look()
+        now = self._clock()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._look(now)
+        known = self._right.get(key) or self._compared(key)
+        if known is None or (known.expires is not None and self._time() >= known.expires):
+            return None
+        return known.identity
+
+    def _compared(self, key: bytes) -> _Known | None:
         match = _KEY.fullmatch(key)
         known = self._known.get(match[1].decode()) if match else None
         same = hmac.compare_digest(_finished(self._mac, key[:256]), known.hash if known else _NO_HASH)
         if known is None or not same:
             return None
-        return None if known.expires is not None and self._time() >= known.expires else known.identity
+        if len(self._right) >= self._max_remembered:
+            self._right.clear()
+        self._right[key] = known
+        return known
 
-    def _look(self) -> None:
-        now = self._clock()
-        if now - self._looked < _LOOK_SECONDS:
-            return
+    def _look(self, now: float) -> None:
         self._looked = now
         stamp = _stamp(self._path)
         if stamp == self._stamp:
@@ -97,6 +111,7 @@ class Keyring:
         self._stamp = stamp
         try:
             self._known = _known(read_entries(self._path))
+            self._right.clear()
             log.info("%s: %s keys", self._path, len(self._known))
         except KeyFileError as error:
             log.error("the keys stay as they were: %s", error)

@@ -64,7 +64,8 @@ class Alone:
         return record
 
     def close(self, record: Record, started: int = 0) -> None:
-        record.in_flight = max(0, record.in_flight + started)
+        if started:
+            record.in_flight = max(0, record.in_flight + started)
 
     def release(self) -> None:
         pass

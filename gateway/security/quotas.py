@@ -12,14 +12,11 @@ from math import ceil, inf
 from time import monotonic, time
 
 from gateway.errors import ResourceExhausted
-from gateway.security.access import Identity, Quota
+from gateway.security.access import Identity, Notes, Quota
 from gateway.security.ledger import Ledger, Record
 
 _DAY_SECONDS = 86_400
 _MAX_PLANS = 4096
-
-#: Names and values of headers, or of trailing metadata.
-Notes = tuple[tuple[str, str], ...]
 
 
 class QuotaExceeded(ResourceExhausted):
@@ -32,22 +29,36 @@ class QuotaExceeded(ResourceExhausted):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A quota, worked out. ``policy``: ``q`` in a window of ``w`` seconds (draft-ietf-httpapi-ratelimit-headers-10)."""
+    """A quota, worked out. ``policy`` is the header that tells of it, None without a rate: ``q`` in a window of ``w``
+
+    seconds (draft-ietf-httpapi-ratelimit-headers-10).
+    """
 
     quota: Quota
     rate: float
-    burst: int
-    daily: bool
-    policy: str
+    burst: float
+    concurrency: float
+    elements_per_day: float
+    bytes_per_day: float
+    policy: tuple[bytes, bytes] | None
 
     @classmethod
     def of(cls, quota: Quota) -> _Plan:
-        """Without a rate, one that is never used up."""
-        rate = quota.requests_per_second
-        if rate is None:
-            return cls(quota, inf, 1, _is_daily(quota), "")
-        burst = quota.burst or max(1, ceil(rate))
-        return cls(quota, rate, burst, _is_daily(quota), f'"requests";q={burst};w={ceil(burst / rate)}')
+        """What is not limited is infinite."""
+        rate, burst, policy = inf, inf, None
+        if quota.requests_per_second is not None:
+            rate = quota.requests_per_second
+            burst = quota.burst or max(1, ceil(rate))
+            policy = (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (burst, ceil(burst / rate)))
+        return cls(
+            quota,
+            rate,
+            burst,
+            inf if quota.concurrency is None else quota.concurrency,
+            inf if quota.elements_per_day is None else quota.elements_per_day,
+            inf if quota.bytes_per_day is None else quota.bytes_per_day,
+            policy,
+        )
 
 
 class Quotas:
@@ -69,27 +80,35 @@ class Quotas:
         quota = identity.quota
         if quota is None:
             return ()
-        plan = self._plans.get(identity.id)
-        if plan is None or plan.quota is not quota:
-            plan = self._plan(identity.id, quota)
+        plan = self._plan(identity.id, quota)
         now = self._clock()
         record = self._ledger.open(identity.id, now)
-        left = float(plan.burst)
-        if plan.rate != inf:
-            left = min(left, record.tokens + max(0.0, now - record.at) * plan.rate)
-        over = self._over(quota, record, 1, 1) if plan.daily else None
-        if over is None and quota.concurrency is not None and record.in_flight >= quota.concurrency:
-            text = f"more than {quota.concurrency} requests at a time; wait for one to end"
+        left = plan.burst
+        # Another worker may have come in between the clock and the lock: time must not go back.
+        if now < record.at:
+            now = record.at
+        if plan.policy is not None:
+            tokens = record.tokens + (now - record.at) * plan.rate
+            if tokens < left:
+                left = tokens
+        over = None
+        if record.elements >= plan.elements_per_day or record.bytes >= plan.bytes_per_day:
+            over = self._over(plan, record, 1, 1)
+        if over is None and record.in_flight >= plan.concurrency:
+            text = f"more than {plan.concurrency} requests at a time; wait for one to end"
             over = QuotaExceeded(text, retry_after_seconds=1)
         if over is None and left < 1:
             text = f"more than {plan.rate:g} requests a second; wait and send again"
             over = QuotaExceeded(text, retry_after_seconds=(1 - left) / plan.rate)
         if over is None:
             left -= 1
-        # Another worker may have come in between the clock and the lock: time must not go back.
-        record.tokens, record.at = left, max(record.at, now)
+        record.tokens, record.at = left, now
         self._ledger.close(record, 1 if over is None else 0)
-        notes = _notes(plan, left) if plan.policy else ()
+        notes: Notes = ()
+        if plan.policy is not None:
+            # ``t``: seconds until the whole burst can come again.
+            full = ceil((plan.burst - left) / plan.rate)
+            notes = (plan.policy, (b"ratelimit", b'"requests";r=%d;t=%d' % (left, full)))
         if over is not None:
             over.notes = notes
             raise over
@@ -97,11 +116,13 @@ class Quotas:
 
     def spend(self, identity: Identity, *, elements: int = 0, bytes: int = 0) -> None:
         """Of the day's. What does not fit is not taken, and refused until midnight UTC. Raises QuotaExceeded."""
-        quota = identity.quota
-        if quota is None or not _is_daily(quota):
+        if identity.quota is None:
+            return
+        plan = self._plan(identity.id, identity.quota)
+        if plan.elements_per_day == inf and plan.bytes_per_day == inf:
             return
         record = self._ledger.open(identity.id, self._clock())
-        over = self._over(quota, record, elements, bytes)
+        over = self._over(plan, record, elements, bytes)
         if over is not None:
             self._ledger.release()
             raise over
@@ -111,41 +132,32 @@ class Quotas:
 
     def leave(self, identity: Identity, *, bytes: int = 0) -> None:
         """A request that `enter` let in has ended. ``bytes`` of its body that nobody has spent count too."""
-        quota = identity.quota
-        if quota is None:
+        if identity.quota is None:
             return
         record = self._ledger.open(identity.id, self._clock())
-        if bytes and quota.bytes_per_day is not None:
-            self._over(quota, record, 0, 0)
+        if bytes and identity.quota.bytes_per_day is not None:
+            self._over(self._plan(identity.id, identity.quota), record, 0, 0)
             record.bytes += bytes
         self._ledger.close(record, -1)
 
-    def _over(self, quota: Quota, record: Record, elements: int, bytes: int) -> QuotaExceeded | None:
+    def _over(self, plan: _Plan, record: Record, elements: int, bytes: int) -> QuotaExceeded | None:
         """What is said to who has no room for so much today. Begins a new day in the record where there is one."""
         today, seconds = divmod(self._time(), _DAY_SECONDS)
         if record.day != today:
             record.day, record.elements, record.bytes = int(today), 0, 0
-        for what, limit, used in (
-            ("elements", quota.elements_per_day, record.elements + elements),
-            ("bytes", quota.bytes_per_day, record.bytes + bytes),
-        ):
-            if limit is not None and used > limit:
-                text = f"more than {limit} {what} a day; the next day begins at midnight UTC"
-                return QuotaExceeded(text, retry_after_seconds=_DAY_SECONDS - seconds)
-        return None
+        if record.elements + elements > plan.elements_per_day:
+            limit = f"{plan.elements_per_day} elements"
+        elif record.bytes + bytes > plan.bytes_per_day:
+            limit = f"{plan.bytes_per_day} bytes"
+        else:
+            return None
+        text = f"more than {limit} a day; the next day begins at midnight UTC"
+        return QuotaExceeded(text, retry_after_seconds=_DAY_SECONDS - seconds)
 
     def _plan(self, caller: str, quota: Quota) -> _Plan:
-        if len(self._plans) >= _MAX_PLANS:
-            self._plans.clear()
-        plan = self._plans[caller] = _Plan.of(quota)
+        plan = self._plans.get(caller)
+        if plan is None or plan.quota is not quota:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[caller] = _Plan.of(quota)
         return plan
-
-
-def _is_daily(quota: Quota) -> bool:
-    return quota.elements_per_day is not None or quota.bytes_per_day is not None
-
-
-def _notes(plan: _Plan, left: float) -> Notes:
-    """``t``: seconds until the whole burst can come again."""
-    full = ceil((plan.burst - left) / plan.rate)
-    return (("ratelimit-policy", plan.policy), ("ratelimit", f'"requests";r={int(left)};t={full}'))

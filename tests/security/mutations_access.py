@@ -15,6 +15,22 @@ ACCESS: tuple[Mutation, ...] = (
         "changed key files are read", _KEYS, "if stamp == self._stamp:", "if True:", "test_keys.py", "seen_within"
     ),
     Mutation(
+        "remembered keys end with the file's change",
+        _KEYS,
+        "self._right.clear()\n            log",
+        "pass\n            log",
+        "test_keys.py",
+        "seen_within",
+    ),
+    Mutation(
+        "remembered keys are bounded",
+        _KEYS,
+        "if len(self._right) >= self._max_remembered:",
+        "if False:",
+        "test_keys.py",
+        "fill_the_memory",
+    ),
+    Mutation(
         "keys are hashed with the pepper",
         _KEYS,
         "mac = begun.copy()",
@@ -39,7 +55,12 @@ ACCESS: tuple[Mutation, ...] = (
         "only_its_owner",
     ),
     Mutation(
-        "one thing is shown, once", _GATE, "if given > 1:", "if False:", "test_matrix.py", "without_a_valid_key and two"
+        "one thing is shown, once",
+        _GATE,
+        "api_key) > 1:",
+        "api_key) > 9:",
+        "test_matrix.py",
+        "without_a_valid_key and two",
     ),
     Mutation(
         "errors show no key",
@@ -211,14 +232,6 @@ ACCESS: tuple[Mutation, ...] = (
         "listings or may_do",
     ),
     Mutation(
-        "loading is for who administers",
-        "gateway/information.py",
-        "access.verb = Verb.ADMIN",
-        "access.verb = Verb.METADATA",
-        "test_matrix.py",
-        "load",
-    ),
-    Mutation(
         "nobody calls REST without a key",
         "gateway/rest/guarded.py",
         'or scope["path"] in OPEN',
@@ -283,7 +296,7 @@ ACCESS: tuple[Mutation, ...] = (
         "window or ten_times_the_rate_lets",
     ),
     Mutation(
-        "requests at a time are counted", _QUOTAS, ">= quota.concurrency:", ">= 1 << 30:", "test_quotas.py", "so_many"
+        "requests at a time are counted", _QUOTAS, ">= plan.concurrency:", ">= 1 << 30:", "test_quotas.py", "so_many"
     ),
     Mutation(
         "requests give their place back",
@@ -343,7 +356,7 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation(
         "every decision is written down",
         "gateway/security/audit.py",
-        "self._audit.write(access, request)",
+        "self._audit.write(access, request, seconds)",
         "pass",
         "test_audit.py",
         "one_line",

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from gateway.observation import Observation
 from gateway.security.access import NOBODY, Access
-from gateway.security.audit import Decisions, QueuedAudit, Seen
+from gateway.security.audit import Decisions, QueuedAudit
 from tests.fakes.tfserving import FakeTFServing
 from tests.gateway.conftest import RunningGateway, wait_for
 from tests.security import issuer
@@ -34,14 +36,14 @@ def count(counter: Counter) -> float:
     return metric.samples[0].value
 
 
-ACCESS, REQUEST = Access(NOBODY, model="m"), Seen("id", "front", "variant", "1", "OK", 0.001)
+ACCESS, REQUEST = Access(NOBODY, model="m"), Observation("id", "trace", 0.0, "front", "m", "variant", "1")
 
 
 def test_lines_are_json_objects_with_their_time(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     audit = QueuedAudit(path.open("ab"), dropped=dropped(), own=True)
     for number in range(100):
-        audit.write(Access(NOBODY, elements=number), REQUEST)
+        audit.write(Access(NOBODY, elements=number), REQUEST, 0.001)
     audit.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["elements"] for line in lines] == list(range(100))
@@ -56,10 +58,10 @@ def test_who_cannot_be_written_to_holds_nobody_up_and_what_is_lost_is_counted() 
     finished = threading.Event()
 
     def write() -> None:
-        audit.write(ACCESS, REQUEST._replace(front="x" * 100_000))
+        audit.write(ACCESS, replace(REQUEST, front="x" * 100_000), 0.001)
         wait_for(lambda: not audit._lines, "the first line to be on its way")
         for _ in range(500):
-            audit.write(ACCESS, REQUEST)
+            audit.write(ACCESS, REQUEST, 0.001)
         finished.set()
 
     writer = threading.Thread(target=write)
@@ -93,7 +95,7 @@ def test_nothing_that_a_client_wrote_can_end_a_line(text: str) -> None:
     """Not for a reader of JSON, nor for one who splits at whatever Unicode takes for a line's end."""
     stream = io.BytesIO()
     audit = QueuedAudit(stream, dropped=dropped(), own=False)
-    Decisions(audit, registry=CollectorRegistry()).note(Access(NOBODY, model=text), REQUEST)
+    Decisions(audit, registry=CollectorRegistry()).note(Access(NOBODY, model=text), REQUEST, 0.001)
     audit.close()
     written = stream.getvalue().decode()
     assert len(written.splitlines()) == 1

@@ -38,6 +38,7 @@ def test_a_key_is_known_by_its_whole_text(folder: KeyFolder) -> None:
 def test_one_changed_character_anywhere_is_another_key(folder: KeyFolder) -> None:
     key = folder.make("alice")
     keys = ring(folder)
+    assert keys.identify(key.encode()) is not None
     for at in range(len(key)):
         other = key[:at] + ("A" if key[at] != "A" else "B") + key[at + 1 :]
         assert keys.identify(other.encode()) is None, at
@@ -93,6 +94,7 @@ def test_changes_of_the_file_are_seen_within_a_second(folder: KeyFolder) -> None
     first = folder.make("alice")
     now = [0.0]
     keys = ring(folder, clock=lambda: now[0])
+    assert keys.identify(first.encode()) is not None
     second = folder.make("bob")
     assert keys.identify(second.encode()) is None
     now[0] += 1.0
@@ -100,6 +102,16 @@ def test_changes_of_the_file_are_seen_within_a_second(folder: KeyFolder) -> None
     folder.file.write_text(json.dumps({"keys": []}))
     now[0] += 1.0
     assert keys.identify(first.encode()) is None
+
+
+def test_keys_that_were_right_do_not_fill_the_memory(folder: KeyFolder) -> None:
+    """Nor do those that were wrong, of which there can be any number."""
+    shown = [folder.make(f"caller {number}").encode() for number in range(5)]
+    keys = Keyring(folder.file, pepper=PEPPER, max_remembered=3)
+    for key in (*shown, *shown):
+        assert keys.identify(key) is not None
+        assert keys.identify(forged().encode()) is None
+        assert len(keys._right) <= 3
 
 
 def test_a_file_that_cannot_be_read_changes_nothing(folder: KeyFolder) -> None:

@@ -83,8 +83,8 @@ def test_ten_times_the_rate_lets_the_rate_through() -> None:
 def test_who_is_told_to_wait_is_let_in_after_that_time() -> None:
     world, who = World(), caller(requests_per_second=0.5, burst=1)
     assert dict(world.quotas.enter(who)) == {
-        "ratelimit-policy": '"requests";q=1;w=2',
-        "ratelimit": '"requests";r=0;t=2',
+        b"ratelimit-policy": b'"requests";q=1;w=2',
+        b"ratelimit": b'"requests";r=0;t=2',
     }
     with pytest.raises(QuotaExceeded) as caught:
         world.quotas.enter(who)
