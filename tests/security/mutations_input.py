@@ -70,6 +70,14 @@ INPUT: tuple[Mutation, ...] = (
         "words",
     ),
     Mutation(
+        "models are not loaded through here",
+        "gateway/grpc/v2.py",
+        '"RepositoryIndex": unary("RepositoryIndex"',
+        '"RepositoryModelLoad": unary("RepositoryModelLoad"',
+        "test_matrix.py",
+        "management",
+    ),
+    Mutation(
         "shared memory",
         "gateway/codecs/v2.py",
         'if "shared_memory_region" in parameters:',
