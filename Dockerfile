@@ -6,9 +6,13 @@ ARG BASE=python:3.11.13-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /src
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && python3 -m venv /opt/duet
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY requirements-gateway.txt pyproject.toml README.md LICENSE ./
 COPY gateway gateway
-RUN /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check -c constraints.txt . \
+# Every package by its hash; then our own, which needs nothing more to be built.
+RUN /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check \
+        --require-hashes -r requirements-gateway.txt \
+    && /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check \
+        --no-index --no-deps --no-build-isolation . \
     && /opt/duet/bin/python -m pip uninstall --yes --quiet pip setuptools \
     # What nobody runs: tests of packages, headers and stubs for compilers.
     && find /opt/duet -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \

@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test
-.PHONY: attack attack-mutations audit chart chart-docs chart-mutations sbom check format protos lock clean
+.PHONY: attack attack-mutations audit chart chart-docs chart-mutations sbom check format protos lock lock-hashes clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,5 +131,16 @@ protos: $(READY) ## Generate the protocol stubs from gateway/protos/*.proto
 lock: $(READY) ## Write the installed versions to constraints.txt
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -e 's/+cpu$$//' | grep -viE '^(nvidia|triton==|cuda)' > constraints.txt
 
+# What the images install, with the hashes of every published file of those versions; to be run after `make lock`.
+lock-hashes: ## Write requirements-*.txt: the images' packages with hashes (needs the internet)
+	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && \
+	  .venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9; }
+	@for image in gateway loadtest; do \
+	  test $$image = gateway && extra= || extra="--extra $$image"; \
+	  echo setuptools | .venv-lock/bin/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes \
+	    --no-annotate --no-header --no-emit-index-url --no-emit-find-links --constraints constraints.txt $$extra \
+	    pyproject.toml - --output-file requirements-$$image.txt || exit 1; \
+	done
+
 clean: ## Remove the environment, artifacts and run-time files
-	rm -rf $(VENV) $(CHART) $(KSERVE) .venv-audit .duet artifacts
+	rm -rf $(VENV) $(CHART) $(KSERVE) .venv-audit .venv-lock .duet artifacts

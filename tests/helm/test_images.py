@@ -8,14 +8,17 @@ import shutil
 import struct
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from helm.sbom import closure
+from helm.sbom import IMAGES, closure
 from tests.helm.chart import CHART, ENVIRONMENT, ROOT, helm
 
 DOCKERFILES = ("Dockerfile", "Dockerfile.loadtest", "Dockerfile.models")
@@ -60,9 +63,36 @@ def test_packages_are_pinned_and_no_compiler_is_in_the_last_stage(name: str) -> 
     found = instructions(name)
     installs = [rest for word, rest in found if word == "RUN" and "pip install" in rest]
     assert installs
-    assert all("-c constraints.txt" in rest for rest in installs)
+    for rest in installs:
+        packages, _, own = rest.partition("&&")
+        assert re.search(r"--require-hashes -r requirements-\w+\.txt", packages)
+        assert "--no-index --no-deps --no-build-isolation ." in own
     last = found[max(place for place, (word, _) in enumerate(found) if word == "FROM") :]
     assert not [rest for word, rest in last if word in ("RUN", "ADD")], "the last stage only copies"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_package_of_an_image_has_hashes_and_the_version_that_is_tested_here(image: str) -> None:
+    """Of all that it needs nothing is missing, and nothing else is there but what builds our own package."""
+    text = (ROOT / f"requirements-{image}.txt").read_text()
+    assert "://" not in text
+    locked = {}
+    for entry in re.sub(r"\\\n", " ", text).splitlines():
+        requirement, *hashes = entry.split(" --hash=")
+        name, version = requirement.partition(";")[0].strip().split("==")
+        locked[name] = version
+        assert hashes, name
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", found.strip()) for found in hashes), name
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert locked == {name: pinned.get(name) for name in locked}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {"setuptools"}
+    more = [line for extra in IMAGES[image] for line in project["optional-dependencies"][extra]]
+    for line in (*project["dependencies"], *more):
+        wanted = Requirement(line)
+        needed |= {canonicalize_name(wanted.name), *closure(wanted.name, wanted.extras)}
+    assert locked.keys() == needed
 
 
 def test_what_is_copied_is_not_ignored() -> None:
