@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import NotFound, UnknownModel
@@ -76,6 +76,8 @@ class Watched(Doubling):
     calls=st.lists(st.tuples(st.sampled_from(["infer", "metadata", "pinned"]), NAMES), max_size=6),
     shown=st.booleans(),
 )
+@example(entries=["metadata:*"], verb=Verb.METADATA, calls=[("infer", "a"), ("metadata", "a")], shown=True)
+@example(entries=["predict:*"], verb=Verb.METADATA, calls=[("infer", "a"), ("metadata", "a")], shown=True)
 def test_no_server_is_asked_without_a_grant(
     entries: list[str], verb: Verb, calls: list[tuple[str, str]], shown: bool
 ) -> None:
