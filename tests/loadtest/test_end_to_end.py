@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -99,6 +100,47 @@ def test_an_interrupted_run_goes_on_where_it_was(small: Stack, runs: Path) -> No
     assert "block 1 of 4" not in ended.stdout
     assert "block 3 of 4" in ended.stdout
     assert results(runs)[0]["verdicts"][0]["verdict"] == "insufficient"
+
+
+SPINS = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+try:
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
+except PermissionError:
+    print("beside", flush=True)
+print("first", flush=True)
+while True:
+    end = time.monotonic() + 0.045
+    while time.monotonic() < end:
+        pass
+    time.sleep(0.005)
+"""
+"""Nine tenths of a core, before the generator and everybody else."""
+
+
+@pytest.mark.full
+def test_a_generator_on_a_starved_core_ends_invalid_and_shows_no_ratio(small: Stack, runs: Path) -> None:
+    """No rule is left aside. The blocks that the machine spoilt are repeated, and not without end."""
+    core = str(max(os.sched_getaffinity(0)))
+    options = ["linear_regression", "--rate", "80", "--seconds", "2", "--pairs", "2", "--no-direct"]
+    arguments = [*command(small, runs)[:4], *options, "--generator-cores", core, "--out", str(runs)]
+    arguments += ["--config", str(small.run_dir / "duet.yaml")]
+    with subprocess.Popen([sys.executable, "-c", SPINS, core], stdout=subprocess.PIPE, text=True) as spinning:
+        assert spinning.stdout is not None
+        try:
+            if spinning.stdout.readline() != "first\n":
+                pytest.skip("nobody can be kept from a core here: real-time priority is not allowed")
+            ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        finally:
+            spinning.kill()
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert "INVALID: V1 " in ended.stdout
+    assert ended.stdout.count("The block is repeated.") == 1
+    (result,) = results(runs)
+    assert "V1" in {rule for rule, _, _ in result["validity"]["broken"]}
+    assert not result["verdicts"]
+    assert "This run is invalid" in next(runs.glob("*/report.html")).read_text()
 
 
 @pytest.mark.parametrize(
