@@ -6,7 +6,8 @@ import asyncio
 import socket
 import struct
 
-_DATA, _HEADERS, _SETTINGS, _WINDOW_UPDATE = 0, 1, 4, 8
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _WINDOW_UPDATE = 0, 1, 3, 4, 8
+_CANCEL = 8
 _END_STREAM, _END_HEADERS = 1, 4
 _ACK = 1
 _INITIAL_WINDOW_SIZE = 4
@@ -19,6 +20,11 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0,
 def call(stream: int, path: str, message: bytes) -> bytes:
     """A unary call whose message fits into a frame. ``stream`` is odd, and larger than those before."""
     return _head(stream, path) + _frame(_DATA, _END_STREAM, stream, _prefixed(message))
+
+
+def reset(stream: int) -> bytes:
+    """The client wants no answer any more."""
+    return _frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
 
 
 async def ask(sock: socket.socket, path: str, message: bytes) -> None:
