@@ -183,8 +183,8 @@ def front(bench: Bench) -> Outcome:
 
 
 def connections(bench: Bench) -> Outcome:
-    """As many callers as this at a time are meant to be served here: the limit on requests in flight is told so, and that
-    a quarter of a second each is no overload."""
+    """As many callers at a time as this are meant to be served here: the limit on requests in flight is told so, and
+    that a quarter of a second each is no overload."""
     mlp = bench.mlp
     wide = bench.stack.gateway("wide", {**bench.servers.settings, "limit": {"most": 2048, "calm_seconds": 1}})
     job = mlp.v2_binary(wide.http, f"/v2/models/{MODEL}@pytorch/infer")
@@ -269,7 +269,12 @@ ROWS = (
     ),
     Row("image", "602 KB image, 8 connections, MB/s against TorchServe directly", Target(least=0.7), image),
     Row("front", "front alone, against a bare uvicorn application", Target(least=0.6), front),
-    Row("connections", "1,024 connections against 64 (limit: {most: 2048, calm_seconds: 1})", Target(least=0.9), connections),
+    Row(
+        "connections",
+        "1,024 connections against 64 (limit: {most: 2048, calm_seconds: 1})",
+        Target(least=0.9),
+        connections,
+    ),
     Row("models", "p50 with 1,000 models against 10", Target(most=1.05), models),
     Row("guarded", "keys, grants, quotas and audit, against a front without", Target(least=0.9), guarded),
     Row("guarded-p50", "what they add to p50 at 1 connection, us", Target(most=150), guarded_alone),
