@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -53,15 +52,15 @@ def once(
 
     ``without`` names a part that is taken away (`tests.faults.without`).
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "records"
-        path.touch()
-        changed = {"DUET_FAULTS_SETTINGS": json.dumps(settings or {}), WITHOUT: without}
-        environment = {**os.environ, RECORDS: str(path), **changed}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line"]
-        selection = ["-m", "faults or not faults", "tests/faults", *arguments]
-        done = subprocess.run([*command, *selection], env=environment, check=False)
-        return [json.loads(line) for line in path.read_text().splitlines()], done.returncode
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / "records"  # a line as each ends, for who breaks a round off
+    path.write_text("")
+    changed = {"DUET_FAULTS_SETTINGS": json.dumps(settings or {}), WITHOUT: without}
+    environment = {**os.environ, RECORDS: str(path.absolute()), **changed}
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=line"]
+    selection = ["-m", "faults or not faults", "tests/faults", *arguments]
+    done = subprocess.run([*command, *selection], env=environment, check=False)
+    return [json.loads(line) for line in path.read_text().splitlines()], done.returncode
 
 
 if __name__ == "__main__":

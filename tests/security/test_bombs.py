@@ -182,7 +182,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(door: Door, memory: Mem
         except OSError:
             pass
         assert statuses(read_answers(connection, 5)) in ([413], [])
-    assert memory.grown() <= 3 * CAP
+    assert memory.grown() <= 2 * CAP
 
 
 def rpc(door: Door, method: str, message: bytes) -> grpc.StatusCode:
