@@ -84,9 +84,10 @@ class Gate:
     async def identify(
         self, access: Access, authorization: Sequence[bytes], api_key: Sequence[bytes], certificate: Names = ()
     ) -> None:
-        """Fills ``access`` with who calls: by the values of the headers or metadata of these names, each as often as it
+        """Fills ``access`` with who calls.
 
-        came, and by the certificate's names. Raises Unauthenticated, and Unavailable where that cannot be said now.
+        By the values of the headers or metadata of these names, each as often as it came, and by the certificate's
+        names. Raises Unauthenticated, and Unavailable where that cannot be said now.
         """
         try:
             if len(authorization) + len(api_key) > 1:

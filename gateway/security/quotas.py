@@ -29,9 +29,10 @@ class QuotaExceeded(ResourceExhausted):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A quota, worked out. ``policy`` is the header that tells of it, None without a rate: ``q`` in a window of ``w``
+    """A quota, worked out.
 
-    seconds (draft-ietf-httpapi-ratelimit-headers-10).
+    ``policy`` is the header that tells of it, ``q`` in a window of ``w`` seconds; None without a rate
+    (draft-ietf-httpapi-ratelimit-headers-10).
     """
 
     quota: Quota
