@@ -66,16 +66,21 @@ async def test_an_answer_in_chunks_and_pieces_is_put_together() -> None:
         assert (await pool.request("GET", "/")).body == b"abc"
 
 
+async def answer_one_of_two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Requests: the first is answered, the second only read."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(OK)
+    await reader.readuntil(b"\r\n\r\n")
+
+
 async def test_a_request_into_a_connection_that_was_just_closed_is_sent_once_more() -> None:
     """The stale keep-alive race: not one byte of an answer has come, so that nothing can be done twice."""
     served = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
-        await reader.readuntil(b"\r\n\r\n")
         served += 1
-        writer.write(OK)
-        await reader.readuntil(b"\r\n\r\n")  # the second request is read, and the connection closed on it
+        await answer_one_of_two(reader, writer)  # the connection is closed on the second
 
     async with pool_to(serve) as pool:
         assert (await pool.request("GET", "/")).body == b"ok"
@@ -89,10 +94,8 @@ async def test_a_request_that_was_worked_on_is_not_sent_again_here() -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
-        await reader.readuntil(b"\r\n\r\n")
         served += 1
-        writer.write(OK)
-        await reader.readuntil(b"\r\n\r\n")
+        await answer_one_of_two(reader, writer)
         served += 1
         await asyncio.sleep(0.15)
 
@@ -110,9 +113,7 @@ async def test_a_server_that_dies_is_not_mistaken_for_one_that_hangs_up_twice() 
     servers: list[asyncio.Server] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(OK)
-        await reader.readuntil(b"\r\n\r\n")
+        await answer_one_of_two(reader, writer)
         writer.transport.abort()
         asyncio.get_running_loop().call_later(0.001, servers.pop().close)
 
