@@ -29,7 +29,7 @@ from loadtest.analysis.validity import (
 from loadtest.blocks import Finished, Leg
 from loadtest.calibration import record
 from loadtest.configuration import Configuration
-from loadtest.failures import LoadFailed, NotComparable
+from loadtest.failures import Invalid, LoadFailed, NotComparable
 from loadtest.fronts import DIRECT, FRONTS, Front, Signature, pinned
 from loadtest.generator.job import Job, write_bodies
 from loadtest.payloads import PAYLOADS, requests, rows, twin
@@ -128,6 +128,7 @@ class Comparison:
         return configuration.read(self._stack, self._plan.model, self._plan.version, self._plan.allowed_rows)
 
     def _calibrate(self) -> record.Calibration:
+        """Raises Invalid where the generator cannot be trusted on this machine: before any load, not after it."""
         found = record.read(self._root)
         if found is None or found.problem(time.time()):
             why = found.problem(time.time()) if found else "there is none"
@@ -135,6 +136,8 @@ class Comparison:
             found = record.calibrate(lambda text: self._progress.begin(f"calibrating: {text}"), full=False)
             record.write(found, self._root)
         if problem := found.problem(time.time()):
+            if "V10" not in self._plan.allowed_rules:
+                raise Invalid(f"V10 calibration: {problem}. No load was sent; try again on a quieter machine")
             self._violations.append(Violation("V10", "calibration", problem))
         return found
 

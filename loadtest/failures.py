@@ -2,7 +2,7 @@
 
 LoadFailed            1: no load can be made, or it broke off
 ├── NotComparable     4: the two do not compute the same, or not under the same conditions
-└── Invalid           3: the load was made, and what it says cannot be trusted
+└── Invalid           3: what is measured here cannot be trusted: no verdict
 """
 
 from __future__ import annotations

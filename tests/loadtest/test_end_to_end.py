@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,36 +105,49 @@ def test_an_interrupted_run_goes_on_where_it_was(small: Stack, runs: Path) -> No
 
 SPINS = """
 import os, sys, time
-os.sched_setaffinity(0, {int(sys.argv[1])})
+busy, idle, *cores = (float(word) for word in sys.argv[1:])
+os.sched_setaffinity(0, {int(core) for core in cores})
 try:
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
 except PermissionError:
     print("beside", flush=True)
 print("first", flush=True)
 while True:
-    end = time.monotonic() + 0.045
+    end = time.monotonic() + busy
     while time.monotonic() < end:
         pass
-    time.sleep(0.005)
+    time.sleep(idle)
 """
-"""Nine tenths of a core, before the generator and everybody else."""
 
 
-@pytest.mark.full
-def test_a_generator_on_a_starved_core_ends_invalid_and_shows_no_ratio(small: Stack, runs: Path) -> None:
-    """No rule is left aside. The blocks that the machine spoilt are repeated, and not without end."""
-    core = str(max(os.sched_getaffinity(0)))
-    options = ["linear_regression", "--rate", "80", "--seconds", "2", "--pairs", "2", "--no-direct"]
-    arguments = [*command(small, runs)[:4], *options, "--generator-cores", core, "--out", str(runs)]
-    arguments += ["--config", str(small.run_dir / "duet.yaml")]
-    with subprocess.Popen([sys.executable, "-c", SPINS, core], stdout=subprocess.PIPE, text=True) as spinning:
+@contextmanager
+def starved(core: int, *, busy: float, idle: float) -> Iterator[None]:
+    """Takes a core for ``busy`` of every ``busy + idle`` seconds, before the generator and everybody else."""
+    command = [sys.executable, "-c", SPINS, str(busy), str(idle), str(core)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as spinning:
         assert spinning.stdout is not None
         try:
             if spinning.stdout.readline() != "first\n":
                 pytest.skip("nobody can be kept from a core here: real-time priority is not allowed")
-            ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+            yield
         finally:
             spinning.kill()
+
+
+def strict(small: Stack, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A short comparison with no rule left aside."""
+    config = small.run_dir / "duet.yaml"
+    arguments = [*command(small, runs)[:4], "linear_regression", "--rate", "80", "--seconds", "2", "--pairs", "2"]
+    arguments += ["--no-direct", "--config", str(config), "--out", str(runs), *options]
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.full
+def test_a_generator_on_a_starved_core_ends_invalid_and_shows_no_ratio(small: Stack, runs: Path) -> None:
+    """The blocks that the machine spoilt are repeated, and not without end."""
+    core = max(os.sched_getaffinity(0))
+    with starved(core, busy=0.045, idle=0.005):
+        ended = strict(small, runs, "--generator-cores", str(core))
     assert ended.returncode == 3, ended.stdout + ended.stderr
     assert "INVALID: V1 " in ended.stdout
     assert ended.stdout.count("The block is repeated.") == 1
@@ -141,6 +155,19 @@ def test_a_generator_on_a_starved_core_ends_invalid_and_shows_no_ratio(small: St
     assert "V1" in {rule for rule, _, _ in result["validity"]["broken"]}
     assert not result["verdicts"]
     assert "This run is invalid" in next(runs.glob("*/report.html")).read_text()
+
+
+@pytest.mark.full
+def test_a_generator_that_cannot_be_calibrated_here_sends_no_load(small: Stack, tmp_path: Path) -> None:
+    """Both cores are taken for tens of milliseconds at a time: three attempts fail, and nothing is left behind."""
+    with ExitStack() as stack:
+        for core in os.sched_getaffinity(0):
+            stack.enter_context(starved(core, busy=0.02, idle=0.02))
+        ended = strict(small, tmp_path)
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert "INVALID: V10 calibration: " in ended.stdout
+    assert "No load was sent" in ended.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
 
 
 @pytest.mark.parametrize(
