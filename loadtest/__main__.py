@@ -77,6 +77,8 @@ def make_report(arguments: argparse.Namespace, console: Console) -> int:
     for plan in plans:
         console.rule(plan.model)
         finished = runfolder.finished_before(arguments.out, plan) if arguments.resume else None
+        if finished and not finished["validity"]["holds"]:
+            finished = None  # an invalid one is made anew, whole
         resumable = arguments.resume and finished is None and runfolder.is_resumable(arguments.out, plan)
         once = argparse.Namespace(**{**vars(arguments), "resume": resumable})
         done.append(finished or run(plan, once, console)[0])
@@ -84,7 +86,10 @@ def make_report(arguments: argparse.Namespace, console: Console) -> int:
     console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
     broken = [one["model"] for one in done if not one["validity"]["holds"]]
     if broken:
-        raise Invalid(f"no verdict on {', '.join(broken)}; the report tells which rules were broken")
+        raise Invalid(
+            f"no verdict on {', '.join(broken)}; the report tells which rules were broken. --resume makes "
+            "those anew, and keeps the others"
+        )
     return 0
 
 

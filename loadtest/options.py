@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     _add_comparing(report, fronts=REPORTED_FRONTS, preset="brief")
     report.add_argument("--no-sweep", dest="sweep", action="store_false", help="leave out callers and batch sizes")
     report.add_argument("--cold-start", type=_count, default=0, metavar="N", help="also N restarts of each server")
-    report.add_argument("--resume", action="store_true", help="go on with what was interrupted")
+    report.add_argument("--resume", action="store_true", help="go on with what was interrupted or ended invalid")
     calibrate = commands.add_parser("calibrate", help="prove the instrument on this machine", formatter_class=formatter)
     calibrate.add_argument("--short", action="store_true", help="without A against A, which takes minutes")
     calibrate.add_argument(

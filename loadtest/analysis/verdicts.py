@@ -18,6 +18,9 @@ class Kind(StrEnum):
     FASTER = "faster"
     SLOWER = "slower"
     SMALL = "different but small"
+    """Surely by less than the margin."""
+    UNSURE = "different, size unsure"
+    """Surely not the same; the interval holds differences below the margin and beyond it."""
     EQUIVALENT = "equivalent"
     INCONCLUSIVE = "inconclusive"
     INSUFFICIENT = "insufficient"
@@ -25,12 +28,12 @@ class Kind(StrEnum):
 
     @property
     def is_difference(self) -> bool:
-        return self in (Kind.FASTER, Kind.SLOWER, Kind.SMALL)
+        return self in (Kind.FASTER, Kind.SLOWER, Kind.SMALL, Kind.UNSURE)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of the first leg against the second. ``more_pairs`` is about how many are missing where it is inconclusive."""
+    """Of the first leg against the second. ``more_pairs`` is about how many are missing for a surer one."""
 
     kind: Kind
     ratio: float
@@ -54,17 +57,18 @@ def judge(
     wide = hull(ratio.bootstrap(1 - alpha, seed), ratio.student(1 - alpha))
     inner = hull(ratio.bootstrap(1 - 2 * ALPHA, seed), ratio.student(1 - 2 * ALPHA))
     kind = _kind(wide, inner, margin, smaller_is_better)
-    missing = missing_pairs(ratio, margin, alpha) if kind is Kind.INCONCLUSIVE else 0
+    missing = missing_pairs(ratio, margin, alpha) if kind in (Kind.INCONCLUSIVE, Kind.UNSURE) else 0
     return Verdict(kind, ratio.estimate, interval, ratio.p_value, missing)
 
 
 def _kind(wide: Interval, inner: Interval, margin: float, smaller_is_better: bool) -> Kind:
-    below, above = wide.high < 1 / (1 + margin), wide.low > 1 + margin
+    least, most = 1 / (1 + margin), 1 + margin
+    below, above = wide.high < least, wide.low > most
     if below or above:
         return Kind.FASTER if below == smaller_is_better else Kind.SLOWER
     if wide.excludes(1):
-        return Kind.SMALL
-    return Kind.EQUIVALENT if inner.within(1 / (1 + margin), 1 + margin) else Kind.INCONCLUSIVE
+        return Kind.SMALL if wide.within(least, most) else Kind.UNSURE
+    return Kind.EQUIVALENT if inner.within(least, most) else Kind.INCONCLUSIVE
 
 
 def hull(one: Interval, other: Interval) -> Interval:
@@ -72,8 +76,13 @@ def hull(one: Interval, other: Interval) -> Interval:
 
 
 def missing_pairs(ratio: Ratio, margin: float, alpha: float = ALPHA) -> int:
-    """About how many more until the interval, no wider than the margin, says something."""
-    wanted = pairs_needed(ratio.deviation, math.log1p(margin), 1 - alpha)
+    """About how many more until the interval says something, if estimate and spread stay as they are.
+
+    It need not be narrower than the estimate is far from the margin; near the margin, or within it, the margin is the
+    measure.
+    """
+    narrow = math.log1p(margin)
+    wanted = pairs_needed(ratio.deviation, max(narrow, abs(math.log(ratio.estimate)) - narrow), 1 - alpha)
     return min(MOST_PAIRS_TOLD, max(1, wanted - ratio.pairs))
 
 
@@ -123,7 +132,12 @@ def sentence(verdict: Verdict, one: str, other: str, what: str, confidence: floa
         case Kind.FASTER | Kind.SLOWER:
             return f"{one} is {verdict.kind} than {other} in {what}: {known}."
         case Kind.SMALL:
-            return f"{one} and {other} differ in {what}, by less than matters or by too little to be sure: {known}."
+            return f"{one} and {other} differ in {what}, by less than matters: {known}."
+        case Kind.UNSURE:
+            return (
+                f"{one} and {other} differ in {what}, and whether by as much as matters is not sure: {known}; "
+                f"about {verdict.more_pairs} more pairs are needed."
+            )
         case Kind.EQUIVALENT:
             return f"{one} and {other} are equivalent in {what}: {known}."
         case Kind.INSUFFICIENT:

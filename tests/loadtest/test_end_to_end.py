@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ import pytest
 
 from loadtest.calibration import record
 from loadtest.coldstart import steady_after
+from models.artifacts import Store
+from tests.models.test_parity import MODEL as CHANGED
+from tests.models.test_parity import change_pytorch
 from tests.stack import ARTIFACTS, READY, ROOT, START_SECONDS, Stack, start_stack
 
 #: What this machine does besides must not decide a test.
@@ -155,6 +159,28 @@ def test_a_generator_on_a_starved_core_ends_invalid_and_shows_no_ratio(small: St
     assert "V1" in {rule for rule, _, _ in result["validity"]["broken"]}
     assert not result["verdicts"]
     assert "This run is invalid" in next(runs.glob("*/report.html")).read_text()
+
+
+@pytest.mark.full
+def test_a_twin_with_one_changed_weight_is_not_comparable(tmp_path: Path, runs: Path) -> None:
+    """The servers run on it, quickly and well; it gets no load and no verdict."""
+    copy = Store(tmp_path / "artifacts")
+    for part in ("tensorflow", "pytorch", "training"):
+        (copy.root / part).mkdir(parents=True)
+        for path in (ARTIFACTS / part).glob(f"{CHANGED}*"):
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, copy.root / part / path.name)
+    change_pytorch(copy, tmp_path, 0.1)
+    started = start_stack(tmp_path, "--artifacts", str(copy.root), "--models", CHANGED, "--timeout", "240")
+    try:
+        started.wait_for_text(READY, START_SECONDS)
+        arguments = [*command(started, runs)[:4], CHANGED, *command(started, runs)[5:]]
+        ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    finally:
+        started.stop()
+    assert ended.returncode == 4, ended.stdout + ended.stderr
+    assert f"NOT COMPARABLE: {CHANGED} 2 pytorch: its weights have the fingerprint sha256:" in ended.stdout
+    assert "block 1 of" not in ended.stdout
+    assert [path.name for path in runs.iterdir()] == ["calibration.json"]
 
 
 @pytest.mark.full

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from loadtest.analysis.ratios import Ratio
-from loadtest.analysis.verdicts import Kind, holm, judge, judge_all, sentence
+from loadtest.analysis.verdicts import ALPHA, Kind, holm, judge, judge_all, sentence
 
 
 def logs(mean: float, deviation: float, pairs: int = 20, seed: int = 0) -> Ratio:
@@ -19,7 +19,8 @@ def logs(mean: float, deviation: float, pairs: int = 20, seed: int = 0) -> Ratio
     [
         (-0.20, 0.05, Kind.FASTER),
         (+0.20, 0.05, Kind.SLOWER),
-        (-0.04, 0.03, Kind.SMALL),  # beyond 1, not beyond the margin
+        (-0.04, 0.03, Kind.UNSURE),  # beyond 1, on both sides of the margin
+        (+0.15, 0.27, Kind.UNSURE),
         (-0.015, 0.01, Kind.SMALL),
         (0.0, 0.02, Kind.EQUIVALENT),
         (0.0, 0.20, Kind.INCONCLUSIVE),
@@ -45,6 +46,27 @@ def test_inconclusive_says_how_many_pairs_more() -> None:
     assert found.kind is Kind.INCONCLUSIVE
     assert 20 + found.more_pairs == pytest.approx(47, abs=2)  # (2.01 * 0.10 / ln 1.03)^2
     assert f"about {found.more_pairs} more pairs" in sentence(found, "a", "b", "p50")
+
+
+def test_a_difference_whose_size_is_unsure_is_not_called_small() -> None:
+    """0.86 times, somewhere from 0.80 to 0.98: it may matter much."""
+    found = judge(logs(-0.15, 0.12, pairs=8))
+    assert found.kind is Kind.FASTER
+    corrected = judge(logs(-0.15, 0.12, pairs=8), alpha=0.0125)
+    assert corrected.kind is Kind.UNSURE
+    said = sentence(corrected, "a", "b", "p50")
+    assert said.startswith("a and b differ in p50, and whether by as much as matters is not sure: 0.861 times b's")
+    assert f"about {corrected.more_pairs} more pairs are needed" in said
+
+
+def test_a_difference_far_beyond_the_margin_needs_few_pairs_more() -> None:
+    """As many as are told, with the same mean and spread, are enough; a quarter fewer are not."""
+    found = judge(logs(-0.24, 0.30, pairs=8), alpha=ALPHA / 6)
+    assert found.kind is Kind.INCONCLUSIVE
+    assert found.more_pairs < 30
+    wanted = 8 + found.more_pairs
+    assert judge(logs(-0.24, 0.30, pairs=wanted + 1), alpha=ALPHA / 6).kind is Kind.FASTER
+    assert judge(logs(-0.24, 0.30, pairs=3 * wanted // 4), alpha=ALPHA / 6).kind is not Kind.FASTER
 
 
 def test_two_legs_of_the_same_are_called_different_in_5_of_100() -> None:
