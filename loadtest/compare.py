@@ -18,11 +18,12 @@ from loadtest import blocks, configuration, parity, results, runfolder
 from loadtest.analysis.arrivals import generator
 from loadtest.analysis.turns import Turn, abba
 from loadtest.analysis.validity import (
-    REPEATED_RULES,
     REPEATED_SHARE,
     Validity,
     Violation,
+    lateness,
     of_block,
+    spoilt,
     stricter_first,
     weigh,
 )
@@ -38,7 +39,7 @@ from loadtest.progress import Progress
 from loadtest.runfolder import PLAN, RunFolder
 from loadtest.search import search_all
 from loadtest.stack import Stack
-from loadtest.steadiness import unsteady
+from loadtest.steadiness import late, unsteady
 from loadtest.warmup import Warmed, warm_up
 from models.served import Served
 from models.spec import FRAMEWORKS
@@ -69,6 +70,7 @@ class Comparison:
         self._violations: list[Violation] = []
         self._unsteady: dict[str, str] = {}
         self._repeated: list[str] = []
+        self._late: list[str] = []
         self._parity: list[dict[str, Any]] = []
 
     def run(self, *, resume: bool) -> dict[str, Any]:
@@ -238,13 +240,18 @@ class Comparison:
         """By front, pair and leg. A pair holds every front, and one direct block of each variant for all of them."""
         by_title = {leg.title: leg for leg in legs}
         found: dict[str, dict[tuple[int, str], Finished]] = {front: {} for front in self._plan.fronts}
+        of_legs: dict[str, list[Finished]] = {title: [] for title in by_title}
         for number, turn in enumerate(self._turns(list(by_title)), 1):
             leg = by_title[turn.leg]
             finished = self._block(leg, turn, rate, f"block {number} of {self._plan.pairs * len(legs)}")
             for front in self._plan.fronts if leg.view == "direct" else (leg.front.name,):
                 found[front][turn.pair, leg.name] = finished
+            of_legs[leg.title].append(finished)
             self._violations += of_block(finished.facts)
+            facts = finished.facts
+            self._late += [str(one) for one in lateness(facts.name, facts.lag_p99_ms, facts.p50_ms)]
             self._check_sampled(leg, finished)
+        self._violations += late(of_legs, self._plan.timeout_seconds)
         return found
 
     def _turns(self, titles: Sequence[str]) -> Iterator[Turn]:
@@ -269,11 +276,10 @@ class Comparison:
         if self._token(leg) != token:
             self._progress.say("The server's token was renewed during this block: it is repeated.")
             finished = self._load_once(with_headers(job, self._token(leg)), finished.facts.name)
-        rules = set(REPEATED_RULES) - set(self._plan.allowed_rules)
-        spoilt = [one for one in of_block(finished.facts) if one.rule in rules]
-        if spoilt and len(self._repeated) < REPEATED_SHARE * self._plan.pairs * self._plan.legs:
-            self._progress.say(f"{spoilt[0]}. The block is repeated.")
-            self._repeated.append(str(spoilt[0]))
+        reasons = [str(one) for one in spoilt(finished.facts) if one.rule not in self._plan.allowed_rules]
+        if reasons and len(self._repeated) < REPEATED_SHARE * self._plan.pairs * self._plan.legs:
+            self._progress.say(f"{reasons[0]}. The block is repeated.")
+            self._repeated.append(reasons[0])
             finished = self._load_once(with_headers(job, self._token(leg)), finished.facts.name)
         try:
             blocks.save(finished, done)
@@ -352,6 +358,7 @@ class Comparison:
                 "reasons": dict(validity.reasons),
                 "unsteady": [f"{title}: {text}" for title, text in self._unsteady.items()],
                 "repeated": self._repeated,
+                "late": self._late,
             },
             "calibration": {
                 "machine": calibration.machine,

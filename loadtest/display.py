@@ -36,6 +36,8 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
         )
     for text in result["validity"]["repeated"]:
         console.print(f"Repeated: {text}", style="yellow", highlight=False, soft_wrap=True)
+    for text in result["validity"]["late"]:
+        console.print(f"Late, and counted with its leg: {text}", style="yellow", highlight=False, soft_wrap=True)
     for text in result["validity"]["unsteady"]:
         console.print(f"Unsteady in the warm-up: {text}", style="yellow", highlight=False, soft_wrap=True)
     if result.get("earlier"):

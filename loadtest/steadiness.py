@@ -1,18 +1,31 @@
-"""Were the servers steady? By the warm-up's windows; where the machine wanders more than these may, by the pairs."""
+"""What only all blocks together tell: was the generator in time, were the servers steady?
+
+The servers by the warm-up's windows; where the machine wanders more than these may, by the pairs.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from loadtest.analysis.percentiles import percentile
 from loadtest.analysis.ratios import paired
-from loadtest.analysis.validity import FEWEST_FOR_DRIFT, Violation, drift
+from loadtest.analysis.validity import FEWEST_FOR_DRIFT, Violation, drift, lateness
 from loadtest.blocks import Finished
 from loadtest.plan import Plan
 from models.spec import FRAMEWORKS
 
 Blocks = Mapping[tuple[int, str], Finished]
+
+
+def late(legs: Mapping[str, Sequence[Finished]], timeout_seconds: float) -> Iterator[Violation]:
+    """Violations of V1, by the legs' titles."""
+    for title, blocks in legs.items():
+        lags = np.concatenate([one.block.lags_ms for one in blocks])
+        latencies = np.concatenate([one.block.latencies_ms(timeout_seconds) for one in blocks])
+        yield from lateness(title, percentile(lags, 99), percentile(latencies, 50))
 
 
 def unsteady(fronts: Mapping[str, Blocks], warm_ups: Mapping[str, str], plan: Plan) -> Iterator[Violation]:

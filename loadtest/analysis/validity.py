@@ -18,8 +18,8 @@ MOST_LAG_MS, MOST_LAG_SHARE = 1.0, 0.05
 MOST_GENERATOR_CPU = 0.80
 STEADY_WINDOWS, STEADY_SHARE = 3, 0.05
 DRIFT_SHARE, DRIFT_CONFIDENCE, FEWEST_FOR_DRIFT = 0.05, 0.99, 8
-REPEATED_RULES, REPEATED_SHARE = ("V1", "V8"), 1 / 8
-"""What the machine does to a block and no server: such a block is repeated, once, and an eighth of a run's at most."""
+REPEATED_SHARE = 1 / 8
+"""Of a run's blocks, at most, that are repeated because the machine spoilt them: each once."""
 LEAST_ACHIEVED = 0.99
 MOST_FOREIGN_CPU = 0.05
 MOST_ERRORS = 0.001
@@ -88,15 +88,31 @@ def weigh(violations: Iterable[Violation], allowances: Mapping[str, str]) -> Val
     )
 
 
+def lateness(where: str, lag_p99_ms: float, p50_ms: float) -> Iterator[Violation]:
+    """V1, of all blocks of a leg together.
+
+    A block alone has too few requests for a p99: of 225, three that met one pause of the machine are more than 1 %. On
+    the same machine the legs' lie from 0.29 to 0.53 ms where single blocks reach 3.
+    """
+    limit = max(MOST_LAG_MS, MOST_LAG_SHARE * p50_ms)
+    if lag_p99_ms > limit:
+        yield Violation(
+            "V1", where, f"1 % of requests went out {lag_p99_ms:.2f} ms late or more; at most {limit:.2f} ms"
+        )
+
+
+def spoilt(facts: BlockFacts) -> Iterator[Violation]:
+    """What the machine did to a block, and no server: a late generator, a neighbour. A reason to repeat it."""
+    yield from lateness(facts.name, facts.lag_p99_ms, facts.p50_ms)
+    yield from (one for one in of_block(facts) if one.rule == "V8")
+
+
 def of_block(facts: BlockFacts) -> Iterator[Violation]:
     """The rules that a block can break by itself."""
 
     def broken(rule: str, text: str) -> Violation:
         return Violation(rule, facts.name, text)
 
-    limit = max(MOST_LAG_MS, MOST_LAG_SHARE * facts.p50_ms)
-    if facts.lag_p99_ms > limit:
-        yield broken("V1", f"1 % of requests went out {facts.lag_p99_ms:.2f} ms late or more; at most {limit:.2f} ms")
     if facts.generator_cpu is not None and facts.generator_cpu > MOST_GENERATOR_CPU:
         yield broken("V2", f"a generator took {facts.generator_cpu:.0%} of a core; at most {MOST_GENERATOR_CPU:.0%}")
     if facts.achieved_per_second < LEAST_ACHIEVED * facts.offered_per_second:

@@ -232,6 +232,7 @@ def validity(result: Result) -> str:
 def notes(found: Mapping[str, Any]) -> str:
     """What a reader must know though no rule is broken."""
     lines = [f"Repeated, since the machine spoilt it: {one}." for one in found.get("repeated", [])]
+    lines += [f"Late by itself, and counted with its leg's other blocks: {one}." for one in found.get("late", [])]
     if unsteady := found.get("unsteady", []):
         lines.append(
             f"{len(unsteady)} warm-ups had windows more than 5 % apart ({unsteady[0]}), so that V3 was judged by the "

@@ -16,7 +16,7 @@ from loadtest.fronts import FRONTS, Call
 from loadtest.plan import Plan, parse_slo, round_rate
 from loadtest.recorder import OK, Block
 from loadtest.stack import Address
-from loadtest.steadiness import unsteady
+from loadtest.steadiness import late, unsteady
 
 PLAN = Plan(
     model="convnet",
@@ -93,6 +93,20 @@ def test_an_unsteady_warm_up_is_settled_by_the_pairs() -> None:
     assert (broken.rule, broken.where) == ("V3", "v2_rest_json gateway")
     (left,) = unsteady({"v2_rest_json": steady}, warm_ups, replace(PLAN, pairs=7))
     assert left.text == "windows apart"
+
+
+def test_one_late_block_is_carried_by_its_leg_and_a_late_generator_is_not() -> None:
+    """Three pauses in one block of 250 requests are more than 1 % of it; 1 % of all eight they are not."""
+
+    def lagging(seed: int, requests: int) -> Finished:
+        one = finished(5, 250, seed)
+        sent = one.block.intended.copy()
+        sent[:requests] += 3_000_000
+        return replace(one, block=replace(one.block, sent=sent, ended=one.block.ended + sent - one.block.intended))
+
+    assert not list(late({"a leg": [lagging(seed, 3 if seed == 0 else 0) for seed in range(8)]}, 10))
+    (broken,) = late({"a leg": [lagging(seed, 3) for seed in range(8)], "another": [lagging(9, 0)]}, 10)
+    assert str(broken) == "V1 a leg: 1 % of requests went out 3.00 ms late or more; at most 1.00 ms"
 
 
 def test_a_run_of_two_fronts_measures_the_servers_directly_once() -> None:
@@ -172,6 +186,7 @@ def result(*, holds: bool = True) -> dict[str, Any]:
             "reasons": {"V8": "shared machine"},
             "unsteady": ["v2_rest_json gateway/pytorch: windows apart"],
             "repeated": ["V8 block 3: a neighbour"],
+            "late": ["V1 block 4: late"],
         },
         "calibration": {
             "machine": "m",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.analysis.validity import RULES, BlockFacts, Violation, drift, is_steady, of_block, weigh
+from loadtest.analysis.validity import RULES, BlockFacts, Violation, drift, is_steady, lateness, of_block, spoilt, weigh
 
 GOOD = BlockFacts(
     name="block 1",
@@ -28,7 +28,6 @@ def test_a_good_block_breaks_no_rule() -> None:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"lag_p99_ms": 1.01}, "V1"),
         ({"generator_cpu": 0.81}, "V2"),
         ({"achieved_per_second": 98.9}, "V4"),
         ({"dropped": 1}, "V5"),
@@ -42,10 +41,24 @@ def test_each_rule_is_broken_just_beyond_its_limit(change: dict[str, float], rul
     assert found.where == "block 1"
 
 
+def test_a_leg_is_late_by_more_than_1_ms() -> None:
+    assert not list(lateness("a leg", 1.0, 5))
+    (found,) = lateness("a leg", 1.01, 5)
+    assert (found.rule, found.where) == ("V1", "a leg")
+
+
 def test_a_slow_server_allows_a_late_generator() -> None:
     """5 % of the median, where that is above 1 ms."""
-    assert not list(of_block(replace(GOOD, lag_p99_ms=4.9, p50_ms=100)))
-    assert list(of_block(replace(GOOD, lag_p99_ms=5.1, p50_ms=100)))
+    assert not list(lateness("a leg", 4.9, 100))
+    assert list(lateness("a leg", 5.1, 100))
+
+
+def test_a_late_block_is_spoilt_and_does_not_end_the_run_by_itself() -> None:
+    """Nor is one repeated for what a server did."""
+    late = replace(GOOD, lag_p99_ms=1.01)
+    assert not list(of_block(late))
+    assert [one.rule for one in spoilt(late)] == ["V1"]
+    assert [one.rule for one in spoilt(replace(late, foreign_cpu=0.06, failed=99, dropped=9))] == ["V1", "V8"]
 
 
 def test_what_cannot_be_seen_breaks_no_rule() -> None:
