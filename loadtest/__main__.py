@@ -51,7 +51,7 @@ def compare(arguments: argparse.Namespace, console: Console) -> int:
 
 def run(plan: Plan, arguments: argparse.Namespace, console: Console) -> tuple[dict[str, Any], Path]:
     found = stack.find(arguments.config)
-    earlier = runfolder.finished_before(arguments.out, plan)
+    earlier = runfolder.finished_before(arguments.out, plan, valid=True)
     comparison = Comparison(plan, found, root=arguments.out, artifacts=arguments.artifacts, console=console)
     result = comparison.run(resume=arguments.resume)
     if arguments.sweep:

@@ -187,7 +187,7 @@ def agreement(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Whether two runs of the same plan say the same: their intervals meet, and no verdict denies the other's."""
     first, second = headline(one["verdicts"]), headline(other["verdicts"])
     if first is None or second is None or None in (*first["interval"], *second["interval"]):
-        return "no verdict to compare"
+        return "had no interval to compare"
     opposed = {first["verdict"], second["verdict"]} == {"faster", "slower"}
     width = sum(np.log(v["interval"][1] / v["interval"][0]) / 2 for v in (first, second))
     apart = abs(np.log(first["ratio"] / second["ratio"]))

@@ -86,10 +86,10 @@ def unfinished(root: Path, plan: Plan) -> RunFolder:
     raise LoadFailed(f"nothing to resume in {root}: no interrupted run of {plan.model} with these options")
 
 
-def finished_before(root: Path, plan: Plan) -> dict[str, Any] | None:
-    """The latest result of the same plan."""
+def finished_before(root: Path, plan: Plan, *, valid: bool = False) -> dict[str, Any] | None:
+    """The latest result of the same plan; with ``valid`` the latest that ended with verdicts."""
     for folder in _of_plan(root, plan):
-        if result := folder.read(RESULT):
+        if (result := folder.read(RESULT)) and (not valid or result["validity"]["holds"]):
             return dict(result)
     return None
 

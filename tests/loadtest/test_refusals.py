@@ -126,8 +126,12 @@ def test_only_an_interrupted_run_of_the_same_options_can_be_resumed(tmp_path: Pa
     other = Plan(**{**{name: getattr(PLAN, name) for name in PLAN.__slots__}, "seed": 7})
     with pytest.raises(LoadFailed, match="nothing to resume"):
         unfinished(tmp_path, other)
-    folder.write("result.json", {"rate": 5})
-    assert finished_before(tmp_path, PLAN) == {"rate": 5}
+    good, bad = ({"rate": 5, "validity": {"holds": holds}} for holds in (True, False))
+    folder.write("result.json", bad)
+    assert finished_before(tmp_path, PLAN) == bad
+    assert finished_before(tmp_path, PLAN, valid=True) is None
+    folder.write("result.json", good)
+    assert finished_before(tmp_path, PLAN, valid=True) == good
     with pytest.raises(LoadFailed, match="nothing to resume"):
         unfinished(tmp_path, PLAN)
 
