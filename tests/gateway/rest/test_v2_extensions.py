@@ -152,10 +152,10 @@ def test_a_gzip_body_of_thousands_of_members_is_refused(gateway: RunningGateway)
     [
         ("gzip", b"{}", "not valid gzip"),
         ("deflate", b"{}", "not valid deflate"),
-        ("gzip", gzip.compress(b"{}")[:-3], "ends before"),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-3], "ends before"),
         ("gzip", b"", "ends before"),
         ("deflate", zlib.compress(b"{}") + b"x", "goes on after"),
-        ("gzip", gzip.compress(b"{}") + b"x", "not valid gzip|ends before"),
+        ("gzip", gzip.compress(b"{}", mtime=0) + b"x", "not valid gzip|ends before"),
     ],
 )
 def test_a_body_that_is_not_what_it_claims_is_refused(
