@@ -115,7 +115,9 @@ def test_an_interrupt_leaves_nothing_half_written(copied: Callable[[str], Store]
             _, said = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert process.returncode == 130
+    # A shell shows both as 130: CPython ends by the signal where it met the exec() of a string, as in torch's import,
+    # also if the interrupt was caught.
+    assert process.returncode in (130, -signal.SIGINT)
     assert said == "models: interrupted. What was finished is kept; run it again to continue.\n"
     assert digest(store.root) == before
 
