@@ -247,8 +247,8 @@ class Comparison:
             for front in self._plan.fronts if leg.view == "direct" else (leg.front.name,):
                 found[front][turn.pair, leg.name] = finished
             of_legs[leg.title].append(finished)
-            self._violations += of_block(finished.facts)
             facts = finished.facts
+            self._violations += of_block(facts)
             self._late += [str(one) for one in lateness(facts.name, facts.lag_p99_ms, facts.p50_ms)]
             self._check_sampled(leg, finished)
         self._violations += late(of_legs, self._plan.timeout_seconds)
