@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,14 @@ class TensorSpec:
     """What a model declares of one input or output; -1 in ``shape`` is a free dimension.
 
     Where the rank itself is free (``unknown_rank``, which TensorFlow knows), ``shape`` is empty and any will do.
+    An ``optional`` input can be left out: the model has a default for it.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     unknown_rank: bool = False
+    optional: bool = False
 
     @property
     def told_shape(self) -> tuple[int, ...]:
@@ -70,18 +72,33 @@ class TensorSpec:
 DEFAULT_SIGNATURE = "serving_default"
 
 
+class Rows(Enum):
+    """Whether a row gets the same answer alone as beside other rows, the first dimension being the batch.
+
+    ``UNKNOWN`` is not ``INDEPENDENT``: only rows that are known to be independent are ever joined.
+    """
+
+    INDEPENDENT = "independent"
+    DEPENDENT = "dependent"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """One way to call a model. ``method`` is TensorFlow's name of what it is for.
 
     ``ordered`` tells whether inputs and outputs come in the model's own order; TensorFlow Serving has no order to tell,
-    and what it declares comes by name.
+    and what it declares comes by name. ``rows`` is what the model's artifact says of itself. ``native`` is the
+    server's own description of the signature, serialised by its own wire, for a dialect that hands it on unread; empty
+    where the server gives none.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     method: str = "tensorflow/serving/predict"
     ordered: bool = True
+    rows: Rows = Rows.UNKNOWN
+    native: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
