@@ -1,0 +1,19 @@
+"""What an analysis of a graph, or a trial, has found about a model's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Rows = Literal["independent", "dependent", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`reason` is for people: which operation, or which rows of a trial, led to it.
+
+    Only a whole analysis concludes `independent`; a trial can only refute it, with `dependent`.
+    """
+
+    rows: Rows
+    reason: str
