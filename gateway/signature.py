@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from gateway.errors import DataLoss, InvalidArgument
-from gateway.types import InferRequest, InferResponse, Signature, Tensor, TensorSpec
+from gateway.errors import DataLoss, InvalidArgument, Unimplemented
+from gateway.types import DATATYPES, InferRequest, InferResponse, Signature, Tensor, TensorSpec
 
 
 def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool = False) -> InferRequest:
-    """The request with its inputs in the signature's order. Raises InvalidArgument, which names the tensor at fault.
+    """The request with its inputs in the signature's order; optional ones may be missing.
 
+    Raises InvalidArgument, which names the tensor at fault, and Unimplemented for one that the gateway cannot carry.
     NaN and infinities are refused unless the model's setting lets them in: they are nearly always a client's mistake,
     and what a model makes of them is undefined.
     """
     given = {tensor.name: tensor for tensor in request.inputs}
     if len(given) != len(request.inputs):
         raise InvalidArgument("an input is given twice")
-    _check_names(list(given), [spec.name for spec in signature.inputs])
-    for spec in signature.inputs:
+    specs = _sent(given, signature.inputs)
+    for spec in specs:
         _check_tensor(given[spec.name], spec, allow_non_finite)
-    _check_batch(signature, given)
-    known = {spec.name for spec in signature.outputs}
-    for name in request.outputs:
-        if name not in known:
-            raise InvalidArgument(f"unknown output {name!r}; the model's outputs are {_listed(known)}")
-    if len(request.inputs) == 1:
+    _check_batch(specs, given)
+    _check_outputs(request.outputs, signature)
+    if len(request.inputs) < 2:
         return request
-    return replace(request, inputs=tuple(given[spec.name] for spec in signature.inputs))
+    return replace(request, inputs=tuple(given[spec.name] for spec in specs))
 
 
 def arranged(response: InferResponse, request: InferRequest, signature: Signature) -> InferResponse:
@@ -60,20 +58,50 @@ def _in_order(specs: tuple[TensorSpec, ...], others: tuple[TensorSpec, ...]) -> 
     return tuple(by_name[other.name] for other in others)
 
 
-def _check_names(given: list[str], wanted: list[str]) -> None:
-    missing = [name for name in wanted if name not in given]
-    extra = [name for name in given if name not in wanted]
-    if not missing and not extra:
-        return
+def _sent(given: Mapping[str, Tensor], wanted: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The inputs of the signature that the request has. Raises InvalidArgument for one too many or too few."""
+    sent = tuple(spec for spec in wanted if spec.name in given)
+    if len(sent) == len(given) and (len(sent) == len(wanted) or not _missing(given, wanted)):
+        return sent
     faults = []
-    if missing:
+    if missing := _missing(given, wanted):
         faults.append(f"missing: {_listed(missing)}")
-    if extra:
+    if extra := given.keys() - {spec.name for spec in wanted}:
         faults.append(f"unknown: {_listed(extra)}")
-    raise InvalidArgument(f"wrong inputs ({'; '.join(faults)}); the model's inputs are {_listed(wanted)}")
+    told = "wrong inputs" if given else "the request must hold at least one tensor"
+    raise InvalidArgument(f"{told} ({'; '.join(faults)}); {_described(wanted)}")
+
+
+def _missing(given: Mapping[str, Tensor], wanted: tuple[TensorSpec, ...]) -> list[str]:
+    return [spec.name for spec in wanted if not spec.optional and spec.name not in given]
+
+
+def _described(wanted: tuple[TensorSpec, ...]) -> str:
+    if not wanted:
+        return "the model takes no inputs"
+    optional = [spec.name for spec in wanted if spec.optional]
+    told = f", of which {_listed(optional)} may be left out" if optional else ""
+    return f"the model's inputs are {_listed(spec.name for spec in wanted)}{told}"
+
+
+def _check_outputs(names: tuple[str, ...], signature: Signature) -> None:
+    """Asked before anything runs: an answer that cannot be carried would be taken for a server's fault."""
+    known = {spec.name: spec for spec in signature.outputs}
+    for name in names:
+        if name not in known:
+            raise InvalidArgument(f"unknown output {name!r}; the model's outputs are {_listed(known)}")
+    for name in names or known:
+        if known[name].datatype not in DATATYPES:
+            raise _not_carried("output", known[name], "ask for other outputs, or its server directly")
+
+
+def _not_carried(kind: str, spec: TensorSpec, advice: str) -> Unimplemented:
+    return Unimplemented(f"{kind} {spec.name!r} is {spec.datatype}, which the gateway cannot carry; {advice}")
 
 
 def _check_tensor(tensor: Tensor, spec: TensorSpec, allow_non_finite: bool) -> None:
+    if spec.datatype not in DATATYPES:
+        raise _not_carried("input", spec, "ask the model's server directly")
     if tensor.datatype != spec.datatype:
         raise InvalidArgument(f"input {tensor.name!r}: datatype {tensor.datatype}; the model takes {spec.datatype}")
     shape = tensor.shape
@@ -89,9 +117,9 @@ def _check_tensor(tensor: Tensor, spec: TensorSpec, allow_non_finite: bool) -> N
         )
 
 
-def _check_batch(signature: Signature, given: dict[str, Tensor]) -> None:
+def _check_batch(specs: tuple[TensorSpec, ...], given: Mapping[str, Tensor]) -> None:
     """Inputs whose first dimension is free share one batch size."""
-    sizes = {spec.name: given[spec.name].shape[0] for spec in signature.inputs if spec.shape[:1] == (-1,)}
+    sizes = {spec.name: given[spec.name].shape[0] for spec in specs if spec.shape[:1] == (-1,)}
     if len(set(sizes.values())) > 1:
         raise InvalidArgument(f"the inputs' first dimensions differ: {sizes}")
 

@@ -66,6 +66,14 @@ class Fitted:
         return tuple(undo(tensor, self.added) for tensor in outputs) if self.added != NOTHING else outputs
 
 
+def main_input(specs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """The input that a value without a name is for: the only one, or the only one that must be given."""
+    if len(specs) == 1:
+        return specs[0]
+    required = [spec for spec in specs if not spec.optional]
+    return required[0] if len(required) == 1 else None
+
+
 def of_json(spec: TensorSpec, value: Any, *, may_hold_booleans: bool) -> Tensor:
     """The tensor of a nested list or a single value, with the shape that it is nested in. Raises InvalidArgument."""
     shape: list[int] = []

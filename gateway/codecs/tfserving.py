@@ -5,14 +5,14 @@ Field meanings: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from gateway.codecs import raw
-from gateway.errors import DataLoss, InvalidArgument
+from gateway.errors import DataLoss, InvalidArgument, Unimplemented
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import DATATYPES, Array, InferRequest, Signature, Tensor, TensorSpec
 
@@ -33,6 +33,9 @@ DTYPE_BY_DATATYPE: dict[str, pb.DataType] = {
     "BYTES": pb.DT_STRING,
 }
 DATATYPE_BY_DTYPE: dict[int, str] = {dtype: datatype for datatype, dtype in DTYPE_BY_DATATYPE.items()}
+
+#: Tensors that several tensors stand for.
+_OTHER_ENCODINGS = {"coo_sparse": "SPARSE", "composite_tensor": "COMPOSITE"}
 
 #: The field that holds a datatype's values when they do not travel as ``tensor_content``.
 _VALUES_FIELD: dict[str, str] = {
@@ -87,11 +90,13 @@ def decode_tensor(name: str, proto: pb.TensorProto) -> Tensor:
     """A tensor of ``proto``, whichever way it carries its values.
 
     Fewer values than elements: the last one fills the rest (tensor.proto). Raises InvalidArgument where dtype, shape
-    and values do not fit one another.
+    and values do not fit one another, Unimplemented for a dtype that the gateway does not know.
     """
     datatype = DATATYPE_BY_DTYPE.get(proto.dtype)
     if datatype is None:
-        raise InvalidArgument(f"tensor {name!r}: dtype {proto.dtype} is not served")
+        if proto.dtype == pb.DT_INVALID or proto.dtype not in pb.DataType.values():
+            raise InvalidArgument(f"tensor {name!r}: dtype {proto.dtype} is not served")
+        raise Unimplemented(f"tensor {name!r} is {_dtype_name(proto.dtype)}, which the gateway cannot carry")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise InvalidArgument(f"tensor {name!r}: its shape is not known")
@@ -142,13 +147,16 @@ def model_spec(name: str, version: int, signature_name: str = "") -> pb.ModelSpe
 def check_names(inputs: Iterable[str], output_filter: Iterable[str], signature: Signature) -> None:
     """Raises InvalidArgument in the words of TensorFlow Serving (predict_util.cc)."""
     sent, required = set(inputs), {spec.name for spec in signature.inputs}
-    if len(sent) != len(required):
+    optional = {spec.name for spec in signature.inputs if spec.optional}
+    if optional and len(sent) <= len(required):
+        _check_beside_defaults(sent, optional, signature)
+    elif len(sent) != len(required):
         raise InvalidArgument(
             f"input size does not match signature: {len(sent)}!={len(required)} len({_braced(sent)}) != "
             f"len({_braced(required)}). Sent extra: {_braced(sent - required)}. "
             f"Missing but required: {_braced(required - sent)}."
         )
-    if sent != required:
+    elif sent != required:
         raise InvalidArgument(
             f"input tensor alias not found in signature: {min(sent - required)}. "
             f"Inputs expected to be in the set {_braced(required)}."
@@ -165,6 +173,24 @@ def check_names(inputs: Iterable[str], output_filter: Iterable[str], signature: 
         chosen.add(name)
 
 
+def _check_beside_defaults(sent: set[str], optional: set[str], signature: Signature) -> None:
+    """Of a signature with defaults (tensorflow/cc/saved_model/util.cc § GetInputValues)."""
+    names = {spec.name for spec in signature.inputs}
+    if missing := names - optional - sent:
+        alias = min(missing)
+        feed = definition(signature).inputs[alias].name
+        raise InvalidArgument(
+            f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value provided. "
+            f"Inputs expected to be in the request {_braced(sent)}, or default input alias set: "
+            f"{','.join(sorted(optional))}"
+        )
+    if extra := sent - names:
+        raise InvalidArgument(
+            f"Inputs contains invalid name. Used request inputs: {','.join(sorted(sent - extra))}, "
+            f"request input: {','.join(sorted(sent))}"
+        )
+
+
 def _braced(names: Iterable[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
 
@@ -173,24 +199,70 @@ def decode_predict_response(message: pb.PredictResponse) -> tuple[Tensor, ...]:
     """The outputs, by name in alphabetical order: a protobuf map has none of its own. Raises DataLoss."""
     try:
         return tuple(decode_tensor(name, message.outputs[name]) for name in sorted(message.outputs))
-    except InvalidArgument as error:
+    except (InvalidArgument, Unimplemented) as error:
         raise DataLoss(f"the server's answer is not valid: {error.message}") from error
 
 
 def decode_signature(definition: pb.SignatureDef) -> Signature:
-    return Signature(_specs(definition.inputs), _specs(definition.outputs), definition.method_name, ordered=False)
+    """The signature as the gateway can express it, beside the server's own.
+
+    A tensor that the gateway cannot carry has a datatype of TensorFlow's name (`COMPLEX64`, `QINT8`), or `SPARSE` or
+    `COMPOSITE`: calls that need it are refused, and the signature is known all the same. ``native`` is serialised
+    deterministically, so that equal signatures of two servers compare as equal.
+    """
+    return Signature(
+        _specs(definition.inputs, definition.defaults),
+        _specs(definition.outputs, ()),
+        definition.method_name,
+        ordered=False,
+        native=definition.SerializeToString(deterministic=True),
+    )
 
 
-def _specs(infos: Any) -> tuple[TensorSpec, ...]:
+def definition(signature: Signature) -> pb.SignatureDef:
+    """The server's own SignatureDef; one made of what the gateway knows where the server gives none."""
+    if signature.native:
+        return pb.SignatureDef.FromString(signature.native)
+    made = pb.SignatureDef(method_name=signature.method)
+    for infos, specs in ((made.inputs, signature.inputs), (made.outputs, signature.outputs)):
+        for spec in specs:
+            infos[spec.name].CopyFrom(_info(spec))
+    return made
+
+
+def _info(spec: TensorSpec) -> pb.TensorInfo:
+    dims = [pb.TensorShapeProto.Dim(size=size) for size in spec.shape]
+    shape = pb.TensorShapeProto(dim=dims, unknown_rank=spec.unknown_rank)
+    dtype = DTYPE_BY_DATATYPE.get(spec.datatype, pb.DT_INVALID)
+    return pb.TensorInfo(name=f"{spec.name}:0", dtype=dtype, tensor_shape=shape)
+
+
+def _specs(infos: Mapping[str, pb.TensorInfo], defaults: Container[str]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             name,
-            DATATYPE_BY_DTYPE.get(infos[name].dtype, "UNKNOWN"),
+            _datatype(infos[name]),
             tuple(dim.size for dim in infos[name].tensor_shape.dim),
             infos[name].tensor_shape.unknown_rank,
+            optional=name in defaults,
         )
         for name in sorted(infos)
     )
+
+
+def _datatype(info: pb.TensorInfo) -> str:
+    encoding = info.WhichOneof("encoding")
+    if encoding in _OTHER_ENCODINGS:
+        return _OTHER_ENCODINGS[encoding]
+    return DATATYPE_BY_DTYPE.get(info.dtype) or _dtype_name(info.dtype)
+
+
+def _dtype_name(dtype: int) -> str:
+    """TensorFlow's name for a dtype that the gateway has none for."""
+    try:
+        return pb.DataType.Name(dtype).removeprefix("DT_")
+    except ValueError:
+        return f"dtype {dtype}"
 
 
 def _packed_field(field: str, values: bytes | memoryview) -> bytes:

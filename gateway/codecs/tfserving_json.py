@@ -120,8 +120,7 @@ def encode(tensor: Tensor) -> Any:
     UTF-8: TensorFlow Serving writes the latter raw, which no client can parse.
     """
     if tensor.datatype not in TYPE_NAMES:
-        kind = _WITHOUT_FORM.get(tensor.datatype, tensor.datatype)
-        raise InvalidArgument(f"Failed to write JSON value for tensor type: {kind}")
+        raise InvalidArgument(f"Failed to write JSON value for tensor type: {_kind(tensor.datatype)}")
     array = tensor.data
     if tensor.datatype == "BYTES":
         items = np.empty(array.size, np.object_)
@@ -201,10 +200,10 @@ def _rank(value: Any) -> int:
 
 
 def _array(values: list[Any], datatype: str) -> Array:
+    if datatype not in TYPE_NAMES and (values or datatype not in DATATYPES):
+        value = shown(values[0]) if values else "[]"
+        raise Unimplemented(f"Conversion of JSON Value: {value} to type: {_kind(datatype)}")
     dtype = DATATYPES[datatype]
-    if values and datatype not in TYPE_NAMES:
-        kind = _WITHOUT_FORM.get(datatype, datatype)
-        raise Unimplemented(f"Conversion of JSON Value: {shown(values[0])} to type: {kind}")
     if datatype == "BYTES":
         return _strings(values)
     wanted = _TAKEN[dtype.kind]
@@ -232,6 +231,11 @@ def _strings(values: list[Any]) -> Array:
             raise _type_error(item, "BYTES")
         array[index] = string(item)
     return array
+
+
+def _kind(datatype: str) -> str:
+    """TensorFlow's word for a datatype without a JSON form."""
+    return _WITHOUT_FORM.get(datatype, datatype.lower())
 
 
 def _type_error(value: Any, datatype: str) -> InvalidArgument:

@@ -5,9 +5,11 @@ Source: tensorflow_serving/g3doc/api_rest.md and util/json_tensor.cc, whose orde
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.codecs import fitting
 from gateway.codecs import tfserving_json as json
 from gateway.codecs.tfserving_json import is_base64, shown
 from gateway.errors import DuetError, InvalidArgument
@@ -28,8 +30,14 @@ class PredictBody:
         return "instances" in self.members
 
     def inputs(self, signature: Signature) -> tuple[Tensor, ...]:
-        """Raises InvalidArgument, or Unimplemented for a datatype that has no JSON form."""
+        """Raises InvalidArgument, or Unimplemented for a datatype that has no JSON form.
+
+        TensorFlow Serving's REST knows neither default values, nor signatures without inputs; its gRPC knows both, and
+        here both are the same.
+        """
         members = self.members
+        if not signature.inputs:
+            return _nothing(self)
         if self.rows:
             if "inputs" in members:
                 raise _malformed(
@@ -97,15 +105,26 @@ def _from_columns(value: Any, signature: Signature) -> tuple[Tensor, ...]:
     specs = signature.inputs
     if isinstance(value, dict) and not is_base64(value):
         for spec in specs:
-            if spec.name not in value:
+            if spec.name not in value and not spec.optional:
                 raise InvalidArgument(f"Missing named input: {spec.name} in 'inputs' object.")
-        return tuple(json.tensor(spec.name, spec.datatype, value[spec.name]) for spec in specs)
-    if len(specs) > 1:
+        return tuple(json.tensor(spec.name, spec.datatype, value[spec.name]) for spec in specs if spec.name in value)
+    main = fitting.main_input(specs)
+    if main is None:
         raise InvalidArgument(
             "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    return (json.tensor(specs[0].name, specs[0].datatype, value),)
+    return (json.tensor(main.name, main.datatype, value),)
+
+
+def _nothing(body: PredictBody) -> tuple[Tensor, ...]:
+    """The inputs of a signature that has none."""
+    value = body.members.get("inputs")
+    if body.rows or not isinstance(value, dict) or is_base64(value):
+        raise InvalidArgument(
+            f'Failed to get input map for signature: {body.signature_name}. It has no inputs; send {{"inputs": {{}}}}'
+        )
+    return ()
 
 
 def _from_rows(members: dict[str, Any], signature: Signature) -> tuple[Tensor, ...]:
@@ -114,7 +133,8 @@ def _from_rows(members: dict[str, Any], signature: Signature) -> tuple[Tensor, .
         raise _malformed(members, "Excepting 'instances' to be an list/array")
     if not rows:
         raise _malformed(members, "No values in 'instances' array")
-    if not isinstance(rows[0], dict) and len(signature.inputs) > 1:
+    main = fitting.main_input(signature.inputs)
+    if not isinstance(rows[0], dict) and main is None:
         raise InvalidArgument(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
@@ -125,26 +145,32 @@ def _from_rows(members: dict[str, Any], signature: Signature) -> tuple[Tensor, .
         for index, row in enumerate(rows):
             if _is_row_object(row):
                 raise InvalidArgument(f"Expecting value/list but got object at item {index} of input list")
-    return (_column(signature.inputs[0], rows, ""),)
+    if main is None:  # base64 objects, which may be values and are no rows
+        raise InvalidArgument("instances are values, but expecting objects: the signature has several inputs")
+    return (_column(main, rows, ""),)
 
 
 def _from_objects(rows: list[Any], signature: Signature) -> tuple[Tensor, ...]:
-    names = {spec.name for spec in signature.inputs}
+    """Rows may leave out optional inputs, all of them the same ones."""
+    known = {spec.name for spec in signature.inputs}
+    required = {spec.name for spec in signature.inputs if not spec.optional}
+    names = rows[0].keys() if required <= rows[0].keys() <= known else known
     for index, row in enumerate(rows):
         if not _is_row_object(row):
             raise InvalidArgument(f"Expecting object but got list at item {index} of input list")
         if row.keys() != names:
-            _refuse_keys(row, names, index)
-    return tuple(_column(spec, [row[spec.name] for row in rows], f" key: {spec.name}") for spec in signature.inputs)
+            _refuse_keys(row, known, names, index)
+    specs = [spec for spec in signature.inputs if spec.name in names]
+    return tuple(_column(spec, [row[spec.name] for row in rows], f" key: {spec.name}") for spec in specs)
 
 
 def _is_row_object(row: Any) -> bool:
     return isinstance(row, dict) and not is_base64(row)
 
 
-def _refuse_keys(row: dict[str, Any], names: set[str], index: int) -> None:
+def _refuse_keys(row: dict[str, Any], known: Set[str], names: Set[str], index: int) -> None:
     for name in row:
-        if name not in names:
+        if name not in known:
             error = InvalidArgument(f"JSON object: does not have named input: {name}")
             raise json.wrapped(error, f"element: {index} key: {name}")
     raise InvalidArgument(

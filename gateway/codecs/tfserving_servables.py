@@ -6,15 +6,18 @@ apis/{get_model_status,get_model_metadata}.proto. The bodies over REST are those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
-from gateway.codecs.tfserving import DTYPE_BY_DATATYPE, model_spec
+from google.protobuf.json_format import MessageToDict
+
+from gateway.codecs.tfserving import definition, model_spec
 from gateway.errors import Code, DuetError, InvalidArgument, NotFound, OpaqueModel, Target
 from gateway.protos import tfserving_pb2 as pb
-from gateway.types import InferRequest, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
+from gateway.types import InferRequest, ModelMetadata, Signature, Tensor, VersionMetadata
 
 #: The one field that GetModelMetadata knows.
 SIGNATURE_FIELD = "signature_def"
@@ -145,20 +148,20 @@ def status_document(entries: list[VersionMetadata]) -> dict[str, Any]:
 
 
 def metadata_message(name: str, version: VersionMetadata) -> pb.GetModelMetadataResponse:
+    """Signatures as the model's server gave them, or made of what is known of it."""
     definitions = pb.SignatureDefMap()
     for key, signature in version.signatures.items():
-        definition = definitions.signature_def[key]
-        definition.method_name = signature.method
-        for infos, specs in ((definition.inputs, signature.inputs), (definition.outputs, signature.outputs)):
-            for spec in specs:
-                infos[spec.name].CopyFrom(_info(spec))
-    value = pb.Any(type_url=_SIGNATURE_TYPE, value=definitions.SerializeToString())
+        definitions.signature_def[key].CopyFrom(definition(signature))
+    value = pb.Any(type_url=_SIGNATURE_TYPE, value=definitions.SerializeToString(deterministic=True))
     return pb.GetModelMetadataResponse(model_spec=model_spec(name, version.version), metadata={SIGNATURE_FIELD: value})
 
 
 def metadata_document(name: str, version: VersionMetadata) -> dict[str, Any]:
     """The message as JSON. The map of signatures lies in a message whose one member has the same name."""
-    definitions = {key: _definition(signature) for key, signature in version.signatures.items()}
+    definitions = {
+        key: _document(definition(signature).SerializeToString(deterministic=True))
+        for key, signature in version.signatures.items()
+    }
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version.version)},
         "metadata": {SIGNATURE_FIELD: {SIGNATURE_FIELD: definitions}},
@@ -178,29 +181,11 @@ def _state(entry: VersionMetadata) -> tuple[str, str, str]:
     return "UNKNOWN", "UNKNOWN", entry.reason
 
 
-def _dtype(spec: TensorSpec) -> pb.DataType:
-    return DTYPE_BY_DATATYPE.get(spec.datatype, pb.DT_INVALID)
-
-
-def _info(spec: TensorSpec) -> pb.TensorInfo:
-    dims = [pb.TensorShapeProto.Dim(size=size) for size in spec.shape]
-    shape = pb.TensorShapeProto(dim=dims, unknown_rank=spec.unknown_rank)
-    return pb.TensorInfo(name=f"{spec.name}:0", dtype=_dtype(spec), tensor_shape=shape)
-
-
-def _definition(signature: Signature) -> Mapping[str, Any]:
-    return {
-        "inputs": {spec.name: _info_document(spec) for spec in signature.inputs},
-        "outputs": {spec.name: _info_document(spec) for spec in signature.outputs},
-        "method_name": signature.method,
-        "defaults": {},
-    }
-
-
-def _info_document(spec: TensorSpec) -> Mapping[str, Any]:
-    dims = [{"size": str(size), "name": ""} for size in spec.shape]
-    return {
-        "dtype": pb.DataType.Name(_dtype(spec)),
-        "tensor_shape": {"dim": dims, "unknown_rank": spec.unknown_rank},
-        "name": f"{spec.name}:0",
-    }
+@lru_cache(maxsize=256)
+def _document(serialized: bytes) -> dict[str, Any]:
+    """A SignatureDef as JSON, fields without a value too. Kept: a signature may hold megabytes of default values."""
+    return MessageToDict(
+        pb.SignatureDef.FromString(serialized),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )

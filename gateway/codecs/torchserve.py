@@ -10,7 +10,7 @@ the one output, or an object of several by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -235,18 +235,21 @@ def _named(parts: Mapping[str, tuple[Buffer, str]], specs: Sequence[TensorSpec])
 
 
 def _whole(data: Buffer, media: str, specs: Sequence[TensorSpec]) -> Body:
-    """A body that is a document, or the value of the only input."""
+    """A body that is a document, or the value of the only input that must be given."""
     if not len(data) and not media.startswith("text/"):
+        if all(spec.optional for spec in specs):
+            return Body(())
         raise InvalidArgument("the body is empty; send the inputs as JSON, raw bytes, .npy or multipart/form-data")
-    takes_text = len(specs) == 1 and specs[0].datatype == "BYTES"
+    main = fitting.main_input(specs)
+    takes_text = main is not None and main.datatype == "BYTES"
     if media == NPY or (bytes(data[:6]) == npy.MAGIC and not takes_text):
         spec = _only(specs, "an .npy file")
         return _fitted([(npy.decode(spec.name, spec.datatype, data), spec)])
     if not is_json(media):
-        if takes_text and (media or not isinstance(parsed_text(data), dict)):
-            return _fitted([(of_part(specs[0], data, media), specs[0])])
-        if len(specs) == 1 and not looks_like_text(data):
-            return _fitted([(of_raw_bytes(specs[0], data), specs[0])])
+        if main is not None and takes_text and (media or not isinstance(parsed_text(data), dict)):
+            return _fitted([(of_part(main, data, media), main)])
+        if main is not None and not looks_like_text(data):
+            return _fitted([(of_raw_bytes(main, data), main)])
     return _of_document(parse(data, "the body"), bytes(data), specs)
 
 
@@ -279,13 +282,21 @@ def _columns(rows: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
         raise InvalidArgument("'instances' must be a list with an element for each row")
     if not any(isinstance(row, dict) for row in rows):
         if not rows:
-            return {spec.name: [] for spec in specs}
+            return {spec.name: [] for spec in specs if not spec.optional}
         return {_only(specs, "a row that is no object").name: rows}
-    names = {spec.name for spec in specs}
+    names = _named_in_rows(rows[0], specs)
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != names:
-            raise InvalidArgument(f"element {index} of 'instances' must be an object of {_listed(names)}")
-    return {spec.name: [row[spec.name] for row in rows] for spec in specs}
+            told = _listed(names) or "no inputs"
+            raise InvalidArgument(f"element {index} of 'instances' must be an object of {told}")
+    return {spec.name: [row[spec.name] for row in rows] for spec in specs if spec.name in names}
+
+
+def _named_in_rows(first: Any, specs: Sequence[TensorSpec]) -> Set[str]:
+    """The inputs that each row must have: those of the first, which may leave out optional ones."""
+    known = {spec.name for spec in specs}
+    required = {spec.name for spec in specs if not spec.optional}
+    return first.keys() if isinstance(first, dict) and required <= first.keys() <= known else known
 
 
 def _of_values(
@@ -311,10 +322,12 @@ def _check_names(given: Mapping[str, Any], known: Mapping[str, TensorSpec]) -> N
 
 
 def _only(specs: Sequence[TensorSpec], what: str) -> TensorSpec:
-    if len(specs) != 1:
-        names = _listed(spec.name for spec in specs)
-        raise InvalidArgument(f"{what} is for a model with one input; this one's are {names}: send them by name")
-    return specs[0]
+    main = fitting.main_input(specs)
+    if main is None:
+        names = f"this one's are {_listed(spec.name for spec in specs)}: send them by name"
+        told = names if specs else "this one has none: send {}"
+        raise InvalidArgument(f"{what} is for a model with one input; {told}")
+    return main
 
 
 def _listed(names: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import classification, json, raw, scan
+from gateway.codecs import classification, fitting, json, raw, scan
 from gateway.errors import DataLoss, InvalidArgument, NotFound
 from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
@@ -63,6 +63,7 @@ class InferBody:
 def decode_request(body: bytes, header_length: int | None = None) -> InferBody:
     """A request body; ``header_length`` is the value of the header of that name, None where there is none.
 
+    Whether a request may have no inputs is for its model's signature to say.
     Raises InvalidArgument, which names the tensor or member at fault.
     """
     document, binary = _split(body, header_length)
@@ -77,8 +78,8 @@ def decode_request(body: bytes, header_length: int | None = None) -> InferBody:
         raise InvalidArgument("'id' must be a string")
     names, form = _wanted_outputs(message.get("outputs"), all_binary)
     entries = message.get("inputs")
-    if not isinstance(entries, list) or not entries:
-        raise InvalidArgument("'inputs' must be a list of at least one tensor")
+    if not isinstance(entries, list):
+        raise InvalidArgument("'inputs' must be a list of tensors")
     inputs = _tensors(entries, binary, may_hold_booleans=b"true" in document or b"false" in document)
     return InferBody(inputs, names, parameters, request_id, form)
 
@@ -88,9 +89,9 @@ def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
 
     One further dimension may be free. BYTES is one element, without a length before it. Raises InvalidArgument.
     """
-    if len(signature.inputs) != 1:
+    spec = fitting.main_input(signature.inputs)
+    if spec is None:
         raise InvalidArgument(f"{_RAW} needs a model with one input; this one has {len(signature.inputs)}")
-    (spec,) = signature.inputs
     shape = [1, *spec.shape[1:]] if spec.shape[:1] == (-1,) else list(spec.told_shape)
     form = OutputForm(all_binary=True)
     if spec.datatype == "BYTES":

@@ -55,9 +55,8 @@ def decode_request(message: pb.ModelInferRequest) -> InferMessage:
     """Raises InvalidArgument, which names the tensor or member at fault."""
     parameters = _parameters(message.parameters, "the request")
     v2.check_parameters(parameters)
-    if not message.inputs:
-        raise InvalidArgument("'inputs' must hold at least one tensor")
-    is_raw = bool(message.raw_input_contents)
+    # A request without inputs has no form; Triton's clients expect raw answers.
+    is_raw = bool(message.raw_input_contents) or not message.inputs
     inputs = _raw_inputs(message) if is_raw else tuple(_typed_input(tensor) for tensor in message.inputs)
     names = [output.name for output in message.outputs]
     if len(set(names)) != len(names):

@@ -38,12 +38,16 @@ class IndexEntry:
 
 
 def metadata(described: ModelMetadata, signature: Signature | None) -> dict[str, Any]:
-    """The body of ``GET /v2/models/{model}``."""
+    """The body of ``GET /v2/models/{model}``.
+
+    An input that may be left out has ``optional``, a member of our own: the protocol has none, and clients leave unread
+    what they do not know. The gRPC message has no field for it; there Triton's ModelConfig tells.
+    """
     return {
         "name": described.model,
         "versions": [str(version.version) for version in described.versions.values() if version.ready],
         "platform": described.platform,
-        "inputs": [_spec(spec) for spec in signature.inputs] if signature else [],
+        "inputs": [_spec(spec) | _optional(spec) for spec in signature.inputs] if signature else [],
         "outputs": [_spec(spec) for spec in signature.outputs] if signature else [],
     }
 
@@ -58,13 +62,17 @@ def config(described: ModelMetadata, version: VersionMetadata) -> dict[str, Any]
         "backend": _BACKENDS.get(described.platform, ""),
         "version_policy": {"specific": {"versions": [v.version for v in described.versions.values() if v.ready]}},
         "max_batch_size": _UNLIMITED_BATCH if batched and signature.inputs else 0,
-        "input": [_config_spec(spec, batched) for spec in signature.inputs],
+        "input": [_config_spec(spec, batched) | _optional(spec) for spec in signature.inputs],
         "output": [_config_spec(spec, batched) for spec in signature.outputs],
     }
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.told_shape)}
+
+
+def _optional(spec: TensorSpec) -> dict[str, Any]:
+    return {"optional": True} if spec.optional else {}
 
 
 def _config_spec(spec: TensorSpec, batched: bool) -> dict[str, Any]:

@@ -114,7 +114,8 @@ class Telling:
     async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> Message:
         metadata, chosen = await self._information.describe(*_named(request, call))
         call.seen.model, call.seen.variant, call.seen.version = metadata.model, metadata.variant, str(chosen.version)
-        return ParseDict(v2_models.metadata(metadata, chosen.signature), pb.ModelMetadataResponse())
+        document = v2_models.metadata(metadata, chosen.signature)
+        return ParseDict(document, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 
     async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> Message:
         metadata, chosen = await self._information.describe(*_named(request, call))

@@ -48,8 +48,12 @@ def can_join(signature: Signature) -> bool:
 def group(request: InferRequest, signature: Signature) -> Hashable:
     """Requests of one group can be joined: their inner shapes are the same, and they ask for the same outputs.
 
-    To ask for all outputs in the signature's order is the same as to ask for none.
+    To ask for all outputs in the signature's order is the same as to ask for none. A request that leaves out an input
+    is alone in its group: the model's default for it has a first dimension of its own, which is the same however many
+    rows are joined, so that what is known of rows says nothing about it.
     """
+    if len(request.inputs) != len(signature.inputs):
+        return object()
     outputs = request.outputs
     if outputs == tuple(spec.name for spec in signature.outputs):
         outputs = ()

@@ -33,7 +33,11 @@ SCHEMAS: dict[str, Any] = {
                 "description": "`variant` pins the framework, `timeout` is the deadline in microseconds, "
                 "`binary_data_output` asks for all outputs as binary data.",
             },
-            "inputs": {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Tensor"}},
+            "inputs": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/Tensor"},
+                "description": "The model's inputs. Those that its metadata calls `optional` may be left out.",
+            },
             "outputs": {
                 "type": "array",
                 "items": {

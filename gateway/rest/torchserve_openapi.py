@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import __version__
+from gateway.codecs import fitting
 from gateway.types import Signature, TensorSpec
 
 _TYPES = {"B": "string", "U": "integer", "I": "integer", "F": "number"}
@@ -53,14 +54,14 @@ def server() -> dict[str, Any]:
 
 def model(path: str, name: str, signature: Signature) -> dict[str, Any]:
     """The call at ``path``: what it takes and gives as JSON, as raw bytes, as .npy and by named parts."""
-    single = len(signature.inputs) == 1
+    single = fitting.main_input(signature.inputs) is not None
     takes: dict[str, Any] = {
         "application/json": {"schema": _values(signature.inputs)},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
                 "properties": {spec.name: _binary(spec) for spec in signature.inputs},
-                "required": [spec.name for spec in signature.inputs],
+                "required": [spec.name for spec in signature.inputs if not spec.optional],
             }
         },
     }
@@ -112,7 +113,7 @@ def _values(specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
         return _nested(specs[0])
     return {
         "type": "object",
-        "required": [spec.name for spec in specs],
+        "required": [spec.name for spec in specs if not spec.optional],
         "properties": {spec.name: _nested(spec) for spec in specs},
     }
 

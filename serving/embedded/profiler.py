@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from tensorflow.python.profiler.internal import _pywrap_profiler
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from serving.embedded import protos
 
@@ -57,7 +58,7 @@ class Profiler:
             except OSError as error:
                 await context.abort(grpc.StatusCode.INTERNAL, f"{error.filename}: {error.strerror}")
         answer: Any = protos.message("ProfileResponse")
-        answer.empty_trace = True  # what it was once, a trace in the answer itself, no build gives any more
+        answer.empty_trace = await asyncio.to_thread(_is_empty, trace)
         return answer
 
     async def _wait(self, session: str, seconds: float) -> None:
@@ -82,9 +83,16 @@ async def _monitor(request: bytes, context: Context) -> bytes:
 
 
 def _write(trace: bytes, request: Any) -> None:
+    """``host_name`` is the address that the client called; a colon is no part of a file's name (SaveXSpace)."""
     folder = Path(request.repository_root) / request.session_id
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{request.host_name}.xplane.pb").write_bytes(trace)
+    (folder / f"{request.host_name.replace(':', '_')}.xplane.pb").write_bytes(trace)
+
+
+def _is_empty(trace: bytes) -> bool:
+    """Whether nothing ran during the trace (xplane_utils.cc § IsEmpty). Clients ask again then, and give up at last."""
+    planes = xplane_pb2.XSpace.FromString(trace).planes
+    return not any(line.events for plane in planes for line in plane.lines)
 
 
 def _unary(behaviour: Any, kind: str) -> grpc.RpcMethodHandler:
