@@ -146,21 +146,9 @@ def model_spec(name: str, version: int, signature_name: str = "") -> pb.ModelSpe
 
 def check_names(inputs: Iterable[str], output_filter: Iterable[str], signature: Signature) -> None:
     """Raises InvalidArgument in the words of TensorFlow Serving (predict_util.cc)."""
-    sent, required = set(inputs), {spec.name for spec in signature.inputs}
-    optional = {spec.name for spec in signature.inputs if spec.optional}
-    if optional and len(sent) <= len(required):
-        _check_beside_defaults(sent, optional, signature)
-    elif len(sent) != len(required):
-        raise InvalidArgument(
-            f"input size does not match signature: {len(sent)}!={len(required)} len({_braced(sent)}) != "
-            f"len({_braced(required)}). Sent extra: {_braced(sent - required)}. "
-            f"Missing but required: {_braced(required - sent)}."
-        )
-    elif sent != required:
-        raise InvalidArgument(
-            f"input tensor alias not found in signature: {min(sent - required)}. "
-            f"Inputs expected to be in the set {_braced(required)}."
-        )
+    sent, names = set(inputs), {spec.name for spec in signature.inputs}
+    if sent != names:
+        _check_unequal_names(sent, names, signature)
     known, chosen = {spec.name for spec in signature.outputs}, set[str]()
     for name in output_filter:
         if name not in known:
@@ -173,9 +161,25 @@ def check_names(inputs: Iterable[str], output_filter: Iterable[str], signature: 
         chosen.add(name)
 
 
-def _check_beside_defaults(sent: set[str], optional: set[str], signature: Signature) -> None:
+def _check_unequal_names(sent: set[str], names: set[str], signature: Signature) -> None:
+    """Only optional inputs may be missing. Raises InvalidArgument."""
+    optional = {spec.name for spec in signature.inputs if spec.optional}
+    if len(sent) > len(names) or (len(sent) < len(names) and not optional):
+        raise InvalidArgument(
+            f"input size does not match signature: {len(sent)}!={len(names)} len({_braced(sent)}) != "
+            f"len({_braced(names)}). Sent extra: {_braced(sent - names)}. "
+            f"Missing but required: {_braced(names - sent)}."
+        )
+    if not optional:
+        raise InvalidArgument(
+            f"input tensor alias not found in signature: {min(sent - names)}. "
+            f"Inputs expected to be in the set {_braced(names)}."
+        )
+    _check_beside_defaults(sent, names, optional, signature)
+
+
+def _check_beside_defaults(sent: set[str], names: set[str], optional: set[str], signature: Signature) -> None:
     """Of a signature with defaults (tensorflow/cc/saved_model/util.cc § GetInputValues)."""
-    names = {spec.name for spec in signature.inputs}
     if missing := names - optional - sent:
         alias = min(missing)
         feed = definition(signature).inputs[alias].name

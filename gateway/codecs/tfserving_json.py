@@ -109,6 +109,11 @@ def tensor(name: str, datatype: str, value: Any) -> Tensor:
     an infinity), booleans of booleans. Raises InvalidArgument, or Unimplemented for a datatype that has no JSON form.
     """
     values, shape = _flattened(value)
+    if datatype not in DATATYPES:
+        given = shown(values[0]) if values else "[]"
+        raise Unimplemented(
+            f"Conversion of JSON Value: {given} to type: {_kind(datatype)}; the gateway cannot carry input {name!r}"
+        )
     return Tensor(name, datatype, _array(values, datatype).reshape(shape))
 
 
@@ -200,10 +205,9 @@ def _rank(value: Any) -> int:
 
 
 def _array(values: list[Any], datatype: str) -> Array:
-    if datatype not in TYPE_NAMES and (values or datatype not in DATATYPES):
-        value = shown(values[0]) if values else "[]"
-        raise Unimplemented(f"Conversion of JSON Value: {value} to type: {_kind(datatype)}")
     dtype = DATATYPES[datatype]
+    if values and datatype not in TYPE_NAMES:
+        raise Unimplemented(f"Conversion of JSON Value: {shown(values[0])} to type: {_kind(datatype)}")
     if datatype == "BYTES":
         return _strings(values)
     wanted = _TAKEN[dtype.kind]

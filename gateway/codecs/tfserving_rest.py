@@ -121,8 +121,9 @@ def _nothing(body: PredictBody) -> tuple[Tensor, ...]:
     """The inputs of a signature that has none."""
     value = body.members.get("inputs")
     if body.rows or not isinstance(value, dict) or is_base64(value):
+        name = body.members.get("signature_name") or "DEFAULT"
         raise InvalidArgument(
-            f'Failed to get input map for signature: {body.signature_name}. It has no inputs; send {{"inputs": {{}}}}'
+            f'Failed to get input map for signature: {name}. It has no inputs; send {{"inputs": {{}}}}'
         )
     return ()
 

@@ -66,7 +66,9 @@ class Prediction:
         return pb.RegressionResponse(model_spec=answer.model_spec, result=answer.regression_result)
 
     async def multi_inference(self, message: pb.MultiInferenceRequest, call: Call) -> pb.MultiInferenceResponse:
-        """One call behind for each task; TensorFlow Serving runs them as one."""
+        """One call behind for each task; TensorFlow Serving runs them as one, all their input tensors being fed."""
+        if not message.tasks:
+            raise InvalidArgument("Inference request must have at least one task")
         if len({task.model_spec.name for task in message.tasks}) > 1:
             raise InvalidArgument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         names = [_signature_name(task) for task in message.tasks]

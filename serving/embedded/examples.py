@@ -31,7 +31,7 @@ def classify(servable: Runnable, name: str, source: input_pb2.Input) -> classifi
     signature = _signature(servable, name, "No signature was found with the name: {}")
     feed, fetches = _classify_tensors(signature)
     examples = serialized(source)
-    return _classes(signature, len(examples), _run(servable, feed, examples, fetches))
+    return _classes(signature, len(examples), _run(servable, [feed], examples, fetches))
 
 
 def regress(servable: Runnable, name: str, source: input_pb2.Input) -> regression_pb2.RegressionResult:
@@ -39,25 +39,27 @@ def regress(servable: Runnable, name: str, source: input_pb2.Input) -> regressio
     signature = _signature(servable, name, "No signature was found with the name: {}")
     feed, fetches = _regress_tensors(signature)
     examples = serialized(source)
-    return _regressions(signature, len(examples), _run(servable, feed, examples, fetches))
+    return _regressions(signature, len(examples), _run(servable, [feed], examples, fetches))
 
 
 def multi_inference(
     servable: Runnable, request: inference_pb2.MultiInferenceRequest
 ) -> list[inference_pb2.InferenceResult]:
-    """Several classifications and regressions of the same examples, in one call of the model. Raises ServingError."""
+    """Several classifications and regressions of the same examples, in one call of the model. Raises ServingError.
+
+    Signatures may have different input tensors; each of these is fed all examples.
+    """
     signatures: dict[str, SignatureDef] = {}
-    feed, fetches = "", set[str]()
+    feeds, fetches = set[str](), set[str]()
     for task in request.tasks:
         _check_task(task, request.tasks[0], signatures)
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         signatures[name] = _signature(servable, name, "Requested signature not found in model graph: {}")
         task_feed, task_fetches = _tensors(task.method_name, signatures[name])
-        if feed not in ("", task_feed):
-            raise invalid_argument("Input tensor must be the same for all Signatures.")
-        feed, fetches = task_feed, fetches | set(task_fetches)
+        feeds.add(task_feed)
+        fetches.update(task_fetches)
     examples = serialized(request.input)
-    arrays = _run(servable, feed, examples, sorted(fetches))
+    arrays = _run(servable, sorted(feeds), examples, sorted(fetches))
     results = []
     for task in request.tasks:
         signature = signatures[task.model_spec.signature_name or DEFAULT_SIGNATURE]
@@ -151,8 +153,8 @@ def _regress_tensors(signature: SignatureDef) -> Tensors:
     return signature.inputs[_INPUT].name, [signature.outputs[_VALUES].name]
 
 
-def _run(servable: Runnable, feed: str, examples: Array, fetches: Sequence[str]) -> dict[str, Array]:
-    return dict(zip(fetches, servable.run([feed], [examples], fetches), strict=True))
+def _run(servable: Runnable, feeds: Sequence[str], examples: Array, fetches: Sequence[str]) -> dict[str, Array]:
+    return dict(zip(fetches, servable.run(feeds, [examples] * len(feeds), fetches), strict=True))
 
 
 def _classes(signature: SignatureDef, count: int, arrays: dict[str, Array]) -> classification_pb2.ClassificationResult:

@@ -137,7 +137,7 @@ def raw_message(datatype: str, shape: list[int], *contents: bytes) -> pb.ModelIn
         (raw_message("FP32", [1], b"1234", b"1234"), "has 2 entries for 1 inputs"),
         (raw_message("BYTES", [1 << 30], b"1234"), "too few"),
         (pb.ModelInferRequest(inputs=[{"datatype": "FP32"}]), "needs a 'name'"),
-        (pb.ModelInferRequest(), "at least one tensor"),
+        (pb.ModelInferRequest(raw_input_contents=[b"1234"]), "has 1 entries for 0 inputs"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(request_: pb.ModelInferRequest, says: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving.embedded import savedmodels
+from tests.serving.embedded import savedmodels, signatures
 from tests.serving.embedded.process import EMBEDDED, Server, config_text
 
 
@@ -28,12 +28,13 @@ def embedded_only(command: str) -> None:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, `slow`."""
+    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, `slow`, and those of `signatures`."""
     folder = tmp_path_factory.mktemp("store")
     savedmodels.save(folder / "half" / "1", savedmodels.half_plus(2))
     savedmodels.save(folder / "half" / "2", savedmodels.half_plus(3))
     for build in (savedmodels.sums, savedmodels.text, savedmodels.types, savedmodels.slow):
         savedmodels.save(folder / build.__name__ / "1", build)
+    signatures.save_all(folder)
     return folder
 
 
@@ -41,7 +42,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(store: Path, command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that only ask."""
     folder = tmp_path_factory.mktemp("server")
-    models = {name: store / name for name in ("half", "sums", "text", "types", "slow")}
+    names = ("half", "sums", "text", "types", "slow", "scaled", "every", "nothing", "odd", "tasks", "biased")
+    models = {name: store / name for name in names}
     labels = 'version_labels { key: "stable" value: 1 } version_labels { key: "lost" value: 9 }'
     text = config_text(models).replace('/half" ', f'/half" {labels} ')
     (folder / "models.config").write_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,7 +20,11 @@ TYPES = ("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", 
 TYPES += ("uint8", "uint16", "uint32", "uint64", "bool", "complex64", "complex128")
 
 
-def save(folder: Path, build: Callable[[], Mapping[str, Signature]]) -> Path:
+def save(
+    folder: Path,
+    build: Callable[[], Mapping[str, Signature]],
+    defaults: Mapping[str, Mapping[str, Any]] = DEFAULTS,
+) -> Path:
     """Beside its place first, then renamed: a server that looks on never sees half of it."""
     beside = folder.parent.parent / f".{folder.parent.name}-{folder.name}"
     with tf.Graph().as_default(), v1.Session() as session:
@@ -31,7 +36,7 @@ def save(folder: Path, build: Callable[[], Mapping[str, Signature]]) -> Path:
             )
             for name, (inputs, outputs, method) in build().items()
         }
-        for name, values in DEFAULTS.items():
+        for name, values in defaults.items():
             for key, value in values.items() if name in signatures else ():
                 signatures[name].defaults[key].CopyFrom(tf.make_tensor_proto(value, signatures[name].inputs[key].dtype))
         session.run(v1.global_variables_initializer())
