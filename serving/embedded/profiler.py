@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 from tensorflow.python.profiler.internal import _pywrap_profiler
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from serving.embedded import protos
 
@@ -44,21 +45,22 @@ class Profiler:
             "device_tracer_level": options.device_tracer_level,
             "python_tracer_level": options.python_tracer_level,
         }
-        try:
-            session.start("", levels)
-        except Exception as error:
-            await context.abort(grpc.StatusCode.INTERNAL, str(error))
-        try:
-            await self._wait(request.session_id, options.duration_ms / 1000)
-        finally:
-            trace = await asyncio.to_thread(session.stop)
-        if request.repository_root:
+        with tempfile.TemporaryDirectory() as folder:
             try:
-                await asyncio.to_thread(_write, trace, request)
+                session.start(folder, levels)
+            except Exception as error:
+                await context.abort(grpc.StatusCode.INTERNAL, str(error))
+            try:
+                await self._wait(request.session_id, options.duration_ms / 1000)
+            finally:
+                # Not `stop`, which gives a message of another kind than clients and TensorBoard read.
+                await asyncio.to_thread(session.export_to_tb)
+            try:
+                is_empty = await asyncio.to_thread(_handed_over, Path(folder), request)
             except OSError as error:
                 await context.abort(grpc.StatusCode.INTERNAL, f"{error.filename}: {error.strerror}")
         answer: Any = protos.message("ProfileResponse")
-        answer.empty_trace = await asyncio.to_thread(_is_empty, trace)
+        answer.empty_trace = is_empty
         return answer
 
     async def _wait(self, session: str, seconds: float) -> None:
@@ -82,17 +84,23 @@ async def _monitor(request: bytes, context: Context) -> bytes:
     raise AssertionError("abort raises")
 
 
-def _write(trace: bytes, request: Any) -> None:
-    """``host_name`` is the address that the client called; a colon is no part of a file's name (SaveXSpace)."""
-    folder = Path(request.repository_root) / request.session_id
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{request.host_name.replace(':', '_')}.xplane.pb").write_bytes(trace)
+def _handed_over(folder: Path, request: Any) -> bool:
+    """Moves the trace to where the request says, if it does, and tells whether it is empty."""
+    (written,) = folder.rglob("*.xplane.pb")
+    is_empty = _is_empty(written.read_bytes())
+    if request.repository_root:
+        target = Path(request.repository_root) / request.session_id
+        target.mkdir(parents=True, exist_ok=True)
+        # The host is the address that the client called; a colon is no part of a file's name (SaveXSpace).
+        shutil.move(written, target / f"{request.host_name.replace(':', '_')}.xplane.pb")
+    return is_empty
 
 
 def _is_empty(trace: bytes) -> bool:
     """Whether nothing ran during the trace (xplane_utils.cc § IsEmpty). Clients ask again then, and give up at last."""
-    planes = xplane_pb2.XSpace.FromString(trace).planes
-    return not any(line.events for plane in planes for line in plane.lines)
+    space: Any = protos.message("XSpace")
+    space.ParseFromString(trace)
+    return not any(line.events for plane in space.planes for line in plane.lines)
 
 
 def _unary(behaviour: Any, kind: str) -> grpc.RpcMethodHandler:

@@ -1,7 +1,8 @@
 """Messages that TensorFlow Serving's Python package does not carry.
 
 Fields and numbers: config/ssl_config.proto, config/monitoring_config.proto,
-servables/tensorflow/session_bundle_config.proto; tsl/profiler/protobuf/profiler_service.proto, profiler_options.proto.
+servables/tensorflow/session_bundle_config.proto; tsl/profiler/protobuf/{profiler_service,profiler_options,
+xplane}.proto.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wr
 from google.protobuf.message import Message
 
 _PACKAGE = "tensorflow.serving"
-_BOOL, _STRING, _MESSAGE, _UINT32, _UINT64 = 8, 9, 11, 13, 4
+_BOOL, _STRING, _MESSAGE, _BYTES, _UINT32, _UINT64 = 8, 9, 11, 12, 13, 4
 _INT64 = ".google.protobuf.Int64Value"
 _OPTIONAL, _REPEATED = 1, 3
 #: name -> (number, type or message type, repeated)
@@ -50,6 +51,10 @@ _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
         "host_name": (7, _STRING, False),
     },
     "ProfileResponse": {"empty_trace": (7, _BOOL, False)},
+    # Events are not looked into, only counted.
+    "XSpace": {"planes": (1, f".{_PACKAGE}.XPlane", True)},
+    "XPlane": {"lines": (3, f".{_PACKAGE}.XLine", True)},
+    "XLine": {"events": (4, _BYTES, True)},
     "TerminateRequest": {"session_id": (1, _STRING, False)},
     "TerminateResponse": {},
 }

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.errors import DataLoss, InvalidArgument
+from gateway.errors import DataLoss, InvalidArgument, Unimplemented
 from gateway.signature import arranged, check, like
 from gateway.types import InferRequest, InferResponse, Signature, Tensor, TensorSpec
 
@@ -82,3 +82,51 @@ def test_an_empty_batch_is_a_batch() -> None:
 def test_outputs_must_exist() -> None:
     with pytest.raises(InvalidArgument, match="unknown output 'z'; the model's outputs are 'y'"):
         check(InferRequest("m", (A, B), ("z",)), SIGNATURE)
+
+
+OPTIONAL = Signature(
+    (
+        TensorSpec("a", "FP32", (-1, 2), optional=True),
+        SIGNATURE.inputs[1],
+        TensorSpec("z", "COMPLEX64", (), optional=True),
+    ),
+    (TensorSpec("y", "FP32", (-1,)), TensorSpec("w", "COMPLEX64", (-1,))),
+)
+
+
+@pytest.mark.parametrize("inputs", [(B,), (B, A), (A, B)])
+def test_optional_inputs_may_be_missing_and_the_rest_keeps_its_order(inputs: tuple[Tensor, ...]) -> None:
+    found = check(InferRequest("m", inputs, ("y",)), OPTIONAL).inputs
+    assert [tensor.name for tensor in found] == sorted(tensor.name for tensor in inputs)
+
+
+def test_a_signature_may_need_no_inputs() -> None:
+    every = Signature(OPTIONAL.inputs[:1], SIGNATURE.outputs)
+    for signature in (every, Signature((), SIGNATURE.outputs)):
+        request = InferRequest("m", ())
+        assert (check(request, signature), request.rows) == (request, 1)
+    with pytest.raises(InvalidArgument, match=r"wrong inputs \(unknown: 'b'\); the model takes no inputs"):
+        check(InferRequest("m", (B,)), Signature((), SIGNATURE.outputs))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "error", "says"),
+    [
+        (
+            (),
+            ("y",),
+            InvalidArgument,
+            r"must hold at least one tensor \(missing: 'b'\); the model's inputs are 'a', 'b'",
+        ),
+        ((A,), ("y",), InvalidArgument, r"missing: 'b'\); .*, of which 'a', 'z' may be left out"),
+        ((B, Tensor("z", "FP32", np.float32(0))), ("y",), Unimplemented, "input 'z' is COMPLEX64"),
+        ((B,), ("w",), Unimplemented, "output 'w' is COMPLEX64, which the gateway cannot carry; ask for other outputs"),
+        ((B,), (), Unimplemented, "output 'w'"),
+    ],
+)
+def test_what_must_be_sent_and_what_cannot_be_carried_is_named(
+    inputs: tuple[Tensor, ...], outputs: tuple[str, ...], error: type[Exception], says: str
+) -> None:
+    """Before anything is sent: an answer that cannot be carried would look like a fault of its server."""
+    with pytest.raises(error, match=says):
+        check(InferRequest("m", inputs, outputs), OPTIONAL)

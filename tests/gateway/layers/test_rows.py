@@ -122,3 +122,27 @@ def test_a_buffer_is_used_again_where_it_is_large_enough() -> None:
     assert buffers.take(200) is not first
     assert buffers.take(50) is first
     assert buffers.take(50) is not first
+
+
+OPTIONAL = Signature(
+    (TensorSpec("a", "FP32", (-1, 2)), *(TensorSpec(name, "FP32", (-1, 2), optional=True) for name in "bc")),
+    (TensorSpec("p", "FP32", (-1, 2)),),
+)
+
+
+@pytest.mark.parametrize(("one", "other"), [("ab", "ac"), ("ab", "ab"), ("a", "a"), ("abc", "ab")])
+def test_requests_that_leave_out_an_input_are_joined_with_none(one: str, other: str) -> None:
+    """The kind: inputs that are not the signature's own, whatever their shapes; by position they look alike.
+
+    Not even with their like: a default of two rows answers two rows to one, so that joined requests of one row each
+    would come out even, and wrong.
+    """
+    data = np.zeros((1, 2), np.float32)
+    first, second = (InferRequest("m", tuple(Tensor(name, "FP32", data) for name in names)) for names in (one, other))
+    assert rows.group(first, OPTIONAL) != rows.group(second, OPTIONAL)
+
+
+def test_requests_with_all_inputs_are_joined_where_some_could_be_left_out() -> None:
+    data = np.zeros((1, 2), np.float32)
+    whole = InferRequest("m", tuple(Tensor(name, "FP32", data) for name in "abc"))
+    assert rows.group(whole, OPTIONAL) == rows.group(whole, OPTIONAL)

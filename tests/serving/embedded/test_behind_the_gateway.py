@@ -18,14 +18,19 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from google.protobuf.descriptor import Descriptor
 from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    inference_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from gateway.protos import tfserving_pb2
 from gateway.protos import torchserve_pb2 as torchserve
 from tests.gateway.conftest import RunningGateway, start_gateway
 from tests.serving.embedded.process import Server
-from tests.serving.embedded.savedmodels import TYPES
-from tests.serving.embedded.test_grpc import TIMEOUT, request, spec
+from tests.serving.embedded.savedmodels import CLASSIFY, REGRESS, TYPES
+from tests.serving.embedded.test_grpc import TIMEOUT, examples, request, spec
 
 MODELS = ("half", "sums", "types", "scaled", "every", "nothing", "odd", "tasks", "biased")
 ROW = [[1.0, 2.0]]
@@ -390,7 +395,7 @@ UNCARRIED = [
 def test_a_tensor_that_cannot_be_carried_is_named(
     gateway: RunningGateway, stub: Stub, signature: str, name: str, value: Any, kind: str
 ) -> None:
-    """The kind: a signature with a tensor that has no datatype here, as input or output. 501, and nothing else breaks."""
+    """The kind: a signature with a tensor that has no datatype here, as input or output. No other call is refused."""
     wanted = "z" if signature == "partly" else name
     code, text = outcome(stub, request(spec("odd", signature_name=signature), {name: value}))
     assert (code.name, kind in text, f"'{wanted}'" in text) == ("UNIMPLEMENTED", True, True)
@@ -409,6 +414,38 @@ def test_a_default_signature_with_an_uncarried_tensor_is_told_by_every_dialect(
     assert set(TYPES) < set(definitions)
     body = {"signature_name": "int8", "inputs": [1]}
     assert gateway.client.post("/v1/models/types:predict", json=body).json() == {"outputs": [1]}
+
+
+def test_examples_are_fed_to_each_input_of_several_tasks(server: Server, stub: Stub) -> None:
+    """The kind: one MultiInference over signatures whose input tensors are not the same; two, three, in any order."""
+    names = [("squared", CLASSIFY), ("doubled", REGRESS), ("tripled", REGRESS)]
+    for chosen in (names[:2], names[1:], names, names[::-1]):
+        tasks = [
+            inference_pb2.InferenceTask(model_spec=spec("tasks", signature_name=name), method_name=method)
+            for name, method in chosen
+        ]
+        asked = inference_pb2.MultiInferenceRequest(tasks=tasks, input=examples(2, 5))
+        direct = server.prediction.MultiInference(asked, TIMEOUT)
+        assert stub.MultiInference(asked, TIMEOUT) == direct
+        assert {one.model_spec.signature_name: values(one) for one in direct.results} == {
+            name: {"squared": [4, 25], "doubled": [4, 10], "tripled": [6, 15]}[name] for name, _ in chosen
+        }
+
+
+def values(result: inference_pb2.InferenceResult) -> list[float]:
+    if result.HasField("regression_result"):
+        return [one.value for one in result.regression_result.regressions]
+    return [row.classes[0].score for row in result.classification_result.classifications]
+
+
+def test_a_call_without_a_task_is_refused_as_by_the_server(server: Server, stub: Stub) -> None:
+    asked = inference_pb2.MultiInferenceRequest(input=examples(1))
+    refusals = []
+    for one in (stub, server.prediction):
+        with pytest.raises(grpc.RpcError) as caught:
+            one.MultiInference(asked, TIMEOUT)
+        refusals.append((caught.value.code(), caught.value.details()))
+    assert refusals[0] == refusals[1]
 
 
 def test_optional_inputs_are_told(gateway: RunningGateway) -> None:

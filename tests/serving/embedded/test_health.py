@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf import wrappers_pb2
+from tensorflow.python.profiler import profiler_client
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+from tensorflow_serving.apis import classification_pb2
 
 from serving.embedded import protos
 from tests.serving.embedded import savedmodels
 from tests.serving.embedded.process import Server
+from tests.serving.embedded.test_grpc import TIMEOUT, X, examples, spec
+from tests.serving.embedded.test_grpc import request as asked
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 #: More watchers than the server has threads.
@@ -50,7 +59,7 @@ def profile(server: Server, method: str, request: object) -> bytes:
 
 
 def test_the_profiler_writes_a_trace_where_the_request_says(server: Server, tmp_path: Path) -> None:
-    """The answer is what TensorFlow's own server of it gives: no trace in the answer, Monitor unimplemented."""
+    """The answer is what TensorFlow's own server gives where nothing runs: an empty trace, Monitor unimplemented."""
     request = protos.message("ProfileRequest")
     request.opts.host_tracer_level, request.opts.duration_ms = 2, 50  # type: ignore[attr-defined]
     for field, value in (("repository_root", str(tmp_path)), ("session_id", "s"), ("host_name", "h")):
@@ -61,6 +70,49 @@ def test_the_profiler_writes_a_trace_where_the_request_says(server: Server, tmp_
     with pytest.raises(grpc.RpcError) as caught:
         profile(server, "Monitor", request)
     assert (caught.value.code().name, caught.value.details()) == ("UNIMPLEMENTED", "unimplemented.")
+
+
+@pytest.fixture(params=["predict", "classify", "slow"])
+def busy(request: pytest.FixtureRequest, server: Server) -> Iterator[None]:
+    """Predictions that go on: on the server's loop, in a thread, in a thread with a loop in the graph."""
+    calls: dict[str, Callable[[], Any]] = {
+        "predict": lambda: server.prediction.Predict(asked(spec(), X), TIMEOUT),
+        "classify": lambda: server.prediction.Classify(
+            classification_pb2.ClassificationRequest(
+                model_spec=spec(signature_name="classify_x_to_y"), input=examples(1)
+            ),
+            TIMEOUT,
+        ),
+        "slow": lambda: server.prediction.Predict(asked(spec("slow"), {"n": np.int32(2)}), TIMEOUT),
+    }
+    ended = threading.Event()
+
+    def keep_asking() -> None:
+        while not ended.wait(0.01):
+            calls[request.param]()
+
+    thread = threading.Thread(target=keep_asking)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+def test_tensorflows_profiler_client_reads_a_trace(server: Server, busy: None, tmp_path: Path) -> None:
+    """As TensorFlow Serving's own test asks for one, while predictions are made. It is what TensorBoard reads."""
+    profiler_client.trace(f"localhost:{server.port}", str(tmp_path), 300, "", 5)
+    (written,) = tmp_path.rglob("*.xplane.pb")
+    assert written.name == f"localhost_{server.port}.xplane.pb"
+    (host,) = (
+        plane for plane in xplane_pb2.XSpace.FromString(written.read_bytes()).planes if plane.name == "/host:CPU"
+    )
+    named = {host.event_metadata[event.metadata_id].name for line in host.lines for event in line.events}
+    assert any(name.startswith("SessionRun") for name in named)
+
+
+def test_where_nothing_runs_the_profiler_client_is_told_so(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="No trace event was collected"):
+        profiler_client.trace(f"localhost:{server.port}", str(tmp_path), 20, "", 1)
 
 
 def test_a_stop_is_told_to_watchers_and_a_switched_off_profiler_is_not_there(tmp_path: Path, command: str) -> None:
