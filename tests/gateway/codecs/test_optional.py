@@ -46,7 +46,7 @@ def tensors_of(decode: Any) -> tuple[Tensor, ...]:
         return ()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SIGNATURES, BODIES)
 def test_a_body_is_decoded_or_the_callers_fault(signature: Signature, body: Any) -> None:
     """Whatever is sent, and whatever of it may be left out; what was decoded passes the check or is refused by it."""
