@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.codecs import fitting, tfserving_rest
 from gateway.codecs import tfserving_servables as servables
@@ -24,6 +24,12 @@ def fit(body: PredictBody, version: VersionMetadata) -> Predict:
     signature = servables.signature(version, body.signature_name, tfserving_rest.unknown_signature)
     fitted = fitting.fit_all(body.inputs(signature), signature, fitting.TFSERVING)
     return Predict(body.signature_name, fitted, body.rows)
+
+
+def lean(version: VersionMetadata) -> VersionMetadata:
+    """Without the signatures as their server gave them: default values may be megabytes, and go with every body."""
+    signatures = {name: replace(signature, native=b"") for name, signature in version.signatures.items()}
+    return replace(version, signatures=signatures)
 
 
 def decode(body: bytes, version: VersionMetadata) -> Predict:

@@ -66,7 +66,7 @@ class Infer(InferEndpoint):
         servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
             if decoded is None:
-                asked = await self.aside.call(predict.decode, body, version)
+                asked = await self.aside.call(predict.decode, body, predict.lean(version))
             else:
                 asked = predict.fit(decoded, version)
             response = await self._call(servable.request(asked.fitted.inputs, asked.signature_name), scope, seen, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import orjson
@@ -10,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.codecs import tfserving, torchserve, v2, v2_grpc
+from gateway.codecs import tfserving_predict as predict
 from gateway.codecs import tfserving_rest as rest
 from gateway.errors import InvalidArgument, Unimplemented
 from gateway.protos import tfserving_pb2 as pb
 from gateway.protos import v2_pb2
 from gateway.signature import check
-from gateway.types import InferRequest, Signature, Tensor, TensorSpec
+from gateway.types import InferRequest, Signature, Tensor, TensorSpec, VersionMetadata
 
 #: And whether the rank is free.
 SHAPES = st.sampled_from([((), False), ((-1,), False), ((-1, 2), False), ((1,), False), ((), True)])
@@ -130,6 +132,14 @@ def test_a_signature_is_kept_as_it_came_and_equal_ones_are_equal() -> None:
     assert tfserving.decode_signature(one) == tfserving.decode_signature(other)
     assert b"new" in tfserving.decode_signature(one).native
     assert tfserving.definition(tfserving.decode_signature(one)) == one
+
+
+def test_what_goes_with_a_body_to_another_process_has_no_default_values() -> None:
+    defaults = {"x": pb.TensorProto(dtype=pb.DT_FLOAT, tensor_content=bytes(1 << 20))}
+    signature = tfserving.decode_signature(pb.SignatureDef(inputs={"x": info(dtype=pb.DT_FLOAT)}, defaults=defaults))
+    lean = predict.lean(VersionMetadata(1, ready=True, signatures={"s": signature}))
+    assert len(pickle.dumps(lean)) < 1000
+    assert lean.signatures["s"].inputs == signature.inputs
 
 
 OPTIONAL = Signature((X, SPARE, TensorSpec("more", "FP32", (-1,), optional=True)), ())

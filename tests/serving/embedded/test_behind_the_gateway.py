@@ -269,6 +269,16 @@ def test_only_an_input_with_a_default_may_be_left_out(gateway: RunningGateway, p
     assert text in json.dumps(answer.json(), ensure_ascii=False).replace('\\"', '"')
 
 
+def test_a_large_body_may_leave_an_input_out_too(gateway: RunningGateway) -> None:
+    """It is decoded in another process, which gets the signature without the server's own bytes of it."""
+    rows = [[0, index % 7] for index in range(24_000)]
+    expected = [[1, 1 + index % 7] for index in range(24_000)]
+    assert posted(gateway, "/v1/models/biased:predict", {"inputs": {"x": rows}}) == {"outputs": expected}
+    assert posted(gateway, "/predictions/biased", {"x": rows}) == expected
+    answer = gateway.client.post("/v1/models/nothing:predict", json={"inputs": rows})
+    assert answer.status_code == 400
+
+
 PREDICTIONS = [
     request(spec("scaled"), {"b": np.float32(ROW)}),
     request(spec("scaled"), {"zz_a": np.float32(ROW), "q": 1}),
