@@ -200,10 +200,13 @@ def _braced(names: Iterable[str]) -> str:
 
 
 def decode_predict_response(message: pb.PredictResponse) -> tuple[Tensor, ...]:
-    """The outputs, by name in alphabetical order: a protobuf map has none of its own. Raises DataLoss."""
+    """The outputs, by name in alphabetical order: a protobuf map has none of its own.
+
+    Raises DataLoss where they are no tensors, Unimplemented for those that the gateway does not carry.
+    """
     try:
         return tuple(decode_tensor(name, message.outputs[name]) for name in sorted(message.outputs))
-    except (InvalidArgument, Unimplemented) as error:
+    except InvalidArgument as error:
         raise DataLoss(f"the server's answer is not valid: {error.message}") from error
 
 

@@ -109,7 +109,7 @@ class Calls:
             answer.model_spec.name = request.model_spec.name
             answer.model_spec.version.value = number
             packed = any_pb2.Any()
-            packed.Pack(definitions, deterministic=True)
+            packed.Pack(definitions)
             answer.metadata[SIGNATURE_FIELD].CopyFrom(packed)
         return answer
 
