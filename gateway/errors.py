@@ -62,16 +62,23 @@ class Fault:
 
     ``retry_safe``: the same request may do better at another endpoint or at the same one soon. ``counts``: a sign that
     the endpoint is not well. ``unreachable``: nothing can be called there, whichever model.
+
+    ``by_request``: one request can cause it, by accident or on purpose. So it is not held against others: what was
+    asked with it is asked alone, and an endpoint is taken out only once it also fails what it has answered before.
     """
 
     name: str
     retry_safe: bool
     counts: bool
     unreachable: bool = False
+    by_request: bool = False
 
 
 #: What a server answered is no answer to what it was asked.
-CORRUPT = Fault("corrupt", retry_safe=True, counts=True)
+CORRUPT = Fault("corrupt", retry_safe=True, counts=True, by_request=True)
+#: A whole answer that differs from what the model itself declares, or that the gateway has no form for.
+UNDECLARED = Fault("undeclared", retry_safe=False, counts=False, by_request=True)
+UNSUPPORTED = Fault("unsupported", retry_safe=False, counts=False, by_request=True)
 #: The version was there when the request was routed.
 SWAP = Fault("swap", retry_safe=True, counts=False)
 SWAPPED = "the version is just being taken away or replaced; try again"

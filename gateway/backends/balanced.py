@@ -10,13 +10,14 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
 from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.backends.pace import Pace
+from gateway.backends.witness import Witnesses
 from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 
@@ -32,6 +33,8 @@ _MISSES_ALLOWED = 3
 _OUT = Fault("out", retry_safe=False, counts=False)
 #: What a Backend that tells no more of itself calls Unavailable.
 _UNKNOWN = Fault("unreachable", retry_safe=True, counts=True, unreachable=True)
+#: What a doubted endpoint is given to answer what it has answered before, or three times what that usually takes.
+_JUDGED_SECONDS = 0.5
 
 
 class Unguarded:
@@ -52,10 +55,25 @@ class Unguarded:
     def answered(self, model: str) -> None:
         pass
 
-    def failed(self, model: str, fault: Fault, now: float) -> None:
+    def failed(self, model: str, fault: Fault, now: float, *, may_doubt: bool = False) -> None:
         pass
 
-    def late(self, model: str, seconds: float, usual_seconds: float, now: float, callers: int) -> None:
+    def late(
+        self,
+        model: str,
+        seconds: float,
+        usual_seconds: float,
+        now: float,
+        callers: int,
+        *,
+        may_doubt: bool = False,
+    ) -> None:
+        pass
+
+    def doubts(self, model: str) -> bool:
+        return False
+
+    def judged(self, model: str, well: bool, now: float) -> None:
         pass
 
     def hung(self, model: str, now: float) -> None:
@@ -81,6 +99,8 @@ class _Endpoint:
     known: dict[str, ModelMetadata] = field(default_factory=dict)
     misses: dict[str, int] = field(default_factory=dict)
     paces: dict[str, Pace] = field(default_factory=dict)
+    #: The models for which it is doubted and asked what it has answered before.
+    judging: set[str] = field(default_factory=set)
 
     def serves(self, model: str, version: int | None) -> bool:
         metadata = self.known.get(model)
@@ -103,6 +123,9 @@ class Balanced:
 
     An endpoint that its guard does not admit is tried once in a while: with a copy of a request that another endpoint
     answers, or, where there is no other, with the request itself.
+
+    An endpoint whose failures may be of its requests' making is doubted, not taken out: it is asked a request that was
+    answered before (`Witnesses`), and what comes of that decides. Until then others are called where there are any.
     """
 
     def __init__(
@@ -129,6 +152,7 @@ class Balanced:
         self._resolved_at = -resolve_seconds
         self._resolving = asyncio.Lock()
         self._probes: set[asyncio.Task[None]] = set()
+        self._witnesses = Witnesses()
 
     async def infer(self, request: InferRequest) -> InferResponse:
         started = self._clock()
@@ -166,7 +190,9 @@ class Balanced:
         else:
             endpoint.guard.answered(model)
             now = self._clock()
-            pace.answered(now, now - started)
+            seconds = now - started
+            pace.answered(now, seconds)
+            self._witnesses.answered(request, seconds, pace.seconds, now)
             return response
         finally:
             endpoint.in_flight -= 1
@@ -174,37 +200,98 @@ class Balanced:
                 await endpoint.backend.aclose()
 
     def _failed(self, endpoint: _Endpoint, request: InferRequest, error: DuetError, started: float) -> None:
-        if isinstance(error, DeadlineExceeded):
+        fault = error.fault or (_UNKNOWN if isinstance(error, Unavailable) else None)
+        if isinstance(error, DeadlineExceeded) and (fault is None or fault.counts):
             self._late(endpoint, request, started)
             return
-        fault = error.fault or (_UNKNOWN if isinstance(error, Unavailable) else None)
         if fault is None:
             return
         now, model = self._clock(), request.model
-        endpoint.guard.failed(model, fault, now)
+        witness = self._witness(endpoint, model)
+        endpoint.guard.failed(model, fault, now, may_doubt=witness is not None)
+        self._perhaps_judge(endpoint, model, witness)
         if fault.counts or fault.name == "overload":
             endpoint.pace(model).failed(now, now - started)
 
     def _late(self, endpoint: _Endpoint, request: InferRequest, started: float) -> None:
-        now, pace = self._clock(), endpoint.pace(request.model)
-        endpoint.guard.late(request.model, now - started, pace.seconds, now, request.callers)
+        now, model = self._clock(), request.model
+        pace, witness = endpoint.pace(model), self._witness(endpoint, model)
+        may_doubt = witness is not None
+        endpoint.guard.late(model, now - started, pace.seconds, now, request.callers, may_doubt=may_doubt)
+        self._perhaps_judge(endpoint, model, witness)
         pace.failed(now, now - started)
 
+    def _witness(self, endpoint: _Endpoint, model: str) -> InferRequest | None:
+        """A request that this endpoint should be able to answer."""
+        found = self._witnesses.of(model)
+        return found if found is not None and endpoint.serves(model, found.version) else None
+
+    def _perhaps_judge(self, endpoint: _Endpoint, model: str, witness: InferRequest | None) -> None:
+        if witness is None or model in endpoint.judging or not endpoint.guard.doubts(model):
+            return
+        endpoint.judging.add(model)
+        self._in_background(self._judge(endpoint, witness))
+
+    async def _judge(self, endpoint: _Endpoint, witness: InferRequest) -> None:
+        model = witness.model
+        try:
+            well = await self._answers(endpoint, witness)
+        finally:
+            endpoint.judging.discard(model)
+        endpoint.guard.judged(model, well, self._clock())
+        if well:
+            log.info("%s: endpoint %s is well: requests for %s fail by themselves", self._name, endpoint.address, model)
+
+    async def _answers(self, endpoint: _Endpoint, witness: InferRequest) -> bool:
+        """Whether the endpoint answers this in time. The call counts for nothing else."""
+        usual = endpoint.pace(witness.model).seconds
+        deadline = asyncio.get_running_loop().time() + max(_JUDGED_SECONDS, 3 * usual)
+        endpoint.in_flight += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                await endpoint.backend.infer(witness.due(deadline))
+        except DuetError as error:
+            return not _is_faulty(error)
+        except TimeoutError:
+            return False
+        finally:
+            endpoint.in_flight -= 1
+        return True
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
     async def _tried(self, endpoint: _Endpoint, request: InferRequest, started: float) -> InferResponse:
-        """A call that shows whether the endpoint is well. Errors that are the request's own show that it is."""
+        """A call that shows whether the endpoint is well. Errors that are the request's own show that it is.
+
+        Where that is not sure, the endpoint is asked what it has answered before: a caller whose requests fail by
+        themselves may be the one whose request is the try, each time.
+        """
         well: bool | None = None
+        witness: InferRequest | None = None
         try:
             response = await self._call(endpoint, request, started)
             well = True
             return response
         except DuetError as error:
-            faulty = isinstance(error, DeadlineExceeded | Unavailable) or (
-                error.fault is not None and error.fault.counts
-            )
-            well = not faulty
+            well = not _is_faulty(error)
+            if not well and (isinstance(error, DeadlineExceeded) or (error.fault and error.fault.by_request)):
+                witness = self._witness(endpoint, request.model)
             raise
         finally:
-            endpoint.guard.tried(request.model, well, self._clock())
+            if witness is None:
+                endpoint.guard.tried(request.model, well, self._clock())
+            else:
+                self._in_background(self._try_again(endpoint, witness))
+
+    async def _try_again(self, endpoint: _Endpoint, witness: InferRequest) -> None:
+        well: bool | None = None
+        try:
+            well = await self._answers(endpoint, witness)
+        finally:
+            endpoint.guard.tried(witness.model, well, self._clock())
 
     def _choose(self, request: InferRequest, now: float) -> tuple[_Endpoint, bool]:
         """The endpoint, and whether the call is a try of one that is out."""
@@ -225,6 +312,8 @@ class Balanced:
             raise self._nobody(ready, model)
         if request.avoid is not None and len(able) > 1:
             able = [endpoint for endpoint in able if endpoint.address != request.avoid]
+        if len(able) > 1:
+            able = [endpoint for endpoint in able if not endpoint.judging] or able
         if len(able) == 1:
             return able[0], False
         one, other = random.sample(able, 2)  # drawn, so that of two idle ones not always the same is taken
@@ -252,9 +341,7 @@ class Balanced:
         endpoint.guard.trying(request.model, now)
         usual = endpoint.pace(request.model).seconds
         deadline = asyncio.get_running_loop().time() + max(self._answer_seconds, 3 * usual)
-        task = asyncio.create_task(self._probed(endpoint, _copied(request, deadline), deadline))
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
+        self._in_background(self._probed(endpoint, _copied(request, deadline), deadline))
 
     async def _probed(self, endpoint: _Endpoint, request: InferRequest, deadline: float) -> None:
         try:
@@ -351,6 +438,13 @@ async def resolve_host(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family = found[0][0]  # a pod with two families is still one pod
     return [str(entry[4][0]) for entry in found if entry[0] == family]
+
+
+def _is_faulty(error: DuetError) -> bool:
+    """Whether this may be a sign that the endpoint is not well."""
+    if error.fault is not None:
+        return error.fault.counts
+    return isinstance(error, DeadlineExceeded | Unavailable)
 
 
 def _copied(request: InferRequest, deadline: float) -> InferRequest:

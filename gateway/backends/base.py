@@ -46,11 +46,28 @@ class Guard(Protocol):
 
     def answered(self, model: str) -> None: ...
 
-    def failed(self, model: str, fault: Fault, now: float) -> None: ...
+    def failed(self, model: str, fault: Fault, now: float, *, may_doubt: bool = False) -> None:
+        """``may_doubt``: before the endpoint is taken out, it can be asked what it has answered before."""
+        ...
 
-    def late(self, model: str, seconds: float, usual_seconds: float, now: float, callers: int) -> None:
+    def late(
+        self,
+        model: str,
+        seconds: float,
+        usual_seconds: float,
+        now: float,
+        callers: int,
+        *,
+        may_doubt: bool = False,
+    ) -> None:
         """A call for so many was given up after ``seconds``."""
         ...
+
+    def doubts(self, model: str) -> bool:
+        """Whether the endpoint is to be asked that now; `judged` says what came of it."""
+        ...
+
+    def judged(self, model: str, well: bool, now: float) -> None: ...
 
     def hung(self, model: str, now: float) -> None:
         """The endpoint says that it is well, and computes nothing."""

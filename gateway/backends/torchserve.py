@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -89,7 +90,7 @@ class TorchServe:
         headers = f"Content-Type: {payload.content_type}\r\n" if payload.content_type else ""
         response = await self._predict(request, headers, [payload.body])
         if not _is_handlers_own(response):
-            raise _failure(response)
+            raise _handed_on(response)
         kind = response.headers.get(b"content-type")
         answer = Payload(response.body, kind.decode("latin-1") if kind else None, response.status)
         return InferResponse(request.model, self._variant, request.version or 0, (), payload=answer)
@@ -219,6 +220,17 @@ def _is_handlers_own(response: Response) -> bool:
     if kind not in ("", _HANDLERS):
         return False
     return response.status not in (_ALSO_TORCHSERVES if kind else _WITHOUT_KIND)
+
+
+def _handed_on(response: Response) -> errors.DuetError:
+    """The failure that an answer to an opaque body tells of.
+
+    A handler may hand back what it was sent, in TorchServe's own form: nothing in it is beyond a caller.
+    """
+    error = _failure(response)
+    if error.fault is not None:
+        error.fault = replace(error.fault, unreachable=False, by_request=True)
+    return error
 
 
 def _pending(entry: dict[str, Any]) -> int:

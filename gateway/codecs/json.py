@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.errors import DataLoss, InvalidArgument, NotAcceptable
+from gateway.errors import InvalidArgument, NotAcceptable
 from gateway.types import DATATYPES, Array, Tensor
 
 _NO_JSON_FORM = frozenset({"FP16", "BF16"})
@@ -36,21 +36,23 @@ def decode(name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_h
     return Tensor(name, datatype, _numbers(name, datatype, shape, data))
 
 
-def encode(tensor: Tensor) -> Any:
+def encode(tensor: Tensor, *, instead: str = "ask for binary data") -> Any:
     """What orjson writes as the tensor's flat ``data``: a numpy array (shortest decimals), or a list of strings.
 
-    Raises NotAcceptable or DataLoss for what JSON cannot carry: FP16, BF16, NaN, infinities, bytes that are no UTF-8.
+    Raises NotAcceptable for what JSON cannot carry: FP16, BF16, NaN, infinities, bytes that are no UTF-8. The error
+    says what to do ``instead``. Triton writes NaN and infinities bare, which is no JSON, and of which orjson and
+    browsers make an error without a word of the model.
     """
     if tensor.datatype == "BYTES":
         try:
             return [item.decode() for item in tensor.data.ravel()]
         except UnicodeDecodeError:
-            raise DataLoss(f"output {tensor.name!r} is not UTF-8 text, which JSON needs; ask for binary data") from None
+            raise NotAcceptable(f"output {tensor.name!r} is not UTF-8 text, which JSON needs; {instead}") from None
     if tensor.datatype in _NO_JSON_FORM:
-        raise NotAcceptable(f"output {tensor.name!r} is {tensor.datatype}, which has no JSON form; ask for binary data")
+        raise NotAcceptable(f"output {tensor.name!r} is {tensor.datatype}, which has no JSON form; {instead}")
     flat = np.ascontiguousarray(tensor.data).reshape(-1)
     if flat.dtype.kind == "f" and not np.isfinite(flat).all():
-        raise DataLoss(f"output {tensor.name!r} holds NaN or infinity, which JSON cannot carry; ask for binary data")
+        raise NotAcceptable(f"output {tensor.name!r} holds NaN or infinity, which JSON cannot carry; {instead}")
     return flat
 
 

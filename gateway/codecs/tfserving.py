@@ -205,9 +205,22 @@ def decode_predict_response(message: pb.PredictResponse) -> tuple[Tensor, ...]:
     Raises DataLoss where they are no tensors, Unimplemented for those that the gateway does not carry.
     """
     try:
-        return tuple(decode_tensor(name, message.outputs[name]) for name in sorted(message.outputs))
+        names = sorted(message.outputs)
+        for name in names:
+            _check_supported(name, message.outputs[name])
+        return tuple(decode_tensor(name, message.outputs[name]) for name in names)
     except InvalidArgument as error:
         raise DataLoss(f"the server's answer is not valid: {error.message}") from error
+
+
+def _check_supported(name: str, proto: pb.TensorProto) -> None:
+    """Raises Unimplemented for a tensor that a sound server may send and the gateway cannot carry."""
+    if proto.dtype not in DATATYPE_BY_DTYPE and proto.dtype != pb.DT_INVALID and proto.dtype in pb.DataType.values():
+        dtype = _dtype_name(proto.dtype)
+        raise Unimplemented(f"output {name!r} is {dtype}, which the gateway cannot carry; ask for other outputs")
+    rank = len(proto.tensor_shape.dim)
+    if rank > _MAX_RANK:
+        raise Unimplemented(f"output {name!r} has {rank} dimensions; the gateway carries at most {_MAX_RANK}")
 
 
 def decode_signature(definition: pb.SignatureDef) -> Signature:

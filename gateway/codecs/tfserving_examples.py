@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.codecs import tfserving_json as json
 from gateway.codecs.tfserving_rest import signature_name
-from gateway.errors import DataLoss, FailedPrecondition, InvalidArgument
+from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import Array, Signature, Tensor
 
@@ -96,25 +96,28 @@ def check(signature: Signature, method: str) -> None:
 
 
 def classifications(outputs: tuple[Tensor, ...], count: int) -> list[list[tuple[str, np.float32]]]:
-    """Label and score of each class of each example; absent labels are empty, absent scores 0. Raises DataLoss."""
+    """Label and score of each class of each example; absent labels are empty, absent scores 0.
+
+    Raises InvalidArgument where the model gave no classes, as TensorFlow Serving does (classifier.cc).
+    """
     found = {output.name: output for output in outputs}
     classes, scores = found.get(CLASSES), found.get(SCORES)
     for output, datatype in ((classes, "BYTES"), (scores, "FP32")):
         if output is None:
             continue
         if len(output.shape) != 2:
-            raise DataLoss(f"Expected Tensor shape: [batch_size num_classes] but got {list(output.shape)}")
+            raise InvalidArgument(f"Expected Tensor shape: [batch_size num_classes] but got {list(output.shape)}")
         if output.datatype != datatype:
-            raise DataLoss(f"Expected {output.name} Tensor of {datatype}. Got: {output.datatype}")
+            raise InvalidArgument(f"Expected {output.name} Tensor of {datatype}. Got: {output.datatype}")
         if output.shape[0] != count:
-            raise DataLoss(f"Expected {output.name} output batch size of {count}. Got: {output.shape[0]}")
+            raise InvalidArgument(f"Expected {output.name} output batch size of {count}. Got: {output.shape[0]}")
     if classes and scores and classes.shape != scores.shape:
-        raise DataLoss(
+        raise InvalidArgument(
             f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
         )
     given = classes or scores
     if given is None:
-        raise DataLoss(f"the server's answer has neither {CLASSES} nor {SCORES}")
+        raise InvalidArgument(f"the server's answer has neither {CLASSES} nor {SCORES}")
     labels: Array = classes.data if classes else np.full(given.shape, b"", np.object_)
     values: Array = scores.data if scores else np.zeros(given.shape, np.float32)
     return [
@@ -124,14 +127,14 @@ def classifications(outputs: tuple[Tensor, ...], count: int) -> list[list[tuple[
 
 
 def regressions(outputs: tuple[Tensor, ...], count: int) -> Array:
-    """One float32 per example. Raises DataLoss."""
+    """One float32 per example. Raises InvalidArgument."""
     output = next((output for output in outputs if output.name == OUTPUTS), None)
     if output is None:
-        raise DataLoss(f"Could not find output tensor '{OUTPUTS}'")
+        raise InvalidArgument(f"Could not find output tensor '{OUTPUTS}'")
     if output.datatype != "FP32":
-        raise DataLoss(f"Expected output Tensor of DT_FLOAT. Got: {output.datatype}")
+        raise InvalidArgument(f"Expected output Tensor of DT_FLOAT. Got: {output.datatype}")
     if output.shape not in ((count,), (count, 1)):
-        raise DataLoss(
+        raise InvalidArgument(
             f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] with batch_size {count} "
             f"but got {list(output.shape)}"
         )
@@ -148,7 +151,7 @@ def encode(outputs: tuple[Tensor, ...], count: int, method: str) -> bytes:
 
 
 def encode_result(outputs: tuple[Tensor, ...], count: int, method: str) -> pb.InferenceResult:
-    """The gRPC form of the same, without the model that gave it. Raises DataLoss."""
+    """The gRPC form of the same, without the model that gave it. Raises InvalidArgument."""
     if method == REGRESS:
         values = [pb.Regression(value=value) for value in regressions(outputs, count)]
         return pb.InferenceResult(regression_result=pb.RegressionResult(regressions=values))

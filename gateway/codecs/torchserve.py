@@ -51,6 +51,7 @@ MULTIPART = "multipart/form-data"
 _BODY_NAMES = frozenset({"data", "body"})
 _VERSION = re.compile(r"([0-9]{1,18})(\.0+)?")
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_INSTEAD_OF_JSON = f"ask for raw bytes (Accept: {OCTETS})"
 
 
 class ModelNotFound(NotFound):
@@ -160,8 +161,12 @@ def decode_named(parts: Mapping[str, bytes], signature: Signature) -> Body:
     return _named({name: (data, "") for name, data in parts.items()}, signature.inputs)
 
 
-def encode(response: InferResponse, body: Body, accept: str | None = None) -> Answer:
-    """The answer to ``body`` in the type that `accepted` found. Raises NotAcceptable and what `json.encode` raises.
+def encode(
+    response: InferResponse, body: Body, accept: str | None = None, *, instead: str = _INSTEAD_OF_JSON
+) -> Answer:
+    """The answer to ``body`` in the type that `accepted` found. Raises NotAcceptable where there is none.
+
+    What it says to do ``instead`` of JSON is the front's to know.
 
     Raw bytes of several outputs, or to a binary request, are the Open Inference Protocol's binary form.
     """
@@ -176,20 +181,20 @@ def encode(response: InferResponse, body: Body, accept: str | None = None) -> An
         form = replace(body.form, all_binary=accept == OCTETS, by_name={}) if accept else body.form
         pieces, length = v2.encode_response(response, form=form, request_id=body.id)
         return Answer(pieces, JSON if length is None else OCTETS, length)
-    return Answer([orjson.dumps(_document(outputs, body), option=_JSON_OPTIONS)], JSON)
+    return Answer([orjson.dumps(_document(outputs, body, instead), option=_JSON_OPTIONS)], JSON)
 
 
-def _document(outputs: Sequence[Tensor], body: Body) -> Any:
-    values = {tensor.name: _nested(fitting.undo(tensor, body.added)) for tensor in outputs}
+def _document(outputs: Sequence[Tensor], body: Body, instead: str) -> Any:
+    values = {tensor.name: _nested(fitting.undo(tensor, body.added), instead) for tensor in outputs}
     if body.envelope is Envelope.INSTANCES and len(values) != 1:
         return {Envelope.INSTANCES.value: _rows(values)}
     value: Any = next(iter(values.values())) if len(values) == 1 else values
     return value if body.envelope is Envelope.BARE else {body.envelope.value: value}
 
 
-def _nested(tensor: Tensor) -> Any:
+def _nested(tensor: Tensor, instead: str) -> Any:
     """What orjson writes as a nested list: an array of numbers, or lists of strings; or the one value of a scalar."""
-    flat = json.encode(tensor)
+    flat = json.encode(tensor, instead=instead)
     if isinstance(flat, list):
         items = np.empty(len(flat), np.object_)
         items[:] = flat

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from gateway.codecs import classification, fitting, json, raw, scan
-from gateway.errors import DataLoss, InvalidArgument, NotFound
+from gateway.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
 #: Length in bytes of the JSON part of a body with binary tensors behind it.
@@ -33,8 +33,14 @@ _MAX_OBJECTS = 512
 #: Asks a stream to mark the last answer to a request.
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
+#: What a datatype's name looks like.
+_DATATYPE = re.compile(r"[A-Z][A-Z0-9_]{1,31}")
+
 _RAW = "Inference-Header-Content-Length is 0, so the body is the input's bytes and nothing else; that"
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_INSTEAD_OF_JSON = "ask for binary data (the parameter binary_data: true of that output), or call over gRPC"
+#: Of an answer, whose objects are a few for each output: only a server sends it.
+_MAX_ANSWER_OBJECTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +145,14 @@ def encode_request(request: InferRequest) -> tuple[list[bytes | memoryview], int
 
 
 def decode_response(body: bytes, header_length: int | None) -> tuple[Tensor, ...]:
-    """The outputs in a response body. Raises DataLoss where it is none."""
+    """The outputs in a response body. Raises DataLoss where it is none, Unimplemented for what the gateway lacks."""
     try:
         document, binary = _split(body, header_length)
-        entries = _parse(document).get("outputs")
+        entries = _parse(document, max_objects=_MAX_ANSWER_OBJECTS).get("outputs")
         if not isinstance(entries, list):
             raise InvalidArgument("'outputs' is missing")
+        for entry in entries:
+            _check_supported(entry)
         return _tensors(entries, binary, may_hold_booleans=True)
     except InvalidArgument as error:
         raise DataLoss(f"the server's answer is not valid: {error.message}") from error
@@ -215,8 +223,19 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
     return body[:header_length], memoryview(body)[header_length:]
 
 
-def _parse(document: bytes) -> dict[str, Any]:
-    scan.check(document, max_objects=_MAX_OBJECTS)
+def _check_supported(output: Any) -> None:
+    """A well-formed output of a datatype or a rank that the gateway does not have is no bad answer."""
+    if not isinstance(output, dict):
+        return
+    name, datatype, shape = output.get("name"), output.get("datatype"), output.get("shape")
+    if isinstance(datatype, str) and _DATATYPE.fullmatch(datatype) and datatype not in DATATYPES:
+        raise Unimplemented(f"output {name!r} is {datatype}, which the gateway cannot carry; ask for other outputs")
+    if isinstance(shape, list) and len(shape) > MAX_RANK:
+        raise Unimplemented(f"output {name!r} has {len(shape)} dimensions; the gateway carries at most {MAX_RANK}")
+
+
+def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS) -> dict[str, Any]:
+    scan.check(document, max_objects=max_objects)
     try:
         message = orjson.loads(document)
     except orjson.JSONDecodeError as error:
@@ -321,5 +340,5 @@ def _entry(tensor: Tensor, binary: bool, blobs: list[bytes | memoryview]) -> dic
         blobs.append(blob)
         entry["parameters"] = {"binary_data_size": len(blob)}
     else:
-        entry["data"] = json.encode(tensor)
+        entry["data"] = json.encode(tensor, instead=_INSTEAD_OF_JSON)
     return entry

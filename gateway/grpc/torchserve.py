@@ -24,6 +24,7 @@ from gateway.types import InferRequest, ModelMetadata, VersionMetadata
 from gateway.versions import choose
 
 FRONT = "torchserve_grpc"
+_INSTEAD_OF_JSON = "its gRPC answers in JSON: call /predictions for raw bytes, or ModelInfer of inference protocol v2"
 SERVICE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 
 
@@ -89,7 +90,7 @@ class Front:
         response = await call.infer(self._backend, request)
         call.answered(request, response)
         start = perf_counter()
-        answer = codec.encode(response, body, JSON)
+        answer = codec.encode(response, body, JSON, instead=_INSTEAD_OF_JSON)
         call.seen.timings["encode"] = perf_counter() - start
         return pb.PredictionResponse(prediction=b"".join(answer.pieces), sequence_id=_sequence_id(message))
 

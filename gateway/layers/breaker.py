@@ -2,6 +2,10 @@
 
 The rules hold for one endpoint or two as well as for many. Any number may be out at once, since a request to a server
 that is known to fail helps nobody; in return the way back is short: one try that succeeds.
+
+Most failures can be of a request's own making. An endpoint is not taken out for those while it still answers what it
+has answered before: first it is doubted, and asked that once more (`Balanced` does it). A caller can make its own
+requests fail as often as it likes, and not that one.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from gateway.layers.signals import Signals
 _LEAST_RATE = 1e-4
 #: A call's share in the average of failures: about the last twenty count.
 _RATE_SHARE = 0.05
+#: After a doubt that was cleared, failures do not raise another one for this share of `probe_seconds`.
+_CLEARED_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +42,21 @@ class Policy:
 
 @dataclass(slots=True, eq=False)
 class Circuit:
-    """Closed, or open: then it may be tried, one call at a time. ``name`` is its model's, or `WHOLE`."""
+    """Closed, or open: then it may be tried, one call at a time. ``name`` is its model's, or `WHOLE`.
+
+    ``doubted``: closed, and about to be opened or cleared.
+    """
 
     name: str
     policy: Policy
     open: bool = False
+    doubted: bool = False
     reason: str = ""
     failures: int = 0
     rate: float = 0.0
     trying: bool = False
     _try_at: float = 0.0
+    _cleared_until: float = 0.0
 
     def succeeded(self) -> None:
         """A call that was let through. What began before the circuit opened says nothing of now."""
@@ -55,18 +66,42 @@ class Circuit:
             if self.rate < _LEAST_RATE:
                 self.rate = 0.0
 
-    def failed(self, now: float, *, at_once: str = "") -> bool:
-        """True where this opens the circuit: ``at_once`` for that reason, or by the policy."""
-        if self.open:
+    def failed(self, now: float, *, at_once: str = "", may_doubt: bool = False) -> bool:
+        """True where this opens the circuit: ``at_once`` for that reason, or by the policy.
+
+        With ``may_doubt`` the policy makes it doubted in place of open; `judged` decides.
+        """
+        if self.open or (self.doubted and not at_once):
+            return False
+        if may_doubt and now < self._cleared_until:
             return False
         self.failures += 1
         self.rate += _RATE_SHARE * (1.0 - self.rate)
         if not at_once and self.failures < self.policy.failures and self.rate < self.policy.rate:
             return False
-        self.open = True
         self.reason = at_once or ("failures" if self.failures >= self.policy.failures else "rate")
-        self._try_at = now + self.policy.probe_seconds
+        if may_doubt and not at_once:
+            self.doubted = True
+            return False
+        self._open(now)
         return True
+
+    def judged(self, well: bool, now: float) -> bool:
+        """The end of a doubt. True where this opens the circuit."""
+        if not self.doubted or self.open:
+            self.doubted = False
+            return False
+        self.doubted = False
+        if not well:
+            self._open(now)
+            return True
+        self.failures, self.rate = 0, 0.0
+        self._cleared_until = now + _CLEARED_SHARE * self.policy.probe_seconds
+        return False
+
+    def _open(self, now: float) -> None:
+        self.open, self.doubted = True, False
+        self._try_at = now + self.policy.probe_seconds
 
     def due(self, now: float) -> bool:
         return self.open and not self.trying and now >= self._try_at
@@ -137,19 +172,40 @@ class Breaker:
             if circuit.failures or circuit.rate:
                 circuit.succeeded()
 
-    def failed(self, model: str, fault: Fault, now: float) -> None:
+    def failed(self, model: str, fault: Fault, now: float, *, may_doubt: bool = False) -> None:
+        may_doubt = may_doubt and fault.by_request
         if fault.unreachable:
             self._count(self._whole, now, at_once="absent")
         elif fault.name == "lost":
-            self._count(self._whole, now)
+            self._count(self._whole, now, may_doubt=may_doubt)
         elif fault.counts:
-            self._count(self._circuit(model), now)
+            self._count(self._circuit(model), now, may_doubt=may_doubt)
 
-    def late(self, model: str, seconds: float, usual_seconds: float, now: float, callers: int) -> None:
+    def late(
+        self,
+        model: str,
+        seconds: float,
+        usual_seconds: float,
+        now: float,
+        callers: int,
+        *,
+        may_doubt: bool = False,
+    ) -> None:
         circuit = self._circuit(model)
         if circuit is not None and seconds >= max(circuit.policy.slow_seconds, 3 * usual_seconds):
             for _ in range(callers):  # each of them waited in vain, though they were asked together
-                self._count(circuit, now)
+                self._count(circuit, now, may_doubt=may_doubt)
+
+    def doubts(self, model: str) -> bool:
+        for circuit in self._circuits(model):  # noqa: SIM110 - after each failure
+            if circuit.doubted:
+                return True
+        return False
+
+    def judged(self, model: str, well: bool, now: float) -> None:
+        for circuit in self._circuits(model):
+            if circuit.judged(well, now):
+                self._opened(circuit)
 
     def hung(self, model: str, now: float) -> None:
         self._count(self._circuit(model), now, at_once="hung")
@@ -172,11 +228,14 @@ class Breaker:
             if circuit.open
         }
 
-    def _count(self, circuit: Circuit | None, now: float, *, at_once: str = "") -> None:
-        if circuit is not None and circuit.failed(now, at_once=at_once):
-            self.signals.ejections(circuit.name, self.variant, circuit.reason).inc()
-            self.signals.ejected(circuit.name, self.variant).inc()
-            self.told(circuit.name, f"is out: {circuit.reason}")
+    def _count(self, circuit: Circuit | None, now: float, *, at_once: str = "", may_doubt: bool = False) -> None:
+        if circuit is not None and circuit.failed(now, at_once=at_once, may_doubt=may_doubt):
+            self._opened(circuit)
+
+    def _opened(self, circuit: Circuit) -> None:
+        self.signals.ejections(circuit.name, self.variant, circuit.reason).inc()
+        self.signals.ejected(circuit.name, self.variant).inc()
+        self.told(circuit.name, f"is out: {circuit.reason}")
 
     def _circuits(self, model: str) -> tuple[Circuit, ...]:
         found = self._of.get(model)

@@ -57,6 +57,7 @@ class Gradient:
     _trial_since: float | None = None
     _trial_of: float = 0.0
     _next_trial_at: float = inf
+    _as_usual_at: float = -inf
 
     def answered(self, now: float, seconds: float, in_flight: int) -> bool:
         """One more answer, after ``seconds``, with ``in_flight`` before it left. True where the limit was judged."""
@@ -64,6 +65,8 @@ class Gradient:
             return self._tried(now, seconds)
         self._sum += seconds
         self._answers += 1
+        if seconds <= self.tolerance * self.long_seconds:
+            self._as_usual_at = now
         if in_flight > self._most_in_flight:
             self._most_in_flight = in_flight
         return self._answers >= _WINDOW_ANSWERS and now >= self._window_ends and self._judge(now)
@@ -76,11 +79,12 @@ class Gradient:
     def late(self, now: float, seconds: float) -> bool:
         """A request was given up at its deadline, ``seconds`` after it was sent. True where the limit was judged.
 
-        Where that is no longer than usual, the request came late itself and says nothing of the server.
+        Where that is no longer than usual, the request came late itself and says nothing of the server. Nor does it
+        where others that were sent meanwhile were answered as usual: then it takes long itself.
         """
         if self._trial_since is not None:
             return self._tried(now, seconds)
-        if seconds < self.long_seconds:
+        if seconds < self.long_seconds or self._as_usual_at - self.tolerance * self.long_seconds > now - seconds:
             return False
         return self.refused(now)
 

@@ -235,8 +235,14 @@ class Lane:
         try:
             response = await self._call([waiting.request for waiting in batch])
         except DuetError as error:
-            if len(batch) == 1 or not isinstance(error, _OF_ONE_REQUEST):
+            if len(batch) == 1 or not _is_of_one_request(error):
                 _fail(batch, error)
+                return
+            if error.fault is not None and error.fault.counts:
+                # Its worker may have died of one of them. Halving would let that one meet a worker at each step.
+                for waiting in batch:
+                    waiting.request = replace(waiting.request, avoid=error.endpoint)
+                await asyncio.gather(*(self._serve([waiting]) for waiting in batch))
                 return
             response = None
         if response is not None:
@@ -333,6 +339,10 @@ def _independent(requests: Sequence[InferRequest], alone: Sequence[InferResponse
         rows.agree(rows.cut(joined, end - request.rows, request.rows), response.outputs)
         for request, response, end in zip(requests, alone, ends, strict=True)
     )
+
+
+def _is_of_one_request(error: DuetError) -> bool:
+    return isinstance(error, _OF_ONE_REQUEST) or (error.fault is not None and error.fault.by_request)
 
 
 def _too_late(request: InferRequest) -> DeadlineExceeded:

@@ -144,9 +144,9 @@ class _Lane:
             response = await backend.infer(request)
             now = clock()
         except DuetError as error:
-            if isinstance(error, DeadlineExceeded):
+            if isinstance(error, DeadlineExceeded) and (error.fault is None or error.fault.counts):
                 self._late(started)
-            elif error.fault is not None and error.fault.name == "overload" and self._gradient.refused(clock()):
+            elif _is_overload(error) and self._gradient.refused(clock()):
                 self._judged()
             raise
         except asyncio.CancelledError:
@@ -224,6 +224,11 @@ class _Lane:
     def _most(self) -> int:
         most = self._bounds.most
         return max(self._bounds.least, self._places(self._model) if most is None else most)
+
+
+def _is_overload(error: DuetError) -> bool:
+    """Whether the server has too much to do. One that a request can make it say is no such sign."""
+    return error.fault is not None and error.fault.name == "overload" and not error.fault.by_request
 
 
 def _size(request: InferRequest) -> int:

@@ -21,6 +21,8 @@ _MEMORY_SECONDS = 2.0
 _MOMENT_SECONDS = 0.01
 #: Of the time that a request had, what must be left for another try.
 _LEAST_LEFT = 0.2
+#: Of the retries for each second, what is kept for failures that no request can cause.
+_KEPT_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,10 @@ class Allowance:
             self._pass(now)
         self._of_requests += self.again.share
 
-    def take(self, now: float) -> bool:
-        """Takes one retry, if there is one."""
-        self._pass(now)
+    def take(self, now: float, *, least_left: float = 0.0) -> bool:
+        """Takes one retry, if there is one, and leaves ``least_left`` for others."""
+        if self.left(now) < 1.0 + least_left:
+            return False
         if self._of_requests >= 1.0:
             self._of_requests -= 1.0
             return True
@@ -80,6 +83,10 @@ class Allowance:
 
 class Retry(Layer):
     """Sends what may be sent again once more. Nothing has gone to the client by then: an answer comes whole or not.
+
+    What a request can have brought upon itself is not sent again in company: who joined requests asks for each alone,
+    with the endpoint that failed in ``avoid``. That is their second try. And such failures leave a part of the retries
+    for those that are no request's doing: one caller's must not use them up.
 
     ``default`` is for models that ``models`` does not name; None, in either, is never.
     """
@@ -117,8 +124,10 @@ class Retry(Layer):
             fault = error.fault
             if fault is None or not fault.retry_safe:
                 raise
+            if fault.by_request and (request.callers > 1 or request.avoid is not None):
+                raise
             wait = self._wait(allowance.again, fault)
-            outcome = self._outcome(request, allowance, started, wait)
+            outcome = self._outcome(request, allowance, started, wait, fault)
             self._signals.retries(model, self._variant, outcome).inc()
             if outcome != "retried":
                 raise
@@ -132,13 +141,14 @@ class Retry(Layer):
         known = sorted(self._allowances.items())
         return {model: {"left": round(entry.left(now), 1)} for model, entry in known if entry is not None}
 
-    def _outcome(self, request: InferRequest, allowance: Allowance, started: float, wait: float) -> str:
+    def _outcome(self, request: InferRequest, allowance: Allowance, started: float, wait: float, fault: Fault) -> str:
         now = self._clock()
         if request.deadline is not None:
             left = request.deadline - asyncio.get_running_loop().time()
             if left - wait < _LEAST_LEFT * (left + now - started):
                 return "late"
-        return "retried" if allowance.take(now) else "budget"
+        kept = _KEPT_SHARE * allowance.again.per_second if fault.by_request else 0.0
+        return "retried" if allowance.take(now, least_left=kept) else "budget"
 
     def _wait(self, again: Again, fault: Fault) -> float:
         least, most = again.swap_seconds if fault.name == "swap" else (0.0, again.wait_seconds)

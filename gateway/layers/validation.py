@@ -1,4 +1,10 @@
-"""What a server answers is not trusted: it must be what its own signature promises for this request."""
+"""What a server answers is not trusted: it must be what its own signature promises for this request.
+
+Two kinds of answers are not. One is no answer to this request: another version's, or outputs of other names. The server
+is at fault. The other is whole and has the right outputs, of another datatype or shape than the model declares. That is
+the model's own doing, at every endpoint, and often of some inputs alone (as many boxes as the image has). If it counted
+against the endpoint, one caller could take the model away from all others.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +13,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from gateway.backends.base import Backend, Layer
-from gateway.errors import CORRUPT, DataLoss
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, TensorSpec, VersionMetadata
+from gateway.errors import CORRUPT, UNDECLARED, DataLoss, FailedPrecondition
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
 
 
 class Validation(Layer):
     """Stands next to a server's client, and notes what the server tells of its models on the way.
 
-    Raises DataLoss, which counts against the endpoint, for an answer of another version, or with other outputs,
-    datatypes or shapes than the signature has. ``by_row`` names the models whose outputs have a row for each row of the
-    inputs, which no signature tells. ``finite`` names the models of which NaN and infinities are no answers; those
-    count against nobody, since a model may well compute them.
+    Raises DataLoss, which counts against the endpoint, for an answer of another version or with other outputs than the
+    signature has; FailedPrecondition, which counts against nobody, for other datatypes or shapes than it has.
+    ``by_row`` names the models whose outputs have a row for each row of the inputs, which no signature tells.
+    ``finite`` names the models of which NaN and infinities are no answers; those count against nobody, since a model
+    may well compute them.
     """
 
     def __init__(
@@ -66,9 +73,9 @@ def _check(request: InferRequest, response: InferResponse, signature: Signature)
         if spec is None:
             raise _corrupt("an output that its signature does not have")
         if tensor.datatype != spec.datatype:
-            raise _corrupt(f"output {spec.name!r} of datatype {tensor.datatype}, and not {spec.datatype}")
+            raise _undeclared(tensor, spec)
         if not (spec.unknown_rank or _fits(tensor.data.shape, spec.shape)):
-            raise _corrupt(f"output {spec.name!r} of shape {list(tensor.data.shape)}, and not {list(spec.shape)}")
+            raise _undeclared(tensor, spec)
     if not in_order and len({tensor.name for tensor in outputs}) != len(outputs):
         raise _corrupt("an output twice")
 
@@ -96,6 +103,16 @@ def _check_finite(response: InferResponse) -> None:
     for tensor in response.outputs:
         if tensor.data.dtype.kind == "f" and not np.isfinite(tensor.data).all():
             raise DataLoss(f"the model computed NaN or infinity in its output {tensor.name!r}")
+
+
+def _undeclared(tensor: Tensor, spec: TensorSpec) -> FailedPrecondition:
+    declared = f"{spec.datatype} {list(spec.shape)}" if not spec.unknown_rank else f"{spec.datatype} of any shape"
+    error = FailedPrecondition(
+        f"output {spec.name!r}: the model declares {declared} and gave {tensor.datatype} {list(tensor.data.shape)}; "
+        "import or export the model again with the signature that it has, -1 for each size that varies"
+    )
+    error.fault = UNDECLARED
+    return error
 
 
 def _corrupt(what: str) -> DataLoss:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.backends.http import HttpPool
-from gateway.errors import DataLoss, Unavailable
+from gateway.errors import DataLoss, PayloadTooLarge, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -134,7 +134,7 @@ async def test_a_server_that_dies_is_not_mistaken_for_one_that_hangs_up_twice() 
         (b"", Unavailable, "closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", DataLoss, "broke off in the middle"),
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", DataLoss, "no valid answer"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"x" * 99, DataLoss, "more than 64 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"x" * 99, PayloadTooLarge, "more than 64 bytes"),
     ],
     ids=["nothing", "half an answer", "no HTTP", "too long"],
 )

@@ -59,7 +59,7 @@ CASES = [
     Case(TORCHSERVE, Lost.CLOSED, "", "", errors.Unavailable, True, True, "without an answer"),
     Case(TORCHSERVE, Lost.BROKEN, "", "", errors.DataLoss, True, True, "broke off"),
     Case(TORCHSERVE, Lost.UNREADABLE, "", "bad", errors.DataLoss, True, True, "no valid answer: bad"),
-    Case(TORCHSERVE, Lost.TOO_LONG, "", "9", errors.DataLoss, False, False, "more than 9 bytes"),
+    Case(TORCHSERVE, Lost.TOO_LONG, "", "9", errors.PayloadTooLarge, False, False, "more than 9 bytes"),
     Case(TORCHSERVE, 404, "ModelNotFoundException", _DESCRIBED, errors.NotFound, False, False, _DESCRIBED, True),
     Case(TORCHSERVE, 404, "ModelVersionNotFoundException", "...", errors.Unavailable, True, False, "try again"),
     Case(TORCHSERVE, 400, "InvalidKeyException", "Token ...", errors.Unavailable, True, True, "token"),
@@ -93,7 +93,7 @@ CASES = [
         StatusCode.RESOURCE_EXHAUSTED,
         "",
         "Stream removed (CLIENT: Received message larger than max (9 vs. 4))",
-        errors.DataLoss,
+        errors.PayloadTooLarge,
         False,
         False,
     ),
@@ -226,7 +226,7 @@ async def test_an_answer_of_tensorflow_serving_that_is_too_large_is_no_fault_of_
 ) -> None:
     tfserving.raw_answer = b"\x0a" + bytes([0x80, 0x80, 0x80, 0x20]) + bytes(65 << 20)
     backend = TFServing(tfserving.endpoint, variant="tensorflow")
-    with pytest.raises(errors.DataLoss, match="larger than the gateway takes") as caught:
+    with pytest.raises(errors.PayloadTooLarge, match="larger than the gateway takes") as caught:
         await backend.infer(REQUEST)
     assert caught.value.fault is not None
     assert not caught.value.fault.counts

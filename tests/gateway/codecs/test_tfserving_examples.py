@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from gateway.codecs import tfserving_examples as codec
-from gateway.errors import DataLoss, DuetError, FailedPrecondition, InvalidArgument
+from gateway.errors import DuetError, FailedPrecondition, InvalidArgument
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import Signature, Tensor, TensorSpec
 
@@ -142,6 +142,8 @@ def test_regressions_are_values(shape: tuple[int, ...]) -> None:
         ((), codec.CLASSIFY, "neither"),
     ],
 )
-def test_an_answer_that_is_none_is_data_loss(outputs: tuple[Tensor, ...], method: str, says: str) -> None:
-    with pytest.raises(DataLoss, match=says):
+def test_an_answer_that_is_none_is_what_tensorflow_serving_makes_of_it(
+    outputs: tuple[Tensor, ...], method: str, says: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=says):
         codec.encode(outputs, 2, method)

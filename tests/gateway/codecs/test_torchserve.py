@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from gateway.codecs import npy, raw
 from gateway.codecs import torchserve as codec
 from gateway.codecs.torchserve import JSON, NPY, OCTETS, Body, Envelope
-from gateway.errors import DataLoss, InvalidArgument, NotAcceptable
+from gateway.errors import InvalidArgument, NotAcceptable
 from gateway.types import DATATYPES, InferResponse, Signature, Tensor, TensorSpec, VersionMetadata
 
 ONE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 2)),))
@@ -213,7 +213,7 @@ def test_several_outputs_are_an_object_or_rows_or_the_binary_form() -> None:
 
 
 def test_what_json_cannot_carry_is_an_error() -> None:
-    with pytest.raises(DataLoss, match="NaN"):
+    with pytest.raises(NotAcceptable, match="NaN.*Accept: application/octet-stream"):
         answer(Body(()), y=np.float32([np.nan]))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.backends.base import Layer
-from gateway.errors import DataLoss
+from gateway.errors import DataLoss, FailedPrecondition
 from gateway.layers.validation import Validation
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -63,9 +63,6 @@ async def test_what_the_signature_promises_passes(outputs: Sequence[Tensor]) -> 
         ((Y, Y), "twice"),
         ((Y, N, N), "3 outputs"),
         ((Y, Tensor("z", "INT64", N.data)), "does not have"),
-        ((Y, Tensor("n", "INT32", np.ones(3, np.int32))), "datatype INT32"),
-        ((Y, Tensor("n", "INT64", np.ones((3, 1), np.int64))), r"shape \[3, 1\]"),
-        ((Tensor("y", "FP32", np.ones((3, 9), np.float32)), N), r"shape \[3, 9\]"),
     ],
 )
 async def test_anything_else_is_no_answer_and_counts_against_the_server(outputs: Sequence[Tensor], text: str) -> None:
@@ -73,6 +70,27 @@ async def test_anything_else_is_no_answer_and_counts_against_the_server(outputs:
         await answer(outputs)
     assert caught.value.fault is not None
     assert caught.value.fault.counts
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ((Y, Tensor("n", "INT32", np.ones(3, np.int32))), r"'n': the model declares INT64 \[-1\] and gave INT32 \[3\]"),
+        ((Y, Tensor("n", "INT64", np.ones((3, 1), np.int64))), r"INT64 \[-1\] and gave INT64 \[3, 1\]"),
+        ((Y, Tensor("n", "INT64", np.array(1))), r"INT64 \[-1\] and gave INT64 \[\]"),
+        ((Tensor("y", "FP32", np.ones((3, 9), np.float32)), N), r"'y': .* FP32 \[-1, 2\] and gave FP32 \[3, 9\]"),
+    ],
+    ids=["datatype", "rank", "scalar", "size"],
+)
+async def test_a_model_that_declares_another_answer_fails_its_request_and_nobody_else(
+    outputs: Sequence[Tensor], text: str
+) -> None:
+    """Each endpoint would answer so, and others' requests may well be answered as declared."""
+    with pytest.raises(FailedPrecondition, match=text) as caught:
+        await answer(outputs)
+    assert caught.value.fault is not None
+    assert (caught.value.fault.counts, caught.value.fault.retry_safe) == (False, False)
+    assert "import or export" in caught.value.message
 
 
 async def test_the_outputs_are_those_that_were_asked_for() -> None:

@@ -216,7 +216,7 @@ def test_numbers_that_are_not_finite_need_the_models_leave(gateway: RunningGatew
     assert "NaN or infinity" in error(refused)
     # Let in, it comes back out; and an answer that JSON cannot carry is an error, not null.
     let_in = gateway.client.post("/v2/models/lenient/infer", content=content, headers=headers)
-    assert let_in.status_code == 502
+    assert let_in.status_code == 400
     assert "ask for binary data" in error(let_in)
 
 
