@@ -21,6 +21,7 @@ import json
 import logging
 import math
 import os
+import re
 import struct
 import warnings
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ PLANS_KEPT = 256
 WARM_UP_ROWS = (1, 1, 2, 2, 3)
 
 BAD_REQUEST = 400
+UNSUPPORTED = 501
 MODEL_FAILED = 503  # what TorchServe itself answers when a handler raises; its 500 means that the worker died
 
 DTYPES = {
@@ -57,6 +59,7 @@ DTYPES = {
     "FP64": torch.float64,
     "BF16": torch.bfloat16,
 }
+DEVICE_FAILED = re.compile(r"^(RuntimeError: |torch\.\w+: )?CUDA (error|out of memory)", re.MULTILINE)
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 Argument = torch.Tensor | list[str]
@@ -127,8 +130,14 @@ class TensorHandler:
                 if isinstance(results, PredictionException):
                     answers[job.place] = refuse(results, job.place, context, alone=len(data) == 1)
                 else:
-                    answers[job.place] = self._encode(job, results, context)
+                    answers[job.place] = self._answer(job, results, context, alone=len(data) == 1)
         return answers
+
+    def _answer(self, job: Job, results: tuple[Argument, ...], context: Any, *, alone: bool) -> bytes:
+        try:
+            return self._encode(job, results, context)
+        except PredictionException as error:
+            return refuse(error, job.place, context, alone=alone)
 
     def _decode(self, place: int, request: dict[str, Any], context: Any) -> Job:
         body = request.get("body")
@@ -230,8 +239,8 @@ class TensorHandler:
     def _call(self, arguments: list[Argument]) -> tuple[Argument, ...]:
         try:
             results = self._forward(*arguments)
-        except (RuntimeError, torch.jit.Error) as error:  # the second: TorchScript itself raised
-            if "CUDA" in str(error):
+        except Exception as error:  # whatever it is: raised, it would fail all requests that TorchServe has batched
+            if self._device.type == "cuda" and is_of_the_device(error):
                 raise  # TorchServe answers 507 to these
             raise PredictionException(f"the model failed: {last_line(error)}", MODEL_FAILED) from error
         results = results if isinstance(results, tuple) else (results,)
@@ -254,6 +263,8 @@ class TensorHandler:
             if isinstance(result, list):
                 blobs.append(join_texts(result))
                 datatype, shape = "BYTES", texts_shape(len(result), spec["shape"])
+            elif result.dtype not in DATATYPES or result.layout != torch.strided:
+                raise unsupported(spec["name"], result)
             else:
                 blobs.append(as_bytes(result))
                 datatype, shape = DATATYPES[result.dtype], list(result.shape)
@@ -269,6 +280,19 @@ class TensorHandler:
 
 def bad_request(sentence: str) -> PredictionException:
     return PredictionException(f"Bad request: {sentence}.", BAD_REQUEST)
+
+
+def unsupported(name: str, result: torch.Tensor) -> PredictionException:
+    """Of an output that was asked for; those who ask for others get them."""
+    kind = str(result.dtype).removeprefix("torch.")
+    kind = kind if result.layout == torch.strided else f"{kind} in a {str(result.layout).removeprefix('torch.')} layout"
+    sentence = f"output {name!r} is {kind}, for which the Open Inference Protocol has no form; ask for other outputs"
+    return PredictionException(sentence, UNSUPPORTED)
+
+
+def is_of_the_device(error: Exception) -> bool:
+    """Whether the accelerator failed. What a model raises itself may quote its input, whatever that says."""
+    return isinstance(error, RuntimeError) and DEVICE_FAILED.search(str(error)) is not None
 
 
 def refuse(error: PredictionException, index: int, context: Any, *, alone: bool) -> bytes:
@@ -349,7 +373,10 @@ def join(column: tuple[Argument, ...]) -> Argument:
 
 
 def rows_of(output: Argument) -> int:
-    return len(output) if isinstance(output, list) or output.ndim else -1
+    """-1 for what has no rows that could be cut apart."""
+    if isinstance(output, list):
+        return len(output)
+    return len(output) if output.ndim and output.layout == torch.strided else -1
 
 
 def cut(output: Argument, rows: list[int]) -> list[Argument]:

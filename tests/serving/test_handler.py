@@ -13,7 +13,7 @@ from torch import nn
 from ts.context import Context, RequestProcessor
 from ts.utils.util import PredictionException
 
-from serving.handler import TensorHandler
+from serving.handler import TensorHandler, is_of_the_device
 from tests.serving.tensors import LENGTH, answer, request, spec, tensor, write_model
 
 X = np.array([[1.0, 2.0]], dtype=np.float32)
@@ -140,6 +140,73 @@ def test_a_row_that_the_model_refuses_does_not_fail_its_neighbours(affine: Tenso
     np.testing.assert_array_equal(outputs(raw, made, 0)["y"], [[3.0, 5.0]])
     assert made.get_response_status(1)[0] == 503
     assert "no sevens, please" in json.loads(raw[1])["message"]
+
+
+class Odd(nn.Module):
+    """Beside a plain output one that no datatype of the protocol holds: complex, quantised or sparse."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.kind == "complex64":
+            return x, torch.complex(x, x)
+        if self.kind == "quint8":
+            return x, torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
+        if self.kind == "complex128":
+            return x, torch.complex(x.double(), x.double())
+        return x, x.to_sparse()
+
+
+@pytest.mark.parametrize("kind", ["complex64", "complex128", "quint8", "sparse"])
+def test_an_output_without_a_datatype_fails_only_those_who_ask_for_it(tmp_path: Path, kind: str) -> None:
+    """The kind: an output that cannot be said. It fails its request with 501, not the others of TorchServe's batch."""
+    handler = handler_of(
+        tmp_path, Odd(kind), [spec("x", "FP32", -1, 2)], [spec("y", "FP32", -1, 2), spec("z", "U", -1)]
+    )
+    everything = request(tensor("x", X))
+    raw, made = ask(handler, everything, request(tensor("x", X + 1), outputs=[{"name": "y"}]), everything)
+    assert [made.get_response_status(index)[0] for index in range(3)] == [501, 200, 501]
+    np.testing.assert_array_equal(outputs(raw, made, 1)["y"], X + 1)
+    for refused in (raw[0], raw[2]):
+        told = json.loads(refused)["message"]
+        assert "output 'z' is" in told
+        assert kind in told
+        assert "ask for other outputs" in told
+
+
+class Quoting(nn.Module):
+    """Refuses "CUDA error" with an error that quotes it."""
+
+    def forward(self, text: list[str]) -> list[str]:
+        if text[0].startswith("CUDA"):
+            raise ValueError(text[0])
+        return text
+
+
+def test_an_error_that_quotes_its_input_is_the_models_and_fails_alone(tmp_path: Path) -> None:
+    """The kind: a server's failure is told by its own signs, not by words that a caller can put there."""
+    handler = handler_of(tmp_path, Quoting(), [spec("t", "BYTES", -1)], [spec("u", "BYTES", -1)])
+    handler._device = torch.device("cuda")  # as if there were one: only the judgement is looked at
+    texts = ["CUDA error: device-side assert triggered", "fine"]
+    raw, made = ask(handler, *(request(tensor("t", [text])) for text in texts))
+    assert [made.get_response_status(index)[0] for index in range(2)] == [503, 200]
+    assert "the model failed" in json.loads(raw[0])["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ..."), True),
+        (RuntimeError("The following operation failed\nTraceback ...\nRuntimeError: CUDA out of memory. Tried"), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), True),
+        (RuntimeError("could not convert string to float: 'CUDA error'"), False),
+        (ValueError("CUDA error: by the model's own words"), False),
+    ],
+)
+def test_the_device_is_known_by_its_own_words(error: Exception, found: bool) -> None:
+    assert is_of_the_device(error) is found
 
 
 def test_a_model_that_is_not_row_by_row_is_not_merged(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_several_outputs_are_an_object_or_rows_or_the_binary_form() -> None:
 
 
 def test_what_json_cannot_carry_is_an_error() -> None:
-    with pytest.raises(NotAcceptable, match="NaN.*Accept: application/octet-stream"):
+    with pytest.raises(NotAcceptable, match=r"NaN.*Accept: application/octet-stream"):
         answer(Body(()), y=np.float32([np.nan]))
 
 
