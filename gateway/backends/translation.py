@@ -120,7 +120,7 @@ _QUEUED = "TensorFlow Serving's batch queue for this model is full"
 _SWAPPED = errors.SWAPPED
 #: The whole text: a file that is not found begins with its name, which a request may choose.
 _NOT_SERVED = r"^Servable not found for request: (Latest|Earliest|Specific)\([^()]*\)$"
-_NO_CONNECTION = "^(failed to connect to all addresses|connections to all backends failing)"
+_NO_CONNECTION = "^(failed to connect to all addresses|connections to all backends failing)($|; last error: )"
 #: TensorFlow puts where it happened before what happened.
 _WHERE = r"^(\d+ root error\(s\) found\.\s*\(0\) \w+: )?(\{\{[^{}]*\}\}\s*)?"
 _DEVICE_FAILED = _WHERE + r"(failed to call |unable to launch |attempting to perform )?(CUDA|cuDNN|cuBLAS|Blas|GPU)"

@@ -7,6 +7,7 @@ It also classifies and regresses examples of one float feature, ``x``: the score
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
@@ -27,13 +28,16 @@ class FakeTFServing:
         self.delay_seconds = 0.0
         self.garbage = False
         self.failure: tuple[grpc.StatusCode, str] | None = None
+        #: What single requests meet: a failure, an answer, or None for the right one.
+        self.poison: Callable[[pb.PredictRequest], tuple[grpc.StatusCode, str] | pb.PredictResponse | None]
+        self.poison = lambda request: None
         #: What a prediction's answer is on the wire, in place of a message.
         self.raw_answer: bytes | None = None
         self.predicted: list[pb.PredictRequest] = []
         #: The models that were asked about.
         self.described: list[str] = []
         self.timeouts: list[float | None] = []
-        self._server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([_services(self)])
         address = f"127.0.0.1:{port}"
         self.port = self._server.add_secure_port(address, tls) if tls else self._server.add_insecure_port(address)
@@ -50,8 +54,11 @@ class FakeTFServing:
         self.predicted.append(request)
         self.timeouts.append(context.time_remaining())
         time.sleep(self.delay_seconds)
-        if self.failure is not None:
-            context.abort(*self.failure)
+        met = self.poison(request)
+        if isinstance(met, pb.PredictResponse):
+            return met
+        if failure := met or self.failure:
+            context.abort(*failure)
         answer = pb.PredictResponse(model_spec=request.model_spec)
         if "inputs" in request.inputs:
             _examine(request, answer)

@@ -34,6 +34,9 @@ class FakeTorchServe:
         self.key: str | None = None
         self.workers_ready = True
         self.answer: Callable[[], Answer] | None = None
+        #: What single requests meet, by their tensors' bytes: an answer, bytes in place of one after which the
+        #: connection is closed, or None for the right answer.
+        self.poison: Callable[[bytes], Answer | bytes | None] = lambda blob: None
         self.close_idle_connections = False
         self.break_off_after: int | None = None
         self.predicted: list[dict[str, Any]] = []
@@ -66,6 +69,7 @@ class FakeTorchServe:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -98,7 +102,12 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
             fake.asked.append(self.path)
             body = self.rfile.read(int(self.headers["content-length"]))
             own = "inference-header-content-length" not in self.headers
-            self._send(_refused(fake, self) or (self._hand_over(body) if own else self._predict(body)))
+            met = None if own else fake.poison(body[int(self.headers["inference-header-content-length"]) :])
+            if isinstance(met, bytes):
+                self.wfile.write(met)
+                self.close_connection = True
+                return
+            self._send(met or _refused(fake, self) or (self._hand_over(body) if own else self._predict(body)))
 
         def _hand_over(self, body: bytes) -> Answer:
             """As a user's own handler that answers with what it got, and with its type."""
