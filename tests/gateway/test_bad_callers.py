@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from grpc import StatusCode
 
@@ -31,6 +31,8 @@ from tests.gateway.conftest import RunningGateway, start_gateway
 pytestmark = pytest.mark.anyio
 
 POISON = 666.0
+#: To make one for each client takes longer than all that it sends.
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 #: How often the bad caller comes at once: more often than failures in a row take an endpoint out.
 BAD = 6
 GOOD = 3
@@ -57,22 +59,52 @@ def is_before_any_request(entry: Row) -> bool:
 #: Of the joined plays, those that `make test` keeps of failures that never count.
 _OFTEN = (501, 507, Lost.TOO_LONG, StatusCode.RESOURCE_EXHAUSTED, StatusCode.UNIMPLEMENTED)
 
-EXTRA = (
-    "late",
-    "undeclared shape",
-    "undeclared rank",
-    "undeclared datatype",
-    "scalar",
-    "complex64",
-    "complex128",
-    "qint8",
-    "resource",
-    "variant",
-    "quoted CUDA",
-    "quoted servable",
-    "quoted connection",
-    "file not found",
-)
+
+def said(request: pb.PredictRequest, dtype: int, *shape: int, **content: Any) -> pb.PredictResponse:
+    """An answer of TensorFlow Serving with this as its output."""
+    tensor = pb.TensorProto(**content)
+    tensor.MergeFromString(b"\x08" + bytes([dtype]))  # the enum may not have the dtype: field 1, a varint
+    tensor.tensor_shape.CopyFrom(pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=size) for size in shape]))
+    return pb.PredictResponse(outputs={"y": tensor}, model_spec=request.model_spec)
+
+
+def slow(request: pb.PredictRequest) -> None:
+    """A large and legal one: it takes longer than its caller has, and than the server may."""
+    time.sleep(0.4)
+
+
+#: What else a request can make TensorFlow Serving say, with the status and a part of the text for its caller. Texts
+#: quote the request, as errors of a model do.
+EXTRA: dict[str, tuple[Callable[[pb.PredictRequest], Any], int, str]] = {
+    "late": (slow, 504, "eadline"),
+    "undeclared size": (
+        lambda r: said(r, pb.DT_FLOAT, 1, 3, float_val=[1, 2, 3]),
+        400,
+        "output 'y': the model declares FP32 [-1, 1] and gave FP32 [1, 3]; import or export",
+    ),
+    "undeclared rank": (lambda r: said(r, pb.DT_FLOAT, 1, float_val=[1]), 400, "and gave FP32 [1];"),
+    "undeclared scalar": (lambda r: said(r, pb.DT_FLOAT, float_val=[1]), 400, "and gave FP32 [];"),
+    "undeclared datatype": (lambda r: said(r, pb.DT_INT64, 1, 1, int64_val=[1]), 400, "and gave INT64 [1, 1];"),
+    "complex64": (lambda r: said(r, 8, 1, 1, tensor_content=bytes(8)), 501, "'y' is complex64"),
+    "complex128": (lambda r: said(r, 18, 1, 1, tensor_content=bytes(16)), 501, "'y' is complex128"),
+    "qint8": (lambda r: said(r, 11, 1, 1, tensor_content=b"1"), 501, "'y' is qint8"),
+    "resource": (lambda r: said(r, 20, 1, 1), 501, "'y' is resource"),
+    "variant": (lambda r: said(r, 21, 1, 1), 501, "'y' is variant"),
+    "33 dimensions": (lambda r: said(r, pb.DT_FLOAT, *[1] * 33, float_val=[1]), 501, "33 dimensions"),
+    "quoted device": (lambda r: (StatusCode.INTERNAL, "not a colour: 'CUDA error on GPU:0'"), 500, "not a colour"),
+    "quoted reset": (lambda r: (StatusCode.INTERNAL, "not a colour: 'RST_STREAM'"), 500, "not a colour"),
+    "quoted queue": (lambda r: (StatusCode.UNAVAILABLE, "no table 'queue x is full'"), 503, "cannot be reached"),
+    "quoted connection": (
+        lambda r: (StatusCode.UNAVAILABLE, "no table 'failed to connect to all addresses'"),
+        503,
+        "cannot be reached",
+    ),
+    "file named as a servable": (
+        lambda r: (StatusCode.NOT_FOUND, "Servable not found for request: Latest(m); No such file or directory"),
+        404,
+        "No such file",
+    ),
+}
 ROWS = [index for index, entry in enumerate(TABLE) if not is_before_any_request(entry)]
 
 NAMES = [*(f"row{index}" for index in ROWS), *(f"extra{index}" for index in range(len(EXTRA)))]
@@ -92,6 +124,24 @@ def case_of(entry: Row) -> Case:
 
 def is_bad(values: bytes) -> bool:
     return POISON in struct.unpack(f"<{len(values) // 4}f", values)
+
+
+@pytest.mark.parametrize("name", EXTRA)
+async def test_what_no_row_names_costs_no_other_caller_an_answer_either(
+    gateway: RunningGateway, tensorflow: FakeTFServing, name: str
+) -> None:
+    """An answer that cannot be told, or that the model did not declare; a text that quotes the request; lateness.
+
+    Joined with good ones, so that both the batch and the endpoint are looked at.
+    """
+    meets, status, text = EXTRA[name]
+    tensorflow.poison = lambda request: meets(request) if is_bad(request.inputs["x"].tensor_content) else None
+    how = ALONE if name == "late" else JOINED
+    callers = Callers(gateway, f"extra{list(EXTRA).index(name)}-{how}@tensorflow")
+    await callers.together(**({"x-duet-timeout-ms": "300"} if name == "late" else {}))
+    assert {answer.status_code for answer in callers.refused} == {status}
+    assert all(text in answer.json()["error"] for answer in callers.refused)
+    callers.nobody_is_out()
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +189,7 @@ class Callers:
         self._path = f"/v2/models/{model}/infer"
         self.model = model.partition("@")[0]
         self.refused: list[httpx.Response] = []
+        self._out_before = self._out()
 
     async def good(self, client: httpx.AsyncClient, value: float) -> None:
         answer = await self._ask(client, value)
@@ -152,7 +203,7 @@ class Callers:
 
     async def together(self, **headers: str) -> None:
         """First some good ones, then more bad ones in a row than an endpoint is allowed, then all mixed."""
-        async with httpx.AsyncClient(base_url=self._gateway.url, timeout=20, verify=False) as client:
+        async with httpx.AsyncClient(base_url=self._gateway.url, timeout=20, verify=UNUSED) as client:
             for value in (1.0, 2.0):
                 await self.good(client, value)
             # Two that meet, so that rows can be tried together where that is left to a trial.
@@ -163,6 +214,11 @@ class Callers:
             calls += [self.good(client, 10.0 + value) for value in range(GOOD)]
             await asyncio.gather(*calls)
             await self.good(client, 100.0)
+
+    def _out(self) -> list[str]:
+        """What is told of endpoints that were taken out."""
+        metrics = self._gateway.admin.get("/metrics").text
+        return re.findall(r"^duet_(?:ejections_total|ejected_endpoints)\{.*\} (?!0\.0).*$", metrics, re.MULTILINE)
 
     async def _ask(self, client: httpx.AsyncClient, value: float, **headers: str) -> httpx.Response:
         body = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [value]}]}
