@@ -58,6 +58,7 @@ class Gradient:
     _trial_of: float = 0.0
     _next_trial_at: float = inf
     _as_usual_at: float = -inf
+    _lowered_by_lateness: bool = False
 
     def answered(self, now: float, seconds: float, in_flight: int) -> bool:
         """One more answer, after ``seconds``, with ``in_flight`` before it left. True where the limit was judged."""
@@ -86,6 +87,7 @@ class Gradient:
             return self._tried(now, seconds)
         if seconds < self.long_seconds or self._as_usual_at - self.tolerance * self.long_seconds > now - seconds:
             return False
+        self._lowered_by_lateness = True
         return self.refused(now)
 
     def bound(self, most: int) -> None:
@@ -118,7 +120,12 @@ class Gradient:
         if self.long_seconds > _RECOVERED * seconds:
             self.long_seconds = (self.long_seconds + _RECOVERED * seconds) / 2
         if has_room:
-            return  # too little was in flight to tell anything
+            # Too little was in flight to tell anything; but what lateness has taken comes back, or a few requests that
+            # take long by themselves would leave a model without its places.
+            if self._lowered_by_lateness and seconds <= self.tolerance * self.long_seconds:
+                self.limit = min(float(self.most), self.limit + _SMOOTHING * sqrt(self.limit))
+                self._lowered_by_lateness = self.limit < self.most
+            return
         calm = seconds <= self.calm_seconds
         gradient = 1.0 if calm else max(0.5, min(1.0, self.tolerance * self.long_seconds / seconds))
         wanted = self.limit * gradient + sqrt(self.limit)

@@ -141,7 +141,7 @@ async def test_what_no_row_names_costs_no_other_caller_an_answer_either(
     await callers.together(**({"x-duet-timeout-ms": "300"} if name == "late" else {}))
     assert {answer.status_code for answer in callers.refused} == {status}
     assert all(text in answer.json()["error"] for answer in callers.refused)
-    callers.nobody_is_out()
+    callers.nobody_is_out(overload=name == "late")
 
 
 @pytest.fixture(scope="module")
