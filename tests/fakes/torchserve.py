@@ -34,8 +34,8 @@ class FakeTorchServe:
         self.key: str | None = None
         self.workers_ready = True
         self.answer: Callable[[], Answer] | None = None
-        #: What single requests meet, by their tensors' bytes: an answer, bytes in place of one after which the
-        #: connection is closed, or None for the right answer.
+        #: What single requests meet, by their tensors' bytes or their body: an answer, bytes in place of one after
+        #: which the connection is closed, or None for the right answer.
         self.poison: Callable[[bytes], Answer | bytes | None] = lambda blob: None
         self.close_idle_connections = False
         self.break_off_after: int | None = None
@@ -102,7 +102,7 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
             fake.asked.append(self.path)
             body = self.rfile.read(int(self.headers["content-length"]))
             own = "inference-header-content-length" not in self.headers
-            met = None if own else fake.poison(body[int(self.headers["inference-header-content-length"]) :])
+            met = fake.poison(body if own else body[int(self.headers["inference-header-content-length"]) :])
             if isinstance(met, bytes):
                 self.wfile.write(met)
                 self.close_connection = True

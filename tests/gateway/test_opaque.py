@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 
 import grpc
@@ -151,6 +152,39 @@ def test_torchserves_own_failures_are_translated(
     assert (answer.status_code, answer.json()["type"]) == (status, kind)
     assert answer.headers.get("retry-after") == retry
     wait_for(lambda: gateway.client.post("/predictions/mine").status_code == 200, "the model to be called again")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        failure(400, "InvalidKeyException", "Token Authorization failed"),
+        failure(503, "ServiceUnavailableException", 'Model "mine" has no worker to serve inference request.'),
+        failure(500, HANDLER, "Worker died."),
+        failure(507, HANDLER, "Out of resources"),
+        # Each looks for the model again: seconds.
+        pytest.param(failure(404, "ModelNotFoundException", "Model not found: mine"), marks=pytest.mark.full),
+        (503, {}, b"<html>"),
+        (502, {}, b""),
+    ],
+    ids=["token", "overload", "crash", "memory", "gone", "a mesh", "a proxy"],
+)
+def test_a_handler_that_hands_back_what_looks_like_torchserves_failure_takes_nothing_from_others(
+    gateway: RunningGateway, pytorch: FakeTorchServe, told: Answer
+) -> None:
+    """The kind: an answer whose status and body a caller may choose is no evidence of what concerns all callers."""
+    assert gateway.client.post("/predictions/mine", content=b"good").status_code == 200
+    pytorch.poison = lambda body: told if body == b"bad" else None
+    before = gateway.admin.get("/metrics").text
+    for _ in range(12):
+        assert gateway.client.post("/predictions/mine", content=b"bad").status_code >= 400
+        assert gateway.client.post("/predictions/mine", content=b"good").content == b"good"
+    for _ in range(8):
+        gateway.client.post("/predictions/mine", content=b"bad")
+    assert gateway.client.post("/predictions/mine", content=b"good").content == b"good"
+    after = gateway.admin.get("/metrics").text
+    told_of = re.compile(r"^duet_(?:ejections_total|ejected_endpoints|limit)\{.*$", re.MULTILINE)
+    assert told_of.findall(after) == told_of.findall(before)
+    pytorch.poison = lambda body: None
 
 
 @pytest.mark.parametrize(
