@@ -33,8 +33,10 @@ _MISSES_ALLOWED = 3
 _OUT = Fault("out", retry_safe=False, counts=False)
 #: What a Backend that tells no more of itself calls Unavailable.
 _UNKNOWN = Fault("unreachable", retry_safe=True, counts=True, unreachable=True)
-#: What a doubted endpoint is given to answer what it has answered before, or three times what that usually takes.
-_JUDGED_SECONDS = 0.5
+#: What a doubted endpoint is given to answer what it has answered before, or three times what that usually takes: where
+#: calls were late, and where they failed, since then a worker may be starting again that one request has killed.
+_LATE_JUDGED_SECONDS = 0.5
+_JUDGED_SECONDS = 5.0
 
 
 class Unguarded:
@@ -209,7 +211,7 @@ class Balanced:
         now, model = self._clock(), request.model
         witness = self._witness(endpoint, model)
         endpoint.guard.failed(model, fault, now, may_doubt=witness is not None)
-        self._perhaps_judge(endpoint, model, witness)
+        self._perhaps_judge(endpoint, witness, _JUDGED_SECONDS)
         if fault.counts or fault.name == "overload":
             endpoint.pace(model).failed(now, now - started)
 
@@ -218,7 +220,7 @@ class Balanced:
         pace, witness = endpoint.pace(model), self._witness(endpoint, model)
         may_doubt = witness is not None
         endpoint.guard.late(model, now - started, pace.seconds, now, request.callers, may_doubt=may_doubt)
-        self._perhaps_judge(endpoint, model, witness)
+        self._perhaps_judge(endpoint, witness, _LATE_JUDGED_SECONDS)
         pace.failed(now, now - started)
 
     def _witness(self, endpoint: _Endpoint, model: str) -> InferRequest | None:
@@ -226,26 +228,26 @@ class Balanced:
         found = self._witnesses.of(model)
         return found if found is not None and endpoint.serves(model, found.version) else None
 
-    def _perhaps_judge(self, endpoint: _Endpoint, model: str, witness: InferRequest | None) -> None:
-        if witness is None or model in endpoint.judging or not endpoint.guard.doubts(model):
+    def _perhaps_judge(self, endpoint: _Endpoint, witness: InferRequest | None, seconds: float) -> None:
+        if witness is None or witness.model in endpoint.judging or not endpoint.guard.doubts(witness.model):
             return
-        endpoint.judging.add(model)
-        self._in_background(self._judge(endpoint, witness))
+        endpoint.judging.add(witness.model)
+        self._in_background(self._judge(endpoint, witness, seconds))
 
-    async def _judge(self, endpoint: _Endpoint, witness: InferRequest) -> None:
+    async def _judge(self, endpoint: _Endpoint, witness: InferRequest, seconds: float) -> None:
         model = witness.model
         try:
-            well = await self._answers(endpoint, witness)
+            well = await self._answers(endpoint, witness, seconds)
         finally:
             endpoint.judging.discard(model)
         endpoint.guard.judged(model, well, self._clock())
         if well:
             log.info("%s: endpoint %s is well: requests for %s fail by themselves", self._name, endpoint.address, model)
 
-    async def _answers(self, endpoint: _Endpoint, witness: InferRequest) -> bool:
+    async def _answers(self, endpoint: _Endpoint, witness: InferRequest, seconds: float) -> bool:
         """Whether the endpoint answers this in time. The call counts for nothing else."""
         usual = endpoint.pace(witness.model).seconds
-        deadline = asyncio.get_running_loop().time() + max(_JUDGED_SECONDS, 3 * usual)
+        deadline = asyncio.get_running_loop().time() + max(seconds, 3 * usual)
         endpoint.in_flight += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -289,7 +291,7 @@ class Balanced:
     async def _try_again(self, endpoint: _Endpoint, witness: InferRequest) -> None:
         well: bool | None = None
         try:
-            well = await self._answers(endpoint, witness)
+            well = await self._answers(endpoint, witness, _JUDGED_SECONDS)
         finally:
             endpoint.guard.tried(witness.model, well, self._clock())
 

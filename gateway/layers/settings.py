@@ -84,7 +84,11 @@ class Balance(Switched):
 
 
 class Validation(Switched):
-    """Answers are held against the server's own signature; what does not fit is 502, and counts as a failure."""
+    """Answers are held against the server's own signature.
+
+    Another version's answer or other outputs are 502 and count as a failure of the server. Another datatype or shape
+    than the model declares is 400 and counts against nobody.
+    """
 
 
 class Hedge(Switched):
