@@ -63,7 +63,7 @@ _OFTEN = (501, 507, Lost.TOO_LONG, StatusCode.RESOURCE_EXHAUSTED, StatusCode.UNI
 def said(request: pb.PredictRequest, dtype: int, *shape: int, **content: Any) -> pb.PredictResponse:
     """An answer of TensorFlow Serving with this as its output."""
     tensor = pb.TensorProto(**content)
-    tensor.MergeFromString(b"\x08" + bytes([dtype]))  # the enum may not have the dtype: field 1, a varint
+    tensor.MergeFromString(b"\x08" + bytes([dtype]))  # any dtype: field 1, a varint
     tensor.tensor_shape.CopyFrom(pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=size) for size in shape]))
     return pb.PredictResponse(outputs={"y": tensor}, model_spec=request.model_spec)
 
@@ -85,11 +85,11 @@ EXTRA: dict[str, tuple[Callable[[pb.PredictRequest], Any], int, str]] = {
     "undeclared rank": (lambda r: said(r, pb.DT_FLOAT, 1, float_val=[1]), 400, "and gave FP32 [1];"),
     "undeclared scalar": (lambda r: said(r, pb.DT_FLOAT, float_val=[1]), 400, "and gave FP32 [];"),
     "undeclared datatype": (lambda r: said(r, pb.DT_INT64, 1, 1, int64_val=[1]), 400, "and gave INT64 [1, 1];"),
-    "complex64": (lambda r: said(r, 8, 1, 1, tensor_content=bytes(8)), 501, "'y' is complex64"),
-    "complex128": (lambda r: said(r, 18, 1, 1, tensor_content=bytes(16)), 501, "'y' is complex128"),
-    "qint8": (lambda r: said(r, 11, 1, 1, tensor_content=b"1"), 501, "'y' is qint8"),
-    "resource": (lambda r: said(r, 20, 1, 1), 501, "'y' is resource"),
-    "variant": (lambda r: said(r, 21, 1, 1), 501, "'y' is variant"),
+    "complex64": (lambda r: said(r, 8, 1, 1, tensor_content=bytes(8)), 501, "'y' is COMPLEX64"),
+    "complex128": (lambda r: said(r, 18, 1, 1, tensor_content=bytes(16)), 501, "'y' is COMPLEX128"),
+    "qint8": (lambda r: said(r, 11, 1, 1, tensor_content=b"1"), 501, "'y' is QINT8"),
+    "resource": (lambda r: said(r, 20, 1, 1), 501, "'y' is RESOURCE"),
+    "variant": (lambda r: said(r, 21, 1, 1), 501, "'y' is VARIANT"),
     "33 dimensions": (lambda r: said(r, pb.DT_FLOAT, *[1] * 33, float_val=[1]), 501, "33 dimensions"),
     "quoted device": (lambda r: (StatusCode.INTERNAL, "not a colour: 'CUDA error on GPU:0'"), 500, "not a colour"),
     "quoted reset": (lambda r: (StatusCode.INTERNAL, "not a colour: 'RST_STREAM'"), 500, "not a colour"),
