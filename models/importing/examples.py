@@ -84,10 +84,11 @@ def rows(inputs: Sequence[TensorSpec], given: Mapping[str, Array], source: str) 
         return tuple(blank(spec) for spec in inputs)
     if set(given) == {""} and len(inputs) == 1:
         given = {inputs[0].name: given[""]}
-    if set(given) != {spec.name for spec in inputs}:
+    needed = {spec.name for spec in inputs if not spec.optional}
+    if not needed <= set(given) <= {spec.name for spec in inputs}:
         wanted = ", ".join(spec.name for spec in inputs)
         raise ImportRefusedError(f"--example {source}: it has {', '.join(given)}; the model's inputs are {wanted}")
-    return tuple(cast(spec, given[spec.name], source) for spec in inputs)
+    return tuple(cast(spec, given[spec.name], source) if spec.name in given else blank(spec) for spec in inputs)
 
 
 def blank(spec: TensorSpec) -> Array:

@@ -41,9 +41,9 @@ class Texts(nn.Module):
     def forward(self, text: list[str]):
         return torch.tensor([len(one) for one in text])
 
-class Named(nn.Module):
+class Numbered(nn.Module):
     def forward(self, x):
-        return {"a": x}
+        return x, x.size(0)
 
 class Scaled(nn.Module):
     def forward(self, x, factor: float):
@@ -226,7 +226,7 @@ def test_chance_in_a_model_is_noticed(bring: Import, nets: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["{nets}:Named", "--input", "x:FP32:-1,2"], "to be served it must return a tensor, a List[str], or a tuple"),
+        (["{nets}:Numbered", "--input", "x:FP32:-1,2"], "it returns int as result[1]; to be served its result must be"),
         (["{nets}:Scaled", "--input", "x:FP32:-1,2"], "its forward takes factor: float, which is no tensor"),
         (["{nets}:nothing"], "gives a int, not a torch.nn.Module"),
         (["{nets}:Missing"], "has no attribute 'Missing'"),
