@@ -9,7 +9,8 @@ their order and a tensor or a tuple of tensors as the answer:
 
 Each argument names the inputs that it is made of. One with `default` is left out of the call where none of its inputs
 is given; without it an argument whose inputs are all left out is None. `by_name` marks what Python calls keyword-only.
-Each output is a path into the result: keys of dicts, places in tuples and lists.
+Each output is a path into the result: keys of dicts, places in tuples and lists. Without `arguments` inputs are given by
+their places, and without `outputs` the result is one of them or a tuple of them.
 """
 
 from __future__ import annotations

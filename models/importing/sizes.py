@@ -24,6 +24,8 @@ ROWS = (2, 3, 5, 17)
 #: Lengths that pass through the poolings and strides of the usual networks.
 INNER_SIZES = (1, 8, 16, 32, 64, 128, 224, 256)
 SMALL = 64
+LARGE = (128, 1032, 4099)
+CHEAP_SECONDS = 0.05
 
 
 class Sized(NamedTuple):
@@ -139,35 +141,40 @@ def free_places(inputs: Sequence[TensorSpec]) -> list[Place]:
 def vary(
     inputs: Sequence[TensorSpec], one: tuple[Array, ...], place: Place, run: Watched, until: float
 ) -> Iterator[Sequence[Sized]]:
-    """The answers with other sizes in this place; with three of them, and where it can be a large one, it ends."""
+    """The answers with other sizes in this place: three near ones, and large ones."""
     own = one[place[0]].shape[place[1]]
-    near, far = sizes_to_try(own, is_rows=place[1] == 0)
     together = groups(inputs, one, place)
     answered = 0
-    for size in (*near, *far):
-        if time.monotonic() > until or (answered >= ENOUGH_SIZES and size not in far):
-            continue
+    for size in sizes_to_try(own, is_rows=place[1] == 0):
+        if answered == ENOUGH_SIZES or time.monotonic() > until:
+            break
         for group in together:
             if found := tried(run, resized(one, dict.fromkeys(group, size))):
                 yield from found
                 answered += 1
                 together = [group]  # what has worked is what must be alike
                 break
-        else:
-            continue
-        if size in far:
+    if answered and place[1] > 0 and own <= SMALL:
+        yield from far(one, together[0], run)
+
+
+def far(one: tuple[Array, ...], group: Sequence[Place], run: Watched) -> Iterator[Sequence[Sized]]:
+    """Large sizes for as long as they cost little: what is padded to a least length looks fixed to small ones."""
+    for size in LARGE:
+        began = time.monotonic()
+        yield from tried(run, resized(one, dict.fromkeys(group, size)))
+        if time.monotonic() - began > CHEAP_SECONDS:
             return
 
 
-def sizes_to_try(own: int, *, is_rows: bool) -> tuple[list[int], list[int]]:
-    """Near ones and large ones: a size that only a large request changes is fixed by no means."""
+def sizes_to_try(own: int, *, is_rows: bool) -> list[int]:
     if is_rows:
-        near, far = list(ROWS), []
+        sizes = list(ROWS)
     elif own <= SMALL:
-        near, far = [2 * own, own + 1, 3 * own, own + 2, 1, 2, 3, 5, 8, 16, 32], [129, 128]
+        sizes = [2 * own, own + 1, 3 * own, own + 2, 1, 2, 3, 5, 8, 16, 32]
     else:
-        near, far = [own + 32, own - 32, own + 1, own // 2, 2 * own], []
-    return [size for size in dict.fromkeys(near) if size not in (0, own)], far
+        sizes = [own + 32, own - 32, own + 1, own // 2, 2 * own]
+    return [size for size in dict.fromkeys(sizes) if size not in (0, own)]
 
 
 def groups(inputs: Sequence[TensorSpec], one: tuple[Array, ...], place: Place) -> list[list[Place]]:

@@ -257,10 +257,12 @@ class Caller:
 
     def described(self) -> dict[str, Any]:
         """How the handler calls it, where that is more than tensors in their order."""
-        if self._is_plain and all(one.is_plain for one in self.filled):
-            return {}
-        arguments = [one.as_json() for one in self.filled]
-        return {"forward": {"arguments": arguments, "outputs": [list(path) for path in self._paths or ()]}}
+        form: dict[str, Any] = {}
+        if not all(one.is_plain for one in self.filled):
+            form["arguments"] = [one.as_json() for one in self.filled]
+        if not self._is_plain:
+            form["outputs"] = [list(path) for path in self._paths or ()]
+        return {"forward": form} if form else {}
 
     def __call__(self, arrays: Arrays) -> list[Answer]:
         return [decoded(part, path) for path, part in self._parts(self._call(arrays))]

@@ -17,6 +17,14 @@ KNOWN_LIBRARIES = ("aten", "prims", "quantized", "mkldnn", "mkldnn_prepacked", "
 SIZED_BY_VALUES = frozenset(
     f"aten::{name}" for name in ("_pack_padded_sequence", "_pad_packed_sequence", "segment_reduce", "linalg_lstsq", "set_")
 )
+#: As they are called in a graph.
+CHOOSE = tuple(
+    f"aten::{name}"
+    for name in (
+        *("nonzero", "nonzero_numpy", "argwhere", "masked_select", "bincount", "_unique", "_unique2", "unique_dim"),
+        *("unique_consecutive", "unique_dim_consecutive"),
+    )
+)
 READS = torch.Tag.data_dependent_output
 SIZES = torch.Tag.dynamic_output_shape
 MARK = "_duet_follows"
@@ -76,8 +84,13 @@ def mark(tensor: torch.Tensor, word: str) -> None:
 
 
 def is_blind(module: Any) -> bool:
-    """Whether the graph does what no watch sees: it reads a whole tensor at once, or goes on in other threads."""
-    return has_kind(frozen(module), ("prim::tolist", "prim::fork"))
+    """Whether the graph does what no watch sees: it reads a whole tensor at once, or goes on in other threads.
+
+    Or it chooses by values in a branch, which the calls at hand may not come to.
+    """
+    graph = frozen(module)
+    blocks = (block for node in graph.nodes() for block in node.blocks())
+    return has_kind(graph, ("prim::tolist", "prim::fork")) or any(has_kind(block, CHOOSE) for block in blocks)
 
 
 def has_kind(block: Any, kinds: Sequence[str]) -> bool:
