@@ -377,7 +377,7 @@ def arranged(form: list[dict[str, Any]], named: Mapping[str, Argument]) -> tuple
     for one in form:
         if one.get("default") and not any(name in named for name in one["inputs"]):
             has_gap = True
-        elif has_gap or one.get("by_name"):
+        elif has_gap:
             by_name[one["name"]] = argument_of(one, named)
         else:
             by_place.append(argument_of(one, named))
@@ -396,7 +396,9 @@ def argument_of(one: dict[str, Any], named: Mapping[str, Argument]) -> Any:
     return found[0]
 
 
-def parts(result: Any, path: tuple[Any, ...], paths: frozenset[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def parts(
+    result: Any, path: tuple[Any, ...], paths: frozenset[tuple[Any, ...]]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Whatever in a result is no dict, tuple or list, with the way to it. None is no part; a list of texts is one."""
     if path in paths and result is not None and not isinstance(result, (dict, tuple)):
         yield path, result

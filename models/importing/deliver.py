@@ -41,9 +41,7 @@ def deliver(store: Store, request: Request) -> Delivery:
     given = examples.read(request.example) if request.example else {}
     with export.staging(store.root) as folder:
         found = make(request, given, folder)
-        one = sizes.answerable(
-            found.inputs, examples.rows(found.inputs, given, str(request.example)), found.predict
-        )
+        one = sizes.answerable(found.inputs, examples.rows(found.inputs, given, str(request.example)), found.predict)
         trial = candidate.attempt(found, one, is_blank=not given)
         check_twin(store, artifact, found.inputs, trial.outputs)
         found.settle(trial.outputs)

@@ -8,8 +8,7 @@ their order and a tensor or a tuple of tensors as the answer:
      "outputs": [["logits"], ["states", 0]]}
 
 Each argument names the inputs that it is made of. One with `default` is left out of the call where none of its inputs
-is given; without it an argument whose inputs are all left out is None. `by_name` marks what Python calls keyword-only.
-Each output is a path into the result: keys of dicts, places in tuples and lists. Without `arguments` inputs are given by
+is given; without it an argument whose inputs are all left out is None. Each output is a path into the result: keys of dicts, places in tuples and lists. Without `arguments` inputs are given by
 their places, and without `outputs` the result is one of them or a tuple of them.
 """
 
@@ -32,7 +31,10 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One argument of `forward`. `size` is a tuple's; `omittable` ones are inputs only where the user names them."""
+    """One argument of `forward`. `size` is a tuple's; `omittable` ones are inputs only where the user names them.
+
+    `by_name`: Python takes it by its name alone, which TorchScript forgets.
+    """
 
     name: str
     kind: Kind
@@ -75,15 +77,12 @@ class Filled:
             one["keys"] = list(self.keys)
         if self.argument.has_default:
             one["default"] = True
-        if self.argument.by_name:
-            one["by_name"] = True
         return one
 
     @property
     def is_plain(self) -> bool:
         """Whether it is one tensor, or a list of texts, that is always given by its place."""
-        simple = self.argument.kind in ("tensor", "texts") and not self.argument.omittable
-        return simple and not self.argument.by_name
+        return self.argument.kind in ("tensor", "texts") and not self.argument.omittable
 
 
 def of_schema(schema: Any) -> list[Argument]:
@@ -92,7 +91,7 @@ def of_schema(schema: Any) -> list[Argument]:
     for one in schema.arguments[1:]:  # the first is the module
         argument = of_type(one.name.replace(".", "_"), one.type)  # a trace's names have points
         if argument is not None:
-            found.append(replace(argument, has_default=one.has_default_value(), by_name=one.kwarg_only))
+            found.append(replace(argument, has_default=one.has_default_value()))
         elif not one.has_default_value():
             raise ImportRefusedError(
                 f"its forward takes {one.name}: {one.type}, which is no tensor; give it a default value, or put a "
@@ -205,7 +204,9 @@ def shared_out(
         return [[next(left) for _ in one.own_names] for one in required]
     rest = {spec.name: spec for spec in specs}
     found = [taken(one, rest) for one in required]
-    by_name = [sorted(f, key=lambda s: s.name) if one.kind == "tuple" else f for one, f in zip(required, found, strict=True)]
+    by_name = [
+        sorted(f, key=lambda s: s.name) if one.kind == "tuple" else f for one, f in zip(required, found, strict=True)
+    ]
     is_short = any(len(f) != one.size if not o else not f for one, f, o in zip(required, by_name, is_open, strict=True))
     if rest or is_short:
         raise mismatch(arguments, specs)
@@ -269,7 +270,9 @@ def question(source: str, arguments: Sequence[Argument]) -> str:
         if one.omittable:
             continue
         alone = sum(not other.omittable for other in arguments) == 1
-        names = {"dict": ["KEY" if alone else f"{one.name}.KEY"], "list": [f"{one.name}.0"]}.get(one.kind, one.own_names)
+        names = {"dict": ["KEY" if alone else f"{one.name}.KEY"], "list": [f"{one.name}.0"]}.get(
+            one.kind, one.own_names
+        )
         flags += [f"--input {name}:{'BYTES:-1' if one.kind == 'texts' else 'DATATYPE:SHAPE'}" for name in names]
     plain = next((one.own_names[0] for one in arguments if one.kind not in ("dict", "list")), "image")
     return (

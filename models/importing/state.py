@@ -109,7 +109,9 @@ def hand_on(node: Any, held: Known) -> None:
     value, source = sources[0]
     for place, out in enumerate(node.outputs()):
         is_alias = schema is None or (place < len(schema.returns) and schema.returns[place].alias_info is not None)
-        if node.kind() in CONSTRUCTS or (is_container(out) and is_container(value) and (source.is_inside or not is_alias)):
+        if node.kind() in CONSTRUCTS or (
+            is_container(out) and is_container(value) and (source.is_inside or not is_alias)
+        ):
             held.setdefault(out.debugName(), Held(source.part, is_inside=True))
         elif is_alias:
             held.setdefault(out.debugName(), Held(source.part))
@@ -138,7 +140,11 @@ def inner_blocks(node: Any, held: Known) -> Iterator[Any]:
     if node.hasAttribute("Subgraph"):
         inner = node.g("Subgraph")
         held.update(
-            {o.debugName(): held[v.debugName()] for o, v in zip(inner.inputs(), values, strict=False) if v.debugName() in held}
+            {
+                o.debugName(): held[v.debugName()]
+                for o, v in zip(inner.inputs(), values, strict=False)
+                if v.debugName() in held
+            }
         )
         yield inner
 

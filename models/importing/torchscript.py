@@ -132,15 +132,9 @@ def imported_module(source: str) -> nn.Module:
     where, _, attribute = source.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(where)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        if isinstance(found, torch.jit.ScriptFunction):
-            raise ImportRefusedError(
-                f"{source} is a scripted function; put it into the forward of a torch.nn.Module, or save it with "
-                "torch.jit.save and import the file"
-            )
-        module = found if isinstance(found, nn.Module) else found()
+        with torchscript():
+            found = attribute_of(importlib.import_module(where), attribute, source)
+            module = found if isinstance(found, nn.Module) else found()
     except ImportRefusedError:
         raise
     except Exception as error:  # the user's own code
@@ -150,6 +144,17 @@ def imported_module(source: str) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise ImportRefusedError(f"{source} gives a {type(module).__name__}, not a torch.nn.Module")
     return module.eval().cpu()
+
+
+def attribute_of(found: Any, attribute: str, source: str) -> Any:
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    if isinstance(found, torch.jit.ScriptFunction):
+        raise ImportRefusedError(
+            f"{source} is a scripted function; put it into the forward of a torch.nn.Module, or save it with "
+            "torch.jit.save and import the file"
+        )
+    return found
 
 
 def load_state(module: nn.Module, path: Path) -> None:

@@ -15,7 +15,8 @@ from models.importing.state import frozen
 KNOWN_LIBRARIES = ("aten", "prims", "quantized", "mkldnn", "mkldnn_prepacked", "prepacked")
 #: Their results' sizes follow from values, and PyTorch does not mark them so.
 SIZED_BY_VALUES = frozenset(
-    f"aten::{name}" for name in ("_pack_padded_sequence", "_pad_packed_sequence", "segment_reduce", "linalg_lstsq", "set_")
+    f"aten::{name}"
+    for name in ("_pack_padded_sequence", "_pad_packed_sequence", "segment_reduce", "linalg_lstsq", "set_")
 )
 #: As they are called in a graph.
 CHOOSE = tuple(
@@ -94,9 +95,7 @@ def is_blind(module: Any) -> bool:
 
 
 def has_kind(block: Any, kinds: Sequence[str]) -> bool:
-    return any(
-        node.kind() in kinds or any(has_kind(inner, kinds) for inner in node.blocks()) for node in block.nodes()
-    )
+    return any(node.kind() in kinds or any(has_kind(inner, kinds) for inner in node.blocks()) for node in block.nodes())
 
 
 def is_tensor(value: Any) -> bool:

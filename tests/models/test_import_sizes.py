@@ -211,9 +211,7 @@ def test_a_number_of_dimensions_that_changes_is_refused(
     assert "dimensions" in complaint
 
 
-def test_a_free_dimension_with_one_size_is_told_to_the_user(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_free_dimension_with_one_size_is_told_to_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 4), np.float32))
     model = imported(tmp_path, Boxes(), "--input", "x:FP32:-1,-1", "--example", str(tmp_path / "x.npy"))
     assert model.outputs == {"output_0": [-1, 3], "output_1": [-1, -1]}
