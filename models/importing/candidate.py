@@ -28,8 +28,8 @@ class Candidate:
     """`saved` is a SavedModel folder or a TorchScript file in the staging folder, and `predict` calls it from there.
 
     `predict` raises whatever the framework raises; None is an optional input that is left out. `settle` writes into
-    `saved` what only the trial has shown. `declared` are the outputs' shapes where the model tells them itself, None for
-    one of unknown rank; otherwise `watched` finds them. `extra` goes into signature.json.
+    `saved` what only the trial has shown. `declared` are the outputs' shapes where the model tells them itself, None
+    for one of unknown rank; otherwise `watched` finds them. `extra` goes into signature.json.
     """
 
     framework: str

@@ -8,8 +8,9 @@ their order and a tensor or a tuple of tensors as the answer:
      "outputs": [["logits"], ["states", 0]]}
 
 Each argument names the inputs that it is made of. One with `default` is left out of the call where none of its inputs
-is given; without it an argument whose inputs are all left out is None. Each output is a path into the result: keys of dicts, places in tuples and lists. Without `arguments` inputs are given by
-their places, and without `outputs` the result is one of them or a tuple of them.
+is given; without it an argument whose inputs are all left out is None. Each output is a path into the result: keys of
+dicts, places in tuples and lists. Without `arguments` inputs are given by their places, and without `outputs` the
+result is one of them or a tuple of them.
 """
 
 from __future__ import annotations
@@ -31,17 +32,13 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One argument of `forward`. `size` is a tuple's; `omittable` ones are inputs only where the user names them.
-
-    `by_name`: Python takes it by its name alone, which TorchScript forgets.
-    """
+    """One argument of `forward`. `size` is a tuple's; `omittable` ones are inputs only where the user names them."""
 
     name: str
     kind: Kind
     shown: str
     has_default: bool = False
     is_optional: bool = False
-    by_name: bool = False
     size: int = 1
 
     @property
@@ -118,8 +115,14 @@ def of_python(module: Any) -> list[Argument]:
         is_value = has_default and one.default is not None and not isinstance(one.default, torch.Tensor)
         if one.kind is inspect.Parameter.VAR_KEYWORD or argument is None or is_value:
             continue
-        by_name = one.kind is inspect.Parameter.KEYWORD_ONLY
-        found.append(replace(argument, has_default=has_default, by_name=by_name))
+        if one.kind is inspect.Parameter.KEYWORD_ONLY:
+            if not has_default:
+                raise ImportRefusedError(
+                    f"its forward takes {one.name} by its name alone, and a trace takes arguments by their places; "
+                    f"take the * before {one.name} away"
+                )
+            continue
+        found.append(replace(argument, has_default=has_default))
     return [one for one in found if not (one.omittable and one.kind in ("list", "tuple"))]
 
 
@@ -162,8 +165,8 @@ def of_type(name: str, kind: Any) -> Argument | None:
 def fill(arguments: Sequence[Argument], inputs: Sequence[TensorSpec]) -> list[Filled]:
     """Each argument with its inputs; omittable ones that none of `inputs` names get none. Raises ImportRefusedError.
 
-    An omittable argument is named `NAME`, or `NAME.KEY` where it is a dict. All others take the rest: by their own names
-    (`NAME`, `NAME.KEY` of a dict, `NAME.0` of a list or tuple), else in their order under names of the user's choice.
+    An omittable argument is named `NAME`, or `NAME.KEY` where it is a dict. All others take the rest: by their own
+    names (`NAME`, `NAME.KEY` of a dict, `NAME.0` of a list or tuple), else in their order under the user's own names.
     With a dict beside others its keys must be told from their names; a dict that is the only required argument takes
     all of the rest by their plain names.
     """
@@ -291,7 +294,7 @@ def call_of(filled: Sequence[Filled], named: Mapping[str, Any]) -> tuple[list[An
         given = any(spec.name in named for spec in one.inputs)
         if one.argument.has_default and not given:
             has_gap = True
-        elif has_gap or one.argument.by_name:
+        elif has_gap:
             by_name[one.argument.name] = one.value(named)
         else:
             by_place.append(one.value(named))
@@ -358,8 +361,8 @@ def notes(filled: Sequence[Filled]) -> list[str]:
             flag = f"{one.argument.name}{'.KEY' if one.argument.kind == 'dict' else ''}"
             kept = "keeps its default" if one.argument.has_default else "is None"
             found.append(
-                f"{one.argument.name}: {one.argument.shown} {kept}; --input {flag}:DATATYPE:SHAPE beside the others would "
-                "make it an input that requests may leave out"
+                f"{one.argument.name}: {one.argument.shown} {kept}; --input {flag}:DATATYPE:SHAPE beside the others "
+                "would make it an input that requests may leave out"
             )
         elif one.argument.kind in ("dict", "list", "tuple"):
             found.append(f"the {one.argument.kind} {one.argument.name} is made of {names}")

@@ -81,8 +81,8 @@ def settled(name: str, seen: Sequence[Sized], *, is_covered: bool) -> tuple[Shap
     ranks = {len(one.shape) for one in seen}
     if len(ranks) > 1:
         raise ImportRefusedError(
-            f"output {name} has {' or '.join(map(str, sorted(ranks)))} dimensions, by the request; clients are told one "
-            "number: keep the dimensions, as x.squeeze(1) does where x.squeeze() does not"
+            f"output {name} has {' or '.join(map(str, sorted(ranks)))} dimensions, by the request; clients are told "
+            "one number: keep the dimensions, as x.squeeze(1) does where x.squeeze() does not"
         )
     is_by_values = any(one.by_values for one in seen)
     shape = []
@@ -217,16 +217,8 @@ def answerable(
     places = [place for place in free_places(inputs) if place[1] > 0]
     if not places:
         return one
-    for size in INNER_SIZES:
-        changed = resized(one, dict.fromkeys(places, size))
-        try:
-            predict(changed)
-        except ImportRefusedError:
-            raise
-        except Exception:  # as above
-            continue
-        return changed
-    return one
+    tries = (resized(one, dict.fromkeys(places, size)) for size in INNER_SIZES)
+    return next((changed for changed in (one, *tries) if answers(predict, changed)), one)
 
 
 def loosened(

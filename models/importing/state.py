@@ -100,7 +100,7 @@ def write_places(node: Any, values: list[Any]) -> Iterator[int]:
 
 
 def hand_on(node: Any, held: Known) -> None:
-    """Views and elements of a part of the module are parts of it too, and local containers hold what is put into them."""
+    """Views and elements of a part of the module are parts of it too, and local containers hold what is put in."""
     values = list(node.inputs())
     sources = [(value, held[value.debugName()]) for value in values if value.debugName() in held]
     if not sources:

@@ -200,12 +200,11 @@ def compiled(request: Request, given: Mapping[str, Array], module: nn.Module) ->
 
 def trace(module: nn.Module, filled: Sequence[Filled], by_place: list[Any], by_name: dict[str, Any]) -> nn.Module:
     """`strict` would refuse dicts and lists in the result; what they hold is compared afterwards."""
+    every: dict[str, Any] = {}
     if by_name:
         names = [one.argument.name for one in filled if one.inputs]
-        every = dict(zip(names, [*by_place, *by_name.values()], strict=True))
-        traced: nn.Module = torch.jit.trace(module, example_kwarg_inputs=every, strict=False)  # type: ignore[no-untyped-call]
-        return traced
-    traced = torch.jit.trace(module, tuple(by_place), strict=False)  # type: ignore[no-untyped-call]
+        every = {"example_kwarg_inputs": dict(zip(names, [*by_place, *by_name.values()], strict=True))}
+    traced: nn.Module = torch.jit.trace(module, None if every else tuple(by_place), strict=False, **every)  # type: ignore[no-untyped-call]
     return traced
 
 

@@ -8,7 +8,7 @@ user makes it an input.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035 - TorchScript reads these in older models
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,24 +24,24 @@ X = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
 
 
 class OfDict(nn.Module):
-    def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"sum": batch["left"] + batch["right"], "first": batch["left"][:, 0]}
 
 
 class OfDictAndMore(nn.Module):
-    def forward(self, x: Tensor, extra: Dict[str, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
         for value in extra.values():
             x = x * value
         return x
 
 
 class OfList(nn.Module):
-    def forward(self, pages: List[Tensor]) -> List[Tensor]:
+    def forward(self, pages: list[Tensor]) -> list[Tensor]:
         return [page * (place + 1) for place, page in enumerate(pages)]
 
 
 class OfTuple(nn.Module):
-    def forward(self, pair: Tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    def forward(self, pair: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         return pair[0] - pair[1] * x
 
 
@@ -58,18 +58,18 @@ class OfFields(nn.Module):
 class OfNesting(nn.Module):
     """As a detector answers: losses, of which there are none, and a dict for each image."""
 
-    def forward(self, images: List[Tensor]) -> Tuple[Dict[str, Tensor], List[Dict[str, Tensor]]]:
-        losses: Dict[str, Tensor] = {}
+    def forward(self, images: list[Tensor]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        losses: dict[str, Tensor] = {}
         return losses, [{"boxes": (image > 1).nonzero(), "score": image.sum()} for image in images]
 
 
 class OfNone(nn.Module):
-    def forward(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor], Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         return x + 1, None, x + 2
 
 
 class OfTexts(nn.Module):
-    def forward(self, texts: List[str]) -> Dict[str, List[str]]:
+    def forward(self, texts: list[str]) -> dict[str, list[str]]:
         return {"loud": [text + "!" for text in texts]}
 
 
@@ -111,7 +111,7 @@ def test_an_example_names_the_keys_of_a_dict(tmp_path: Path) -> None:
 
 class Scaled(nn.Module):
     def forward(
-        self, x: Tensor, scale: Optional[Tensor] = None, shift: Optional[Tensor] = None, power: float = 1.0
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, power: float = 1.0
     ) -> Tensor:
         if scale is not None:
             x = x * scale
@@ -123,12 +123,12 @@ class Scaled(nn.Module):
 class Masked(nn.Module):
     """TorchScript must be given the mask, and it may be None."""
 
-    def forward(self, x: Tensor, mask: Optional[Tensor], scale: Tensor = torch.ones(1)) -> Tensor:  # noqa: B008
+    def forward(self, x: Tensor, mask: Tensor | None, scale: Tensor = torch.ones(1)) -> Tensor:  # noqa: B008
         return (x if mask is None else x * mask) * scale
 
 
 class OfOptionalDict(nn.Module):
-    def forward(self, x: Tensor, gain: Tensor, extra: Optional[Dict[str, Tensor]] = None) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor, extra: dict[str, Tensor] | None = None) -> Tensor:
         made = x * gain
         return made if extra is None else made + extra["bias"]
 
@@ -183,7 +183,7 @@ def test_the_keys_of_an_optional_dict_can_be_left_out(tmp_path: Path) -> None:
 
 
 class Needs(nn.Module):
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         assert mask is not None, "a mask, please"
         return x * mask
 
@@ -197,14 +197,14 @@ def test_an_optional_argument_without_which_the_model_fails_is_needed(
 
 
 class Attends(nn.Module):
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return x, None if mask is None else mask * 2
 
 
 class Sometimes(nn.Module):
     """No import sees a request with a nine."""
 
-    def forward(self, x: Tensor) -> Dict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         found = {"same": x}
         if bool((x == 9).any()):
             found["nine"] = x
@@ -214,17 +214,17 @@ class Sometimes(nn.Module):
 
 
 class Counted(nn.Module):
-    def forward(self, x: Tensor) -> Tuple[Tensor, int]:
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
         return x, x.size(0)
 
 
 class OfListOfLists(nn.Module):
-    def forward(self, x: List[List[Tensor]]) -> Tensor:
+    def forward(self, x: list[list[Tensor]]) -> Tensor:
         return x[0][0]
 
 
 class Clash(nn.Module):
-    def forward(self, x: Tensor) -> Dict[str, Dict[str, Tensor]]:
+    def forward(self, x: Tensor) -> dict[str, dict[str, Tensor]]:
         return {"a.b": {"c": x}, "a": {"b.c": x}}
 
 
@@ -334,8 +334,7 @@ def of_python(nets: str, name: str, *flags: str) -> int:
     ("name", "flags", "asked", "expected"),
     [
         ("OfDict", ["left:FP32:-1,2", "right:FP32:-1,2"], {"left": X, "right": 2 * X}, {"sum": 3 * X}),
-        ("OfList", ["front:FP32:-1,2", "back:FP32:-1,2"], {"front": X, "back": 2 * X}, {"output_0": X, "output_1": 2 * X}),
-        ("OfKeywords", ["x:FP32:-1,2", "gain:FP32:1"], {"x": X, "gain": X[0, 1:]}, {"output": 2 * X}),
+        ("OfList", ["a:FP32:-1,2", "b:FP32:-1,2"], {"a": X, "b": 2 * X}, {"output_0": X, "output_1": 2 * X}),
         ("OfOptional", ["x:FP32:-1,2"], {"x": X}, {"y": X}),
         ("OfOptional", ["x:FP32:-1,2", "scale:FP32:1"], {"x": X, "scale": X[0, 1:]}, {"y": 2 * X}),
         ("OfOptional", ["x:FP32:-1,2", "mask:FP32:-1,2"], {"x": X, "mask": X}, {"y": X * X}),
@@ -356,6 +355,7 @@ def test_a_traced_module_takes_and_gives_the_same(
     ("name", "sentence"),
     [
         ("OfAny", "its forward takes *tensors, and TorchScript needs to know each argument; put a module around it"),
+        ("OfKeywords", "its forward takes gain by its name alone, and a trace takes arguments by their places"),
         ("Remembers", "its forward writes its attribute seen"),
         ("function", "is a scripted function; put it into the forward of a torch.nn.Module, or save it with"),
     ],

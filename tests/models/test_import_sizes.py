@@ -1,8 +1,8 @@
 """Free dimensions: what `models import` declares of a TorchScript model holds for every later request.
 
-The kind: a size that was the same in every call of the import, and is another in a real request, which the gateway then
-takes for a corrupt answer. It comes from the request's other dimensions (a sequence's length), from its values (how many
-boxes `nonzero` finds, a loop that ends early), or from both. A size is declared only if it is proven.
+The kind: a size that was the same in every call of the import, and is another in a real request, which the gateway
+then takes for a corrupt answer. It comes from the request's other dimensions (a sequence's length), from its values
+(how many boxes `nonzero` finds, a loop that ends early), or from both. A size is declared only if it is proven.
 """
 
 from __future__ import annotations
