@@ -66,7 +66,7 @@ def from_json(value: object) -> Named:
 def specs(given: Mapping[str, Array], names: Sequence[str]) -> tuple[TensorSpec, ...]:
     """Inputs as the example has them, its first dimension free; a nameless one takes the one name in `names`."""
     return tuple(
-        TensorSpec(name or (names[0] if names else "input"), datatype(array), (-1, *array.shape[1:]))
+        TensorSpec(name or (names[0] if names else "input"), datatype(array), (-1, *array.shape[1:])[: array.ndim])
         for name, array in given.items()
     )
 

@@ -14,11 +14,18 @@ import torch
 from ts.context import Context, RequestProcessor
 from ts.utils.util import PredictionException
 
-from gateway.backends.torchserve import _decode_signature
 from gateway.codecs import v2
 from gateway.errors import InvalidArgument
 from gateway.layers.validation import Validation
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
+from gateway.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Signature,
+    Tensor,
+    TensorSpec,
+    VersionMetadata,
+)
 from models.__main__ import main
 from models.frameworks.pytorch import torchscript
 from serving.handler import LENGTH_HEADER, TensorHandler
@@ -62,7 +69,7 @@ class Server:
 
     def __init__(self, handler: TensorHandler, signature: dict[str, Any]) -> None:
         self._handler = handler
-        self._signature = _decode_signature(signature)
+        self._signature = Signature(specs(signature["inputs"]), specs(signature["outputs"]))
 
     async def infer(self, request: InferRequest) -> InferResponse:
         pieces, length = v2.encode_request(request)
@@ -76,7 +83,6 @@ class Server:
         return InferResponse("own", "pytorch", 1, outputs)
 
     async def metadata(self, model: str) -> ModelMetadata:
-        assert self._signature is not None
         version = VersionMetadata(1, True, {"serving_default": self._signature})
         return ModelMetadata(model, "pytorch", "pytorch_torchscript", {1: version}, 1)
 
@@ -84,6 +90,10 @@ class Server:
         return ["own"]
 
     async def aclose(self) -> None: ...
+
+
+def specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in entries)
 
 
 def tensor(name: str, value: Any) -> Tensor:

@@ -291,6 +291,38 @@ def test_another_signature_becomes_the_one_that_is_served(bring: Import, workpla
     assert (workplace / "judge" / "saved_model.pb").read_bytes() == before
 
 
+def test_a_savedmodel_tells_its_free_sizes_itself(bring: Import, workplace: Path) -> None:
+    """The kind of tests/models/test_import_sizes.py: what its graph leaves open stays so, whatever the import saw.
+
+    A sequence's length, a choice by values, a size in the middle, and a rank that is not known: that stays unknown.
+    """
+    from models.frameworks.tensorflow import quiet_stderr, tf
+
+    class Sizes(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, 2], tf.float32, "x")])
+        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            reshaped = tf.reshape(x, tf.concat([tf.shape(x)[:1], [-1]], 0))
+            rank = tf.cond(tf.reduce_any(x > 1e9), lambda: x, lambda: tf.reduce_sum(x, 1))
+            chosen = tf.boolean_mask(x, x[..., 0] > 0.5)
+            return {"same": x * 2, "flat": reshaped, "chosen": chosen, "rank": rank, "last": x[:, -1]}
+
+    module = Sizes()
+    with quiet_stderr():
+        tf.saved_model.save(module, "sizes", signatures=module.serve.get_concrete_function())
+    assert bring("sizes")[0] == 0
+    (model,) = imported(Path("artifacts"))
+    assert {spec.name: spec.shape for spec in model.outputs} == {
+        "same": (-1, -1, 2),
+        "flat": (-1, -1),
+        "chosen": (-1, 2),
+        "rank": (-1, -1),
+        "last": (-1, 2),
+    }
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session, quiet_stderr():
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], "artifacts/tensorflow/sizes/1")
+    assert loaded.signature_def["serving_default"].outputs["rank"].tensor_shape.unknown_rank
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own
 def test_a_keras_file_is_exported_with_names(bring: Import, workplace: Path) -> None:
     from models.frameworks.tensorflow import keras, quiet_stderr

@@ -229,3 +229,15 @@ class Rarely(nn.Module):
 
 def test_a_choice_that_no_call_of_the_import_comes_to_leaves_sizes_free(tmp_path: Path) -> None:
     assert imported(tmp_path, Rarely(), "--input", "x:FP32:-1,4").outputs == {"output": [-1, -1]}
+
+
+class First(nn.Module):
+    def forward(self, x: Tensor, count: Tensor) -> Tensor:
+        return x[:, : int(count)]
+
+
+def test_an_example_without_dimensions_is_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=X[:1], count=np.int64(3))
+    model = imported(tmp_path, First(), "--example", str(tmp_path / "x.npz"))
+    assert (model.inputs, model.outputs) == ({"x": [-1, -1], "count": []}, {"output": [-1, -1]})
+    assert model.ask(x=X, count=np.int64(2))["output"].shape == (2, 2)
