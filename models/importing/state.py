@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 HELD = "prim::GetAttr"
+ITSELF = "itself"
 ATTRIBUTE = "its attribute "
 CONSTRUCTS = ("prim::ListConstruct", "prim::TupleConstruct", "prim::DictConstruct")
 #: In training mode these write the running statistics that they are given, of which their schemas say nothing.
@@ -33,7 +34,8 @@ def written(module: nn.Module) -> str | None:
     It looks at the frozen graph: what only training does is gone from that. A tensor, list or dict counts as the
     module's own if it comes from an attribute or is a constant of the graph, directly, as a view or out of a container.
     """
-    return next(writes(frozen(module), {}), None)
+    graph = frozen(module)
+    return next(writes(graph, {next(graph.inputs()).debugName(): Held(ITSELF)}), None)
 
 
 def frozen(module: Any) -> Any:
@@ -50,14 +52,15 @@ def writes(block: Any, held: Known) -> Iterator[str]:
     for node in block.nodes():
         kind = node.kind()
         if kind == "prim::SetAttr":
-            yield f"its attribute {node.s('name')}"
+            yield from set_attribute(node, held)
             continue
         if kind == "prim::Constant":
             if node.hasAttribute("value") and node.kindOf("value") in ("t", "ival"):
                 held[node.output().debugName()] = Held(constant(node.output().debugName()))
             continue
         if kind == HELD:
-            held[node.output().debugName()] = Held(attribute(node, held))
+            if owner := held.get(node.input().debugName()):  # otherwise of an object that was made in this call
+                held[node.output().debugName()] = Held(attribute(node, owner))
             continue
         yield from written_arguments(node, held)
         hand_on(node, held)
@@ -68,10 +71,20 @@ def writes(block: Any, held: Known) -> Iterator[str]:
                     held.setdefault(outer.debugName(), held[value.debugName()])
 
 
-def attribute(node: Any, held: Known) -> str:
-    owner = held.get(node.input().debugName())
-    own = f"{owner.part.removeprefix(ATTRIBUTE)}.{node.s('name')}" if owner else node.s("name")
-    return f"{ATTRIBUTE}{own}"
+def set_attribute(node: Any, held: Known) -> Iterator[str]:
+    owner, value = (one.debugName() for one in node.inputs())
+    known = held.get(owner)
+    if known is not None and not known.is_inside:
+        yield attribute(node, known)
+    elif value in held:
+        held[owner] = Held(held[value].part, is_inside=True)
+
+
+def attribute(node: Any, owner: Held) -> str:
+    if owner.is_inside:
+        return owner.part
+    path = "" if owner.part == ITSELF else f"{owner.part.removeprefix(ATTRIBUTE)}."
+    return f"{ATTRIBUTE}{path}{node.s('name')}"
 
 
 def constant(name: str) -> str:

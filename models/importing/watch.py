@@ -16,7 +16,10 @@ KNOWN_LIBRARIES = ("aten", "prims", "quantized", "mkldnn", "mkldnn_prepacked", "
 #: Their results' sizes follow from values, and PyTorch does not mark them so.
 SIZED_BY_VALUES = frozenset(
     f"aten::{name}"
-    for name in ("_pack_padded_sequence", "_pad_packed_sequence", "segment_reduce", "linalg_lstsq", "set_")
+    for name in (
+        *("_pack_padded_sequence", "_pad_packed_sequence", "segment_reduce", "linalg_lstsq", "set_"),
+        *("_nested_tensor_from_mask", "_nested_from_padded", "to_padded_tensor", "nested_to_padded_tensor"),
+    )
 )
 #: As they are called in a graph.
 CHOOSE = tuple(

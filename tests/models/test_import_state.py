@@ -94,6 +94,25 @@ class NormInTraining(Base):
         return functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
 
 
+class Counter:
+    def __init__(self, total: Tensor) -> None:
+        self.total = total
+        self.turns = 0
+
+    def add(self, x: Tensor) -> None:
+        self.total = self.total + x
+        self.turns += 1
+
+
+class ThroughAnObject(Base):
+    """The object is of this call, and what it holds is the module's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        counter = Counter(self.cache)
+        counter.total.add_(1)
+        return x + self.cache[0]
+
+
 class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -116,6 +135,7 @@ KEEPING = {
     "sets a key": (SetsAKey, "named"),
     "once in a branch": (OnceInABranch, "hidden"),
     "a norm in training mode": (NormInTraining, "norm.running_mean"),
+    "through an object": (ThroughAnObject, "cache"),
     "nested": (Nested, "layers.0.1.cache"),
 }
 
@@ -164,6 +184,14 @@ class Local(Base):
         return made + own[0] + torch.stack(steps).sum(0) + self.named["a"]
 
 
+class AnObject(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        counter = Counter(torch.zeros_like(x))
+        counter.add(x + self.hidden)
+        counter.total.add_(1)
+        return counter.total * counter.turns
+
+
 class Usual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +202,7 @@ class Usual(nn.Module):
         return self.reads(self.layers(x))[0]
 
 
-@pytest.mark.parametrize("module", [OnlyInTraining, Local, Usual], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("module", [OnlyInTraining, Local, AnObject, Usual], ids=lambda one: one.__name__)
 def test_what_is_local_or_only_for_training_is_served(tmp_path: Path, module: type[nn.Module]) -> None:
     x = torch.ones(1, 4)
     model = imported(tmp_path, module().eval(), "--input", "x:FP32:-1,4")
