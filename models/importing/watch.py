@@ -21,7 +21,8 @@ SIZED_BY_VALUES = frozenset(
         *("_nested_tensor_from_mask", "_nested_from_padded", "to_padded_tensor", "nested_to_padded_tensor"),
     )
 )
-#: As they are called in a graph.
+#: As they are called in a graph: these read values by themselves, or go on in other threads.
+UNSEEN = ("prim::tolist", "prim::fork", "aten::tensor_split.tensor_indices_or_sections")
 CHOOSE = tuple(
     f"aten::{name}"
     for name in (
@@ -94,7 +95,7 @@ def is_blind(module: Any) -> bool:
     """
     graph = frozen(module)
     blocks = (block for node in graph.nodes() for block in node.blocks())
-    return has_kind(graph, ("prim::tolist", "prim::fork")) or any(has_kind(block, CHOOSE) for block in blocks)
+    return has_kind(graph, UNSEEN) or any(has_kind(block, CHOOSE) for block in blocks)
 
 
 def has_kind(block: Any, kinds: Sequence[str]) -> bool:

@@ -76,6 +76,13 @@ class AtLeast(nn.Module):
         return functional.pad(x, [0, missing])
 
 
+class Parts(nn.Module):
+    """An operation that reads its places by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor_split(x, x[0, :1].clamp(1, 3).long(), dim=1)[0]
+
+
 class Copied(nn.Module):
     """A selection that is written into another tensor, and a size from there."""
 
@@ -128,6 +135,7 @@ X = np.array([[0.0, 1.0, 0.2, 2.0], [2.0, 0.7, -3.0, 0.1]], np.float32)
         (Distinct(), {"output": [-1]}),
         (Best(), {"output": [-1, -1]}),
         (Stops(), {"output": [-1, -1]}),
+        (Parts(), {"output": [-1, -1]}),
         (Copied(), {"output": [-1]}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
