@@ -99,7 +99,13 @@ def is_blind(module: Any) -> bool:
 
 
 def has_kind(block: Any, kinds: Sequence[str]) -> bool:
-    return any(node.kind() in kinds or any(has_kind(inner, kinds) for inner in node.blocks()) for node in block.nodes())
+    """By an operation's name, or by that of one of its overloads."""
+    return any(
+        node.kind() in kinds
+        or node.schema().partition("(")[0] in kinds
+        or any(has_kind(inner, kinds) for inner in node.blocks())
+        for node in block.nodes()
+    )
 
 
 def is_tensor(value: Any) -> bool:
