@@ -168,22 +168,26 @@ def fill(arguments: Sequence[Argument], inputs: Sequence[TensorSpec]) -> list[Fi
     An omittable argument is named `NAME`, or `NAME.KEY` where it is a dict. All others take the rest: by their own
     names (`NAME`, `NAME.KEY` of a dict, `NAME.0` of a list or tuple), else in their order under the user's own names.
     With a dict beside others its keys must be told from their names; a dict that is the only required argument takes
-    all of the rest by their plain names.
+    all of the rest by their plain names. Where every argument, omittable or not, is one input, order will do for all.
     """
     rest = {spec.name: spec for spec in inputs}
     chosen = {one.name: taken(one, rest) for one in arguments if one.omittable}
     required = [one for one in arguments if not one.omittable]
-    for one, specs in zip(required, shared_out(required, list(rest.values()), arguments), strict=True):
-        chosen[one.name] = specs
+    if is_one_each(arguments, inputs) and len(rest) > len(required):
+        shares = [[spec] for spec in inputs]
+    else:
+        of_required = iter(shared_out(required, list(rest.values()), arguments))
+        shares = [chosen[one.name] if one.omittable else next(of_required) for one in arguments]
     filled = []
-    for one in arguments:
-        specs = tuple(
-            replace(spec, optional=one.omittable or spec.optional) if one.omittable else spec
-            for spec in chosen[one.name]
-        )
+    for one, share in zip(arguments, shares, strict=True):
+        specs = tuple(replace(spec, optional=True) if one.omittable else spec for spec in share)
         check_datatypes(one, specs)
         filled.append(Filled(one, specs, keys_of(one, specs)))
     return filled
+
+
+def is_one_each(arguments: Sequence[Argument], inputs: Sequence[TensorSpec]) -> bool:
+    return len(inputs) == len(arguments) and all(one.kind in ("tensor", "texts") for one in arguments)
 
 
 def taken(argument: Argument, rest: dict[str, TensorSpec]) -> list[TensorSpec]:
@@ -268,10 +272,10 @@ def listed(arguments: Sequence[Argument]) -> str:
 
 
 def question(source: str, arguments: Sequence[Argument]) -> str:
+    if not arguments:
+        return f"{source}: its forward takes no tensors, and a request has one at least"
     flags = []
-    for one in arguments:
-        if one.omittable:
-            continue
+    for one in [one for one in arguments if not one.omittable] or arguments:
         alone = sum(not other.omittable for other in arguments) == 1
         names = {"dict": ["KEY" if alone else f"{one.name}.KEY"], "list": [f"{one.name}.0"]}.get(
             one.kind, one.own_names

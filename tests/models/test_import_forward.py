@@ -155,6 +155,13 @@ def test_optional_arguments_can_be_left_out(tmp_path: Path, capsys: pytest.Captu
         model.ask(scale=three)
 
 
+def test_inputs_for_all_arguments_may_have_any_names_in_their_order(tmp_path: Path) -> None:
+    flags = ["--input", "image:FP32:-1,2", "--input", "factor:FP32:1", "--input", "bias:FP32:1"]
+    model = imported(tmp_path, Scaled(), *flags)
+    assert [one.get("optional", False) for one in model.signature["inputs"]] == [False, True, True]
+    np.testing.assert_array_equal(model.ask(image=X, bias=np.float32([3]))["output"], X + 3)
+
+
 def test_an_optional_argument_that_no_flag_names_keeps_its_default_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +235,11 @@ class Clash(nn.Module):
         return {"a.b": {"c": x}, "a": {"b.c": x}}
 
 
+class Unasked(nn.Module):
+    def forward(self) -> Tensor:
+        return torch.ones(1)
+
+
 class Nothing(nn.Module):
     def forward(self, x: Tensor) -> None:
         return None
@@ -242,6 +254,7 @@ REFUSED = {
         ["x:FP32:-1,2"],
         "two of its outputs would have one name (a.b.c, a.b.c): give --output",
     ),
+    "no arguments": (Unasked(), [], "its forward takes no tensors, and a request has one at least"),
     "nothing": (Nothing(), ["x:FP32:-1,2"], "it returns None, in which there is no tensor"),
     "a stray": (Scaled(), ["x:FP32:-1,2", "scael:FP32:1"], "scale may be left out, and is an input where one is named"),
     "no keys": (OfDictAndMore(), ["x:FP32:-1,2", "a:FP32:1"], "each key of extra is an input named extra.KEY"),
