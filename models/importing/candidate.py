@@ -60,7 +60,7 @@ def attempt(candidate: Candidate, one: tuple[Array, ...], *, is_blank: bool) -> 
     """Call it with one, two and three rows. Raises ImportRefusedError where it does not answer."""
     batched = any(spec.shape[:1] == (-1,) for spec in candidate.inputs)
     asked = ROWS_TRIED if batched else ROWS_TRIED[:1]
-    answers = [answer(candidate, examples.repeated(candidate.inputs, one, rows), rows, is_blank) for rows in asked]
+    answers, doubt = rows_answered(candidate, one, asked, is_blank)
     began = time.perf_counter()
     candidate.predict(one)
     milliseconds = (time.perf_counter() - began) * 1e3
@@ -69,7 +69,22 @@ def attempt(candidate: Candidate, one: tuple[Array, ...], *, is_blank: bool) -> 
     )
     shapes, notes = known_shapes(candidate, one, outputs)
     outputs = tuple(replace(spec, shape=shape) for spec, shape in zip(outputs, shapes, strict=True))
-    return Trial(outputs, milliseconds, (*candidate.notes, *notes, *doubts(outputs, answers, batched)))
+    return Trial(outputs, milliseconds, (*candidate.notes, *notes, *(doubt or doubts(outputs, answers, batched))))
+
+
+def rows_answered(
+    candidate: Candidate, one: tuple[Array, ...], asked: Sequence[int], is_blank: bool
+) -> tuple[list[Sequence[Answer]], list[str]]:
+    """The answers to so many rows each. A first dimension may also be free and no batch, as of a graph's nodes."""
+    answers = [answer(candidate, one, 1, is_blank)]
+    for rows in asked[1:]:
+        try:
+            answers.append(answer(candidate, examples.repeated(candidate.inputs, one, rows), rows, is_blank))
+        except ImportRefusedError:
+            if len(answers) > 1 or not sizes.stretches(candidate.inputs, one, candidate.predict):
+                raise
+            return answers, ["the first dimension is no batch: requests are answered one at a time"]
+    return answers, []
 
 
 def known_shapes(

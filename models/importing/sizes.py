@@ -184,10 +184,25 @@ def groups(inputs: Sequence[TensorSpec], one: tuple[Array, ...], place: Place) -
     of_axis = [p for p in alike if p[1] == place[1]]
     of_input = [p for p in alike if p[0] == place[0]]
     found: list[list[Place]] = []
-    for group in ([place], of_axis, of_input, alike):
+    for group in ([place], of_axis, of_input, alike, [p for p in free_places(inputs) if one[p[0]].shape[p[1]] == size]):
         if group not in found:
             found.append(group)
     return found
+
+
+def stretches(
+    inputs: Sequence[TensorSpec], one: tuple[Array, ...], predict: Callable[[tuple[Array, ...]], object]
+) -> bool:
+    """Whether each free first dimension has another size that is answered, perhaps with others that must be alike."""
+    return all(
+        any(
+            answers(predict, resized(one, dict.fromkeys(group, size)))
+            for group in groups(inputs, one, place)
+            for size in ROWS
+        )
+        for place in free_places(inputs)
+        if place[1] == 0
+    )
 
 
 def resized(one: tuple[Array, ...], sizes: Mapping[Place, int]) -> tuple[Array, ...]:

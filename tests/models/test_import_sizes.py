@@ -189,6 +189,31 @@ def test_the_width_of_a_last_layer_is_known_whatever_texts_come(tmp_path: Path) 
     assert model.ask(text=["a", "some words"])["output"].shape == (2, 2)
 
 
+class Nodes(nn.Module):
+    def forward(self, edges: Tensor, nodes: Tensor) -> Tensor:
+        return edges @ nodes
+
+
+def test_a_first_dimension_that_is_no_batch_is_free_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A graph's nodes: as many as there are edges in both directions."""
+    model = imported(tmp_path, Nodes(), "--input", "edges:FP32:-1,-1", "--input", "nodes:FP32:-1,6")
+    assert model.outputs == {"output": [-1, 6]}
+    assert "note: the first dimension is no batch: requests are answered one at a time" in capsys.readouterr().out
+    asked = {"edges": np.ones((7, 7), np.float32), "nodes": np.ones((7, 6), np.float32)}
+    assert model.ask(**asked)["output"].shape == (7, 6)
+
+
+class Query(nn.Module):
+    def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
+        return candidates @ query[0]
+
+
+def test_two_batches_in_one_request_are_of_any_sizes(tmp_path: Path) -> None:
+    model = imported(tmp_path, Query(), "--input", "query:FP32:-1,8", "--input", "candidates:FP32:-1,8")
+    asked = {"query": np.ones((1, 8), np.float32), "candidates": np.ones((5, 8), np.float32)}
+    assert model.ask(**asked)["output"].shape == (5,)
+
+
 class Total(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.sum(), x * 2
