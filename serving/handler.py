@@ -387,10 +387,10 @@ def arranged(form: list[dict[str, Any]], named: Mapping[str, Argument]) -> tuple
 def argument_of(one: dict[str, Any], named: Mapping[str, Argument]) -> Any:
     """None for an optional one of which nothing is given."""
     found = [named[name] for name in one["inputs"] if name in named]
-    if one["kind"] in ("list", "tuple"):
-        return found if one["kind"] == "list" else tuple(found)
     if not found:
         return None
+    if one["kind"] in ("list", "tuple"):
+        return found if one["kind"] == "list" else tuple(found)
     if one["kind"] == "dict":
         return {key: named[name] for key, name in zip(one["keys"], one["inputs"], strict=True) if name in named}
     return found[0]

@@ -61,11 +61,13 @@ class Filled:
     def value(self, named: Mapping[str, Any]) -> Any:
         """What `forward` gets for the inputs in `named`; None where there are none of its own."""
         found = [named[spec.name] for spec in self.inputs if spec.name in named]
-        if self.argument.kind == "dict" and (found or not self.argument.omittable):
+        if not found:
+            return None
+        if self.argument.kind == "dict":
             return {key: named[s.name] for key, s in zip(self.keys, self.inputs, strict=True) if s.name in named}
         if self.argument.kind in ("list", "tuple"):
             return found if self.argument.kind == "list" else tuple(found)
-        return found[0] if found else None
+        return found[0]
 
     def as_json(self) -> dict[str, object]:
         one: dict[str, object] = {"name": self.argument.name, "kind": self.argument.kind}
@@ -95,7 +97,7 @@ def of_schema(schema: Any) -> list[Argument]:
                 "module around it that takes tensors, List[str] for texts, Dict[str, Tensor], List[Tensor] or a tuple "
                 "of tensors"
             )
-    return [one for one in found if not (one.omittable and one.kind in ("list", "tuple"))]
+    return found
 
 
 def of_python(module: Any) -> list[Argument]:
@@ -123,7 +125,7 @@ def of_python(module: Any) -> list[Argument]:
                 )
             continue
         found.append(replace(argument, has_default=has_default))
-    return [one for one in found if not (one.omittable and one.kind in ("list", "tuple"))]
+    return found
 
 
 def of_annotation(name: str, annotation: Any) -> Argument | None:
@@ -262,7 +264,7 @@ def how(arguments: Sequence[Argument]) -> str:
             )
         if one.kind == "tuple":
             hints.append(f"the tensors of {one.name} are {', '.join(one.own_names)}")
-        if one.omittable and one.kind != "dict":
+        if one.omittable and one.kind in ("tensor", "texts"):
             hints.append(f"{one.name} may be left out, and is an input where one is named {one.name}")
     return "".join(f"; {hint}" for hint in hints)
 
@@ -362,7 +364,7 @@ def notes(filled: Sequence[Filled]) -> list[str]:
     for one in filled:
         names = ", ".join(spec.name for spec in one.inputs)
         if one.argument.omittable and not one.inputs:
-            flag = f"{one.argument.name}{'.KEY' if one.argument.kind == 'dict' else ''}"
+            flag = one.argument.name + {"dict": ".KEY", "list": ".0", "tuple": ".0"}.get(one.argument.kind, "")
             kept = "keeps its default" if one.argument.has_default else "is None"
             found.append(
                 f"{one.argument.name}: {one.argument.shown} {kept}; --input {flag}:DATATYPE:SHAPE beside the others "

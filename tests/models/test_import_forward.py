@@ -189,6 +189,25 @@ def test_the_keys_of_an_optional_dict_can_be_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.ask(**{"x": X, "gain": two, "extra.bias": two})["output"], 2 * X + 2)
 
 
+class OfOptionalList(nn.Module):
+    """TorchScript must be given the pages, and they may be None."""
+
+    def forward(self, x: Tensor, pages: list[Tensor] | None) -> Tensor:
+        if pages is not None:
+            for page in pages:
+                x = x + page
+        return x
+
+
+def test_a_list_that_may_be_none_is_none_or_what_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert imported(tmp_path, OfOptionalList(), "--input", "x:FP32:-1,2").ask(x=X)["output"].tolist() == X.tolist()
+    assert "note: pages: Optional[List[Tensor]] is None; --input pages.0:DATATYPE:SHAPE" in capsys.readouterr().out
+    flags = [f"--input={name}:FP32:-1,2" for name in ("x", "pages.0", "pages.1")]
+    model = imported(tmp_path, OfOptionalList(), *flags)
+    for given, expected in (([], X), (["pages.0"], 2 * X), (["pages.0", "pages.1"], 3 * X)):
+        np.testing.assert_array_equal(model.ask(x=X, **dict.fromkeys(given, X))["output"], expected)
+
+
 class Needs(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         assert mask is not None, "a mask, please"
