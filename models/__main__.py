@@ -105,7 +105,9 @@ def add_importing(command: argparse.ArgumentParser) -> None:
         type=tensor_spec,
         default=[],
         metavar="NAME:DATATYPE:SHAPE",
-        help="one of the inputs, in their order, as in image:FP32:-1,3,224,224",
+        help="one of the inputs, in their order, as in image:FP32:-1,3,224,224. Of PyTorch: KEY of a dict that is the "
+        "only argument, ARGUMENT.KEY of one beside others, ARGUMENT.0 of a list or tuple; an optional argument is an "
+        "input, which requests may leave out, where its name is given",
     )
     command.add_argument(
         "--output",

@@ -96,7 +96,9 @@ def describe(store: Store, name: str, of_variants: Mapping[str, Mapping[int, Map
 
 
 def tensors(listed: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in listed)
+    return tuple(
+        TensorSpec(one["name"], one["datatype"], tuple(one["shape"]), bool(one.get("optional"))) for one in listed
+    )
 
 
 def record_path(store: Store, artifact: Artifact) -> Path:

@@ -39,14 +39,19 @@ class UnknownNameError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor on the wire. `datatype` is the Open Inference Protocol's name; a first dimension of -1 the batch."""
+    """A tensor on the wire. `datatype` is the Open Inference Protocol's name; a first dimension of -1 the batch.
+
+    An `optional` input can be left out of a request.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    optional: bool = field(default=False, repr=False)
 
     def as_json(self) -> dict[str, object]:
-        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        one: dict[str, object] = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        return {**one, "optional": True} if self.optional else one
 
 
 @dataclass(frozen=True, slots=True)

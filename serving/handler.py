@@ -9,7 +9,9 @@ Requests and answers are the Open Inference Protocol's binary tensor extension (
 JSON header whose length the HTTP header `Inference-Header-Content-Length` gives, then the tensors' bytes in the
 header's order, little-endian and row-major; a BYTES element is its length as a little-endian uint32 and then its bytes,
 here UTF-8 text. The module gets its inputs positionally in the signature's order, a BYTES input as a flat `List[str]`,
-and returns one tensor (or `List[str]`) or a tuple of them in the order of the signature's outputs.
+and returns one tensor (or `List[str]`) or a tuple of them in the order of the signature's outputs. Where its arguments
+or its result are anything else, the signature's `forward` says how they are made (models/importing/forward.py). An
+input with `"optional": true` can be left out of a request.
 
 A bad request is a 400 with a sentence. Requests that TorchServe has batched and whose trailing shapes agree share one
 forward pass; a bad one among them fails alone.
@@ -24,7 +26,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -80,11 +82,12 @@ class TensorHandler:
     class Plan(NamedTuple):
         """What one JSON header asks for. Requests of the same form share their plan."""
 
-        pieces: tuple[TensorHandler.Piece, ...]  # in the signature's order
+        pieces: tuple[TensorHandler.Piece, ...]  # in the signature's order, without inputs that were left out
+        names: tuple[str, ...]  # of the pieces
         outputs: tuple[int, ...]  # positions in the signature's outputs, in the order asked for
         body_bytes: int  # of the tensors, without the header
         rows: int
-        merge_key: tuple[tuple[int, ...], ...] | None  # trailing shapes; None: must run alone
+        merge_key: tuple[tuple[str, tuple[int, ...]], ...] | None  # names, trailing shapes; None: must run alone
 
     class Job(NamedTuple):
         """One decoded request and its place in TorchServe's batch."""
@@ -100,6 +103,9 @@ class TensorHandler:
         signature = json.loads((folder / "signature.json").read_text("utf-8"))
         self._inputs: list[dict[str, Any]] = signature["inputs"]
         self._outputs: list[dict[str, Any]] = signature["outputs"]
+        form = signature.get("forward") or {}
+        self._arguments: list[dict[str, Any]] | None = form.get("arguments") or by_names(self._inputs)
+        self._paths: list[tuple[Any, ...]] = [tuple(path) for path in form.get("outputs") or ()]
         self._describe_answer = json.dumps(signature)
         self._mergeable = all(spec["shape"][:1] == [-1] for spec in self._inputs + self._outputs)
         self._device = choose_device(properties.get("gpu_id"))
@@ -189,14 +195,19 @@ class TensorHandler:
             ) from None
         pieces = self._match_inputs(offers, len(sent))
         rows, merge_key = self._merging(pieces)
-        return self.Plan(pieces, self._match_outputs(outputs), offset, rows, merge_key)
+        names = tuple(piece.name for piece in pieces)
+        return self.Plan(pieces, names, self._match_outputs(outputs), offset, rows, merge_key)
 
     def _match_inputs(self, offers: dict[str, Piece], sent: int) -> tuple[Piece, ...]:
         names = [spec["name"] for spec in self._inputs]
-        if sent != len(names) or set(offers) != set(names):
-            raise bad_request(f"the inputs must be {names}, each once; got {list(offers)}")
-        pieces = tuple(offers[name] for name in names)
-        for piece, spec in zip(pieces, self._inputs, strict=True):
+        needed = {spec["name"] for spec in self._inputs if not spec.get("optional")}
+        if sent != len(offers) or not needed <= set(offers) <= set(names):
+            optional = [name for name in names if name not in needed]
+            but = f", and {optional} can be left out" if optional else ""
+            raise bad_request(f"the inputs must be {names}, each once{but}; got {list(offers)}")
+        specs = [spec for spec in self._inputs if spec["name"] in offers]
+        pieces = tuple(offers[spec["name"]] for spec in specs)
+        for piece, spec in zip(pieces, specs, strict=True):
             if piece.datatype != spec["datatype"]:
                 raise bad_request(f"input {piece.name} must be {spec['datatype']}, got {piece.datatype}")
             if not fits(piece.shape, spec["shape"]):
@@ -209,49 +220,72 @@ class TensorHandler:
             raise bad_request(f"outputs can be {names}, each once; got {asked}")
         return tuple(names.index(name) for name in asked) or tuple(range(len(names)))
 
-    def _merging(self, pieces: tuple[Piece, ...]) -> tuple[int, tuple[tuple[int, ...], ...] | None]:
+    def _merging(self, pieces: tuple[Piece, ...]) -> tuple[int, tuple[tuple[str, tuple[int, ...]], ...] | None]:
         rows = {piece.shape[0] if piece.shape else -1 for piece in pieces}
         if not self._mergeable or len(rows) != 1:
             return 0, None
-        return rows.pop(), tuple(piece.shape[1:] for piece in pieces)
+        return rows.pop(), tuple((piece.name, piece.shape[1:]) for piece in pieces)
 
     def _run(self, group: list[Job]) -> list[tuple[Argument, ...] | PredictionException]:
         if len(group) == 1:
-            return [self._run_alone(group[0].arguments)]
+            return [self._run_alone(group[0])]
         columns = zip(*(job.arguments for job in group), strict=True)
         try:
-            merged = self._call([join(column) for column in columns])
+            merged = self._call([join(column) for column in columns], group[0].plan.names)
         except PredictionException:
             merged = ()
         rows = [job.plan.rows for job in group]
         # Not the rows that went in: a row spoils its neighbours, or the model is not row by row after all.
         if not merged or any(rows_of(output) != sum(rows) for output in merged):
-            return [self._run_alone(job.arguments) for job in group]
+            return [self._run_alone(job) for job in group]
         return list(zip(*(cut(output, rows) for output in merged), strict=True))
 
-    def _run_alone(self, arguments: list[Argument]) -> tuple[Argument, ...] | PredictionException:
+    def _run_alone(self, job: Job) -> tuple[Argument, ...] | PredictionException:
         try:
-            return self._call(arguments)
+            return self._call(job.arguments, job.plan.names)
         except PredictionException as error:
             return error
 
     @torch.inference_mode()
-    def _call(self, arguments: list[Argument]) -> tuple[Argument, ...]:
+    def _call(self, arguments: list[Argument], names: tuple[str, ...]) -> tuple[Argument, ...]:
         try:
-            results = self._forward(*arguments)
+            if self._arguments is None:
+                results = self._forward(*arguments)
+            else:
+                by_place, by_name = arranged(self._arguments, dict(zip(names, arguments, strict=True)))
+                results = self._forward(*by_place, **by_name)
         except Exception as error:  # whatever it is: raised, it would fail all requests that TorchServe has batched
             if self._device.type == "cuda" and is_of_the_device(error):
                 raise  # TorchServe answers 507 to these
             raise PredictionException(f"the model failed: {last_line(error)}", MODEL_FAILED) from error
+        if self._paths:
+            results = self._chosen(results)
         results = results if isinstance(results, tuple) else (results,)
         if len(results) != len(self._outputs):
             raise PredictionException(f"the model gave {len(results)} outputs, not {len(self._outputs)}", MODEL_FAILED)
-        return tuple(result if isinstance(result, list) else result.cpu() for result in results)
+        return tuple(on_cpu(result, spec) for result, spec in zip(results, self._outputs, strict=True))
+
+    def _chosen(self, results: Any) -> tuple[Any, ...]:
+        """The parts of the result that are the signature's outputs; it must have these and no other."""
+        found = dict(parts(results, (), frozenset(self._paths)))
+        names = dict(zip(self._paths, (spec["name"] for spec in self._outputs), strict=True))
+        if missing := [name for path, name in names.items() if path not in found]:
+            raise PredictionException(
+                f"the model gave no {' and no '.join(missing)} for this request, which its signature promises",
+                MODEL_FAILED,
+            )
+        if more := [list(path) for path in found if path not in names]:
+            raise PredictionException(
+                f"the model gave more than its signature tells for this request: {more} of its result", MODEL_FAILED
+            )
+        return tuple(found[path] for path in self._paths)
 
     def _warm_up(self) -> None:
+        needed = [spec for spec in self._inputs if not spec.get("optional")]
         try:
-            for rows in WARM_UP_ROWS:
-                self._call([zeros(spec, rows, self._device) for spec in self._inputs])
+            for specs in (self._inputs, needed) if len(needed) < len(self._inputs) else (self._inputs,):
+                for rows in WARM_UP_ROWS:
+                    self._call([zeros(one, rows, self._device) for one in specs], tuple(one["name"] for one in specs))
         except PredictionException as error:  # zeros may be no valid input: then the first request compiles
             logging.getLogger(__name__).warning("No warm-up: %s", error.message)
 
@@ -347,6 +381,68 @@ def split_texts(blob: memoryview, piece: TensorHandler.Piece) -> list[str]:
     if position != len(blob) or len(texts) != count:
         raise bad_request(f"input {piece.name} of shape {list(piece.shape)} must hold {count} texts, whole")
     return texts
+
+
+def by_names(inputs: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The arguments of a signature that does not tell them; None where all inputs go by their places."""
+    if not any(spec.get("optional") for spec in inputs):
+        return None
+    return [
+        {"name": spec["name"], "kind": "tensor", "inputs": [spec["name"]], "default": bool(spec.get("optional"))}
+        for spec in inputs
+    ]
+
+
+def arranged(form: list[dict[str, Any]], named: Mapping[str, Argument]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments by their places and, from the first on that keeps its default, by their names."""
+    by_place: list[Any] = []
+    by_name: dict[str, Any] = {}
+    has_gap = False
+    for one in form:
+        if one.get("default") and not any(name in named for name in one["inputs"]):
+            has_gap = True
+        elif has_gap:
+            by_name[one["name"]] = argument_of(one, named)
+        else:
+            by_place.append(argument_of(one, named))
+    return by_place, by_name
+
+
+def argument_of(one: dict[str, Any], named: Mapping[str, Argument]) -> Any:
+    """None for an optional one of which nothing is given."""
+    found = [named[name] for name in one["inputs"] if name in named]
+    if not found:
+        return None
+    if one["kind"] in ("list", "tuple"):
+        return found if one["kind"] == "list" else tuple(found)
+    if one["kind"] == "dict":
+        return {key: named[name] for key, name in zip(one["keys"], one["inputs"], strict=True) if name in named}
+    return found[0]
+
+
+def parts(
+    result: Any, path: tuple[Any, ...], paths: frozenset[tuple[Any, ...]]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Whatever in a result is no dict, tuple or list, with the way to it. None is no part; a list of texts is one."""
+    if path in paths and result is not None and not isinstance(result, (dict, tuple)):
+        yield path, result
+    elif isinstance(result, dict):
+        for key, value in result.items():
+            yield from parts(value, (*path, key), paths)
+    elif isinstance(result, (tuple, list)):
+        for place, value in enumerate(result):
+            yield from parts(value, (*path, place), paths)
+    elif result is not None:
+        yield path, result
+
+
+def on_cpu(result: Any, spec: dict[str, Any]) -> Argument:
+    if isinstance(result, torch.Tensor):
+        return result.cpu()
+    if isinstance(result, list) and all(isinstance(text, str) for text in result):
+        return result
+    kind = type(result).__name__
+    raise PredictionException(f"the model gave {kind} as output {spec['name']}, which is no tensor", MODEL_FAILED)
 
 
 def as_bytes(result: torch.Tensor) -> memoryview:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.importing import examples
+from models.importing import examples, sizes
 from models.importing.request import ImportRefusedError
+from models.importing.sizes import Arrays, Shape, Watched
 from models.spec import Array, TensorSpec
 
 
@@ -26,14 +27,19 @@ class Answer(NamedTuple):
 class Candidate:
     """`saved` is a SavedModel folder or a TorchScript file in the staging folder, and `predict` calls it from there.
 
-    `predict` raises whatever the framework raises. `settle` writes into `saved` what only the trial has shown.
+    `predict` raises whatever the framework raises; None is an optional input that is left out. `settle` writes into
+    `saved` what only the trial has shown. `declared` are the outputs' shapes where the model tells them itself, None
+    for one of unknown rank; otherwise `watched` finds them. `extra` goes into signature.json.
     """
 
     framework: str
     saved: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
-    predict: Callable[[tuple[Array, ...]], Sequence[Answer]]
+    predict: Callable[[Arrays], Sequence[Answer]]
+    watched: Watched | None = None
+    declared: tuple[Shape | None, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     settle: Callable[[Sequence[TensorSpec]], None] = lambda outputs: None
 
@@ -54,14 +60,42 @@ def attempt(candidate: Candidate, one: tuple[Array, ...], *, is_blank: bool) -> 
     """Call it with one, two and three rows. Raises ImportRefusedError where it does not answer."""
     batched = any(spec.shape[:1] == (-1,) for spec in candidate.inputs)
     asked = ROWS_TRIED if batched else ROWS_TRIED[:1]
-    answers = [answer(candidate, examples.repeated(candidate.inputs, one, rows), rows, is_blank) for rows in asked]
+    answers, doubt = rows_answered(candidate, one, asked, is_blank)
     began = time.perf_counter()
     candidate.predict(one)
     milliseconds = (time.perf_counter() - began) * 1e3
     outputs = tuple(
         infer(name, column) for name, column in zip(candidate.outputs, zip(*answers, strict=True), strict=True)
     )
-    return Trial(outputs, milliseconds, (*candidate.notes, *doubts(outputs, answers, batched)))
+    shapes, notes = known_shapes(candidate, one, outputs)
+    outputs = tuple(replace(spec, shape=shape) for spec, shape in zip(outputs, shapes, strict=True))
+    return Trial(outputs, milliseconds, (*candidate.notes, *notes, *(doubt or doubts(outputs, answers, batched))))
+
+
+def rows_answered(
+    candidate: Candidate, one: tuple[Array, ...], asked: Sequence[int], is_blank: bool
+) -> tuple[list[Sequence[Answer]], list[str]]:
+    """The answers to so many rows each. A first dimension may also be free and no batch, as of a graph's nodes."""
+    answers = [answer(candidate, one, 1, is_blank)]
+    for rows in asked[1:]:
+        try:
+            answers.append(answer(candidate, examples.repeated(candidate.inputs, one, rows), rows, is_blank))
+        except ImportRefusedError:
+            if len(answers) > 1 or not sizes.stretches(candidate.inputs, one, candidate.predict):
+                raise
+            return answers, ["the first dimension is no batch: requests are answered one at a time"]
+    return answers, []
+
+
+def known_shapes(
+    candidate: Candidate, one: tuple[Array, ...], seen: Sequence[TensorSpec]
+) -> tuple[Sequence[Shape], Sequence[str]]:
+    if candidate.watched is not None:
+        found = sizes.find(candidate.inputs, candidate.outputs, one, candidate.watched)
+        return found.shapes, found.notes
+    declared = candidate.declared or [None] * len(seen)
+    # Of an unknown rank the model has told no size at all.
+    return [(-1,) * len(s.shape) if shape is None else shape for s, shape in zip(seen, declared, strict=True)], ()
 
 
 def answer(candidate: Candidate, inputs: tuple[Array, ...], rows: int, is_blank: bool) -> Sequence[Answer]:

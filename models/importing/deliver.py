@@ -12,7 +12,7 @@ from models import export
 from models.artifacts import Artifact, Store, size_bytes
 from models.catalog import CATALOG
 from models.frameworks import load
-from models.importing import candidate, examples
+from models.importing import candidate, examples, sizes
 from models.importing.candidate import Candidate, Trial
 from models.importing.request import ImportRefusedError, Request, is_import_path, name_and_version
 from models.served import MARK, record_path, tensors
@@ -41,7 +41,7 @@ def deliver(store: Store, request: Request) -> Delivery:
     given = examples.read(request.example) if request.example else {}
     with export.staging(store.root) as folder:
         found = make(request, given, folder)
-        one = examples.rows(found.inputs, given, str(request.example))
+        one = sizes.answerable(found.inputs, examples.rows(found.inputs, given, str(request.example)), found.predict)
         trial = candidate.attempt(found, one, is_blank=not given)
         check_twin(store, artifact, found.inputs, trial.outputs)
         found.settle(trial.outputs)
@@ -124,6 +124,7 @@ def describe(request: Request, artifact: Artifact, found: Candidate, trial: Tria
         "inputs": [spec.as_json() for spec in found.inputs],
         "outputs": [spec.as_json() for spec in trial.outputs],
         "fingerprint": fingerprint(found.saved),
+        **found.extra,
         MARK: {"source": shown_source(request)},
     }
 

@@ -66,7 +66,7 @@ def from_json(value: object) -> Named:
 def specs(given: Mapping[str, Array], names: Sequence[str]) -> tuple[TensorSpec, ...]:
     """Inputs as the example has them, its first dimension free; a nameless one takes the one name in `names`."""
     return tuple(
-        TensorSpec(name or (names[0] if names else "input"), datatype(array), (-1, *array.shape[1:]))
+        TensorSpec(name or (names[0] if names else "input"), datatype(array), (-1, *array.shape[1:])[: array.ndim])
         for name, array in given.items()
     )
 
@@ -84,10 +84,11 @@ def rows(inputs: Sequence[TensorSpec], given: Mapping[str, Array], source: str) 
         return tuple(blank(spec) for spec in inputs)
     if set(given) == {""} and len(inputs) == 1:
         given = {inputs[0].name: given[""]}
-    if set(given) != {spec.name for spec in inputs}:
+    needed = {spec.name for spec in inputs if not spec.optional}
+    if not needed <= set(given) <= {spec.name for spec in inputs}:
         wanted = ", ".join(spec.name for spec in inputs)
         raise ImportRefusedError(f"--example {source}: it has {', '.join(given)}; the model's inputs are {wanted}")
-    return tuple(cast(spec, given[spec.name], source) for spec in inputs)
+    return tuple(cast(spec, given[spec.name], source) if spec.name in given else blank(spec) for spec in inputs)
 
 
 def blank(spec: TensorSpec) -> Array:

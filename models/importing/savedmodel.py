@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from models.frameworks.tensorflow import quiet_stderr
 from models.importing.candidate import Answer, Candidate, last_line
 from models.importing.request import ImportRefusedError, Request
+from models.importing.sizes import Arrays
 from models.spec import Array, TensorSpec
 
 SERVED_TAG, SERVED_SIGNATURE = "serve", "serving_default"
@@ -85,14 +86,21 @@ def choose_signature(saved: Path, name: str) -> None:
             signatures[SERVED_SIGNATURE].CopyFrom(signatures[name])
 
 
-def write_unknown_shapes(saved: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Clients are told the shapes that stand in the signature; what is no rank there cannot be checked."""
+def write_unknown_shapes(saved: Path, inputs: Sequence[TensorSpec]) -> None:
+    """What the user has said of inputs that the signature leaves open; clients are told and held to it.
+
+    Outputs stay open: some calls that have been seen prove no shape.
+    """
     with edited(saved) as signatures:
         served = signatures[SERVED_SIGNATURE]
-        for infos, specs in ((served.inputs, inputs), (served.outputs, outputs)):
-            for spec in specs:
-                if infos[spec.name].tensor_shape.unknown_rank:
-                    infos[spec.name].tensor_shape.CopyFrom(static_shape(spec).as_proto())
+        for spec in inputs:
+            if served.inputs[spec.name].tensor_shape.unknown_rank:
+                served.inputs[spec.name].tensor_shape.CopyFrom(static_shape(spec).as_proto())
+
+
+def declared_shape(info: Any) -> tuple[int, ...] | None:
+    shape = tf.TensorShape(info.tensor_shape)
+    return None if shape.rank is None else tuple(-1 if size is None else size for size in shape)
 
 
 @contextmanager
@@ -128,10 +136,11 @@ def candidate(request: Request, saved: Path) -> Candidate:
     fetches = {name: dense_tensor(name, info).name for name, info in sorted(signature.outputs.items())}
     outputs = tuple(fetches)
 
-    def predict(arrays: tuple[Array, ...]) -> list[Answer]:
+    def predict(arrays: Arrays) -> list[Answer]:
         named = {
             signature.inputs[spec.name].name: array.astype(DTYPES[spec.datatype].as_numpy_dtype)
             for spec, array in zip(inputs, arrays, strict=True)
+            if array is not None
         }
         return [decoded(answer) for answer in session.run(list(fetches.values()), named)]
 
@@ -143,7 +152,8 @@ def candidate(request: Request, saved: Path) -> Candidate:
         inputs=inputs,
         outputs=outputs,
         predict=predict,
-        settle=lambda shapes: write_unknown_shapes(saved, inputs, shapes),
+        declared=tuple(declared_shape(info) for _, info in sorted(signature.outputs.items())),
+        settle=lambda _: write_unknown_shapes(saved, inputs),
     )
 
 

@@ -41,9 +41,9 @@ class Texts(nn.Module):
     def forward(self, text: list[str]):
         return torch.tensor([len(one) for one in text])
 
-class Named(nn.Module):
+class Numbered(nn.Module):
     def forward(self, x):
-        return {"a": x}
+        return x, x.size(0)
 
 class Scaled(nn.Module):
     def forward(self, x, factor: float):
@@ -226,7 +226,7 @@ def test_chance_in_a_model_is_noticed(bring: Import, nets: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["{nets}:Named", "--input", "x:FP32:-1,2"], "to be served it must return a tensor, a List[str], or a tuple"),
+        (["{nets}:Numbered", "--input", "x:FP32:-1,2"], "it returns int as result[1]; to be served its result must be"),
         (["{nets}:Scaled", "--input", "x:FP32:-1,2"], "its forward takes factor: float, which is no tensor"),
         (["{nets}:nothing"], "gives a int, not a torch.nn.Module"),
         (["{nets}:Missing"], "has no attribute 'Missing'"),
@@ -289,6 +289,38 @@ def test_another_signature_becomes_the_one_that_is_served(bring: Import, workpla
     assert (code, complaint) == (0, "")
     assert serve(Path("artifacts/tensorflow/double/1"), x=[[1, 2]])["y"].tolist() == [[2, 4]]
     assert (workplace / "judge" / "saved_model.pb").read_bytes() == before
+
+
+def test_a_savedmodel_tells_its_free_sizes_itself(bring: Import, workplace: Path) -> None:
+    """The kind of tests/models/test_import_sizes.py: what its graph leaves open stays so, whatever the import saw.
+
+    A sequence's length, a choice by values, a size in the middle, and a rank that is not known: that stays unknown.
+    """
+    from models.frameworks.tensorflow import quiet_stderr, tf
+
+    class Sizes(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, 2], tf.float32, "x")])
+        def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            reshaped = tf.reshape(x, tf.concat([tf.shape(x)[:1], [-1]], 0))
+            rank = tf.cond(tf.reduce_any(x > 1e9), lambda: x, lambda: tf.reduce_sum(x, 1))
+            chosen = tf.boolean_mask(x, x[..., 0] > 0.5)
+            return {"same": x * 2, "flat": reshaped, "chosen": chosen, "rank": rank, "last": x[:, -1]}
+
+    module = Sizes()
+    with quiet_stderr():
+        tf.saved_model.save(module, "sizes", signatures=module.serve.get_concrete_function())
+    assert bring("sizes")[0] == 0
+    (model,) = imported(Path("artifacts"))
+    assert {spec.name: spec.shape for spec in model.outputs} == {
+        "same": (-1, -1, 2),
+        "flat": (-1, -1),
+        "chosen": (-1, 2),
+        "rank": (-1, -1),
+        "last": (-1, 2),
+    }
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session, quiet_stderr():
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], "artifacts/tensorflow/sizes/1")
+    assert loaded.signature_def["serving_default"].outputs["rank"].tensor_shape.unknown_rank
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own

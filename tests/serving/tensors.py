@@ -22,13 +22,15 @@ def spec(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
-def write_model(folder: Path, module: torch.nn.Module, inputs: Sequence[Any], outputs: Sequence[Any]) -> Path:
-    """The unpacked archive: what TorchServe gives a handler as its model_dir."""
+def write_model(
+    folder: Path, module: torch.nn.Module, inputs: Sequence[Any], outputs: Sequence[Any], **more: Any
+) -> Path:
+    """The unpacked archive: what TorchServe gives a handler as its model_dir. `more` goes into its signature."""
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         torch.jit.save(torch.jit.script(module), str(folder / "model.pt"))
-    signature = {"name": folder.name, "version": 1, "inputs": inputs, "outputs": outputs}
+    signature = {"name": folder.name, "version": 1, "inputs": inputs, "outputs": outputs, **more}
     (folder / "signature.json").write_text(json.dumps(signature))
     return folder
 

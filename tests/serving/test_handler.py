@@ -55,8 +55,26 @@ class Same(nn.Module):
         return x
 
 
-def handler_of(folder: Path, module: nn.Module, inputs: list[Any], outputs: list[Any]) -> TensorHandler:
-    write_model(folder, module, inputs, outputs)
+class Shifted(nn.Module):
+    """Counts its runs, as `Affine` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(1, dtype=torch.int64))
+
+    def forward(
+        self, x: torch.Tensor, plus: torch.Tensor | None = None, minus: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        self.runs += 1
+        if plus is not None:
+            x = x + plus
+        if minus is not None:
+            x = x - minus
+        return {"runs": self.runs.expand(x.size(0)), "y": x}
+
+
+def handler_of(folder: Path, module: nn.Module, inputs: list[Any], outputs: list[Any], **more: Any) -> TensorHandler:
+    write_model(folder, module, inputs, outputs, **more)
     handler = TensorHandler()
     handler.initialize(context(folder))
     return handler
@@ -265,6 +283,37 @@ def test_the_length_header_is_found_in_any_letters(affine: TensorHandler) -> Non
     for name in (LENGTH, LENGTH.lower(), LENGTH.upper()):
         made = context(headers=[{name: str(length)}])
         np.testing.assert_array_equal(outputs(affine.handle([{"body": body}], made), made)["y"], [[3.0, 5.0]])
+
+
+@pytest.fixture
+def shifted(tmp_path: Path) -> TensorHandler:
+    optional = [spec(name, "FP32", -1, 1) | {"optional": True} for name in ("plus", "minus")]
+    return handler_of(
+        tmp_path,
+        Shifted(),
+        [spec("x", "FP32", -1, 1), *optional],
+        [spec("y", "FP32", -1, 1), spec("runs", "INT64", -1)],
+        forward={"outputs": [["y"], ["runs"]]},
+        rows="independent",
+    )
+
+
+def test_only_requests_with_the_same_inputs_share_a_forward_pass(shifted: TensorHandler) -> None:
+    """All four sets of inputs have the same shapes, and those that are alike are joined."""
+    one = np.ones((1, 1), np.float32)
+    sets = [[], ["plus"], ["minus"], ["plus"], ["plus", "minus"], []]
+    raw, made = ask(shifted, *(request(*(tensor(name, one) for name in ("x", *names))) for names in sets))
+    answers = [outputs(raw, made, place) for place in range(len(sets))]
+    assert [answered["y"].item() for answered in answers] == [1, 2, 0, 2, 1, 1]
+    runs = [answered["runs"].item() for answered in answers]
+    assert runs[0] == runs[5]
+    assert runs[1] == runs[3]
+    assert len(set(runs)) == 4
+
+
+def test_a_needed_input_cannot_be_left_out(shifted: TensorHandler) -> None:
+    with pytest.raises(PredictionException, match=r"\['plus', 'minus'\] can be left out; got \['plus'\]"):
+        ask(shifted, request(tensor("plus", np.ones((1, 1), np.float32))))
 
 
 GOOD, GOOD_BYTES = tensor("x", X)

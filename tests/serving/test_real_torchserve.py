@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -18,6 +20,8 @@ import pytest
 import torch
 from torch import nn
 
+from models.__main__ import main as models
+from models.frameworks.pytorch import torchscript
 from serving.children import Child, session_members
 from serving.torchserve import TorchServe, TorchServePorts, find_archives, find_java
 from tests.serving.programs import wait_until
@@ -35,6 +39,19 @@ class Scale(nn.Module):
         if bool((x == 7).any()):
             raise RuntimeError("no sevens, please")
         return self.factor * x
+
+
+class Answers(NamedTuple):
+    total: torch.Tensor
+    places: torch.Tensor
+
+
+class Form(nn.Module):
+    """A dict in, a named tuple out, and an argument that may be left out."""
+
+    def forward(self, batch: dict[str, torch.Tensor], scale: torch.Tensor | None = None) -> Answers:
+        total = batch["left"] + batch["right"]
+        return Answers(total if scale is None else total * scale, (total > 2).nonzero())
 
 
 @dataclass
@@ -63,9 +80,12 @@ class Running:
             return Answered(response.status, dict(response.headers), response.read())
 
     def predict(self, version: int, x: np.ndarray[Any, Any]) -> Answered:
-        body, length = request(tensor("x", x))
+        return self.ask(f"scale/{version}", x=x)
+
+    def ask(self, model: str, **inputs: np.ndarray[Any, Any]) -> Answered:
+        body, length = request(*(tensor(name, array) for name, array in inputs.items()))
         port = self.server.ports.inference
-        return self.call("POST", f"/predictions/scale/{version}", port=port, key="inference", body=body, length=length)
+        return self.call("POST", f"/predictions/{model}", port=port, key="inference", body=body, length=length)
 
     def describe(self, path: str) -> Any:
         return json.loads(self.call("GET", path, port=self.server.ports.management, key="management").body)
@@ -79,9 +99,17 @@ def is_up(running: Running) -> bool:
         return False
 
 
+def bring_form(folder: Path, store: Path) -> None:
+    with torchscript():
+        torch.jit.save(torch.jit.script(Form()), str(folder / "form.pt"))
+    flags = [f"--input={name}:FP32:-1,2" for name in ("left", "right")] + ["--input=scale:FP32:1"]
+    assert models(["import", str(folder / "form.pt"), *flags, "--out", str(folder / "artifacts")]) == 0
+    shutil.copy(folder / "artifacts" / "pytorch" / "form-1.mar", store)
+
+
 @pytest.fixture(scope="module")
 def torchserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Two versions of one model: the first doubles, the second triples."""
+    """Two versions of one model, of which the first doubles and the second triples, and an imported one."""
     folder = tmp_path_factory.mktemp("torchserve")
     store = folder / "store"
     store.mkdir()
@@ -89,12 +117,13 @@ def torchserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         model = folder / f"scale{version}"
         write_model(model, Scale(factor), [spec("x", "FP32", -1, 1)], [spec("y", "FP32", -1, 1)])
         pack(model, store, "scale", version)
+    bring_form(folder, store)
     server = TorchServe(
         ports=TorchServePorts(
             inference=22030, management=22031, metrics=22032, grpc_inference=22033, grpc_management=22034
         ),
         model_store=store,
-        archives=find_archives(store, ["scale"]),
+        archives=find_archives(store, ["form", "scale"]),
         folder=folder / "run",
         java=find_java(os.environ),
     )
@@ -124,6 +153,22 @@ def test_the_management_port_tells_versions_default_and_signature(torchserve: Ru
     (entry,) = torchserve.describe("/models/scale/1?customized=true")
     assert entry["customizedMetadata"]["inputs"] == [spec("x", "FP32", -1, 1)]
     assert (entry["batchSize"], entry["maxWorkers"], entry["responseTimeout"]) == (1, 1, 60)
+
+
+def test_an_imported_model_is_called_with_a_dict_and_without_what_may_be_left_out(torchserve: Running) -> None:
+    """By the keys of its dict, in any order; outputs are the fields of its named tuple, one as long as values say."""
+    ones = np.ones((1, 2), np.float32)
+    answered = torchserve.ask("form/1", right=2 * ones, left=ones)
+    assert answered.status == 200, answered.body
+    given = answer(answered.body, int(answered.headers[LENGTH]))
+    assert given["total"].tolist() == [[3, 3]]
+    assert given["places"].tolist() == [[0, 0], [0, 1]]
+    answered = torchserve.ask("form/1", right=ones, scale=np.float32([5]), left=ones)
+    given = answer(answered.body, int(answered.headers[LENGTH]))
+    assert (given["total"].tolist(), given["places"].shape) == ([[10, 10]], (0, 2))
+    refused = torchserve.ask("form/1", left=ones)
+    assert refused.status == 400
+    assert "['scale'] can be left out; got ['left']" in json.loads(refused.body)["message"]
 
 
 def test_a_bad_request_is_a_400_and_a_failing_model_a_503_of_the_handler(torchserve: Running) -> None:
@@ -179,6 +224,6 @@ def test_nothing_is_logged_per_request(torchserve: Running) -> None:
 
 def test_killed_java_takes_its_workers_along(torchserve: Running) -> None:
     """They notice the closed socket; last in this file, for it ends the server."""
-    assert len(session_members(torchserve.child.pid)) == 3
+    assert len(session_members(torchserve.child.pid)) == 4
     os.kill(torchserve.child.pid, signal.SIGKILL)
     wait_until(torchserve.child.gone, 10)
