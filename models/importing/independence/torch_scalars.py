@@ -1,0 +1,553 @@
+"""Python's side of a graph: numbers, lists, dicts, tuples, and what is asked of tensors without their values."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from models.importing.independence.torch_call import Call, Operation, as_tensor
+from models.importing.independence.torch_shapes import axis_of, size
+from models.importing.independence.torch_values import (
+    NONE,
+    ONE,
+    SCALARS,
+    Counted,
+    DoubtError,
+    Entries,
+    Fixed,
+    Instance,
+    Items,
+    Known,
+    Mixed,
+    Number,
+    Scalar,
+    Size,
+    Tensor,
+    Tupled,
+    Value,
+    Varies,
+    derived,
+    forgotten,
+    joined_optional,
+    leaves,
+    number,
+    product,
+    recalled,
+    same,
+    summary,
+)
+
+COMPUTES_ROWS = "it computes with the number of rows"
+
+
+def truncated(value: float) -> int:
+    return int(value)
+
+
+PYTHON: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "truediv": operator.truediv,
+    "floordiv": operator.floordiv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "mod": operator.mod,
+    "fmod": math.fmod,
+    "pow": operator.pow,
+    "neg": operator.neg,
+    "abs": abs,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "__and__": operator.and_,
+    "__or__": operator.or_,
+    "__xor__": operator.xor,
+    "__not__": operator.not_,
+    "and": lambda a, b: a and b,
+    "or": lambda a, b: a or b,
+    "Int": truncated,
+    "Float": float,
+    "Bool": bool,
+    "str": str,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "round": round,
+    "sqrt": math.sqrt,
+    "exp": math.exp,
+    "log": math.log,
+    "max": max,
+    "min": min,
+    "sum": sum,
+    "trunc": math.trunc,
+    "lower": str.lower,
+    "upper": str.upper,
+    "startswith": str.startswith,
+    "endswith": str.endswith,
+    "len": len,
+    "any": any,
+    "all": all,
+    "prim::max": max,
+    "prim::min": min,
+    "prim::abs": abs,
+}
+
+
+def plain(call: Call) -> str:
+    """aten::add.int -> add"""
+    return call.operation.partition("::")[2].partition(".")[0]
+
+
+def operands(call: Call) -> list[Scalar]:
+    found: list[Scalar] = []
+    for value in call.arguments.values():
+        value = value.number if isinstance(value, Counted) else value
+        if isinstance(value, Items):
+            constants = constant_list(value)
+            value = Known(constants) if constants is not None else listed_scalar(value)
+        if not isinstance(value, SCALARS):
+            raise DoubtError("it takes what is not known to be a number")
+        found.append(value)
+    return found
+
+
+def constant_list(items: Items) -> list[Any] | None:
+    if items.values is None or not all(isinstance(value, Known) for value in items.values):
+        return None
+    return [value.value for value in items.values if isinstance(value, Known)]
+
+
+def listed_scalar(items: Items) -> Scalar:
+    return next((doubtful for leaf in leaves(items) if (doubtful := dependence(leaf))), Fixed())
+
+
+def dependence(value: Value) -> Varies | None:
+    """Whether a scalar may differ between the runs."""
+    if isinstance(value, Counted):
+        value = value.number
+    if isinstance(value, Varies):
+        return value
+    if isinstance(value, Number) and value.size.rows:
+        return Varies(COMPUTES_ROWS)
+    if isinstance(value, (Tensor, Mixed)):
+        return Varies("it depends on values" if isinstance(value, Tensor) else value.reason)
+    return None
+
+
+def computed_number(call: Call) -> Scalar:
+    name, values = plain(call), operands(call)
+    if name in ("add", "sub") and len(values) == 3:  # a tensor's: with alpha
+        if values[2] != Known(1):
+            return next((found for value in values if (found := dependence(value))), Fixed())
+        values = values[:2]
+    if name == "div" and len(values) == 3:
+        name, values = ("floordiv" if values[2] == Known("floor") else "trunc_div"), values[:2]
+    if all(isinstance(value, Known) for value in values):
+        return of_constants(name, [value.value for value in values if isinstance(value, Known)])
+    sizes = [whole(value) for value in values]
+    if len(values) == 2 and all(one is not None for one in sizes):
+        result = of_sizes(name, *[one for one in sizes if one is not None])
+        if result is not None:
+            return result
+    if name in ("Int", "neg") and len(values) == 1 and sizes[0] is not None:
+        return number(sizes[0] if name == "Int" else sizes[0].times(Size(-1)))
+    if name == "Bool" and isinstance(values[0], Number) and positive(values[0].size):
+        return Known(True)
+    return next((found for value in values if (found := dependence(value))), Fixed())
+
+
+def of_constants(name: str, values: Sequence[Any]) -> Scalar:
+    if name not in PYTHON:
+        return Fixed()
+    try:
+        return Known(PYTHON[name](*values))
+    except Exception as error:  # as it would raise in the model
+        raise DoubtError(f"it raises {type(error).__name__} ({error})") from error
+
+
+def whole(value: Scalar) -> Size | None:
+    if isinstance(value, Number):
+        return value.size
+    return Size(value.value) if isinstance(value, Known) and type(value.value) is int else None
+
+
+def positive(size: Size) -> bool:
+    """Whether it is at least 1 whatever the number of rows is (at least one)."""
+    return size.factor > 0 and not size.symbols
+
+
+def of_sizes(name: str, one: Size, other: Size) -> Scalar | None:
+    """None where nothing is known of the result but what it depends on."""
+    if name == "mul":
+        return number(one.times(other)) if one.rows + other.rows < 2 else None
+    if name in ("floordiv", "floor_divide", "trunc_div"):
+        exact = one.over(other)
+        if exact is not None:
+            return number(exact)
+        return None if one.rows or other.rows else Number(derived(name, one, other))
+    if name in ("add", "sub"):
+        return summed(one, other if name == "add" else other.times(Size(-1)))
+    if name in ("remainder", "mod") and one.over(other) is not None:
+        return Known(0)
+    if name in ("eq", "ne", "le", "ge", "lt", "gt"):
+        return compared(name, one, other)
+    if name in ("min", "max") and not one.rows and not other.rows:
+        return Number(derived(name, *sorted([one, other], key=str)))
+    return None
+
+
+def summed(one: Size, other: Size) -> Scalar | None:
+    if (one.symbols, one.rows) == (other.symbols, other.rows):
+        total = one.factor + other.factor
+        return number(Size(total, one.symbols, one.rows) if total else Size(0))
+    if other == Size(0) or one == Size(0):
+        return number(one if other == Size(0) else other)
+    return None if one.rows or other.rows else Number(derived("sum", *sorted([one, other], key=str)))
+
+
+def compared(name: str, one: Size, other: Size) -> Scalar | None:
+    if one == other:
+        return Known(name in ("eq", "le", "ge"))
+    if positive(one) and other == Size(0):
+        return Known(name in ("ne", "ge", "gt"))
+    if positive(other) and one == Size(0):
+        return Known(name in ("ne", "le", "lt"))
+    return None if one.rows or other.rows else Fixed()
+
+
+def numbers(call: Call) -> Value:
+    """Arithmetic and comparison of Python's numbers and texts."""
+    return computed_number(call)
+
+
+def lists_compared(call: Call) -> Value:
+    """eq and ne of lists of numbers."""
+    one, other = (call.items(name) for name in list(call.arguments)[:2])
+    equal = plain(call) == "eq"
+    if len(one) != len(other):
+        return Known(not equal)
+    verdicts: list[Scalar] = []
+    for a, b in zip(one, other, strict=True):
+        verdicts.append(computed_number(Call("aten::eq", {"a": a, "b": b}, call.regions)))
+    if Known(False) in verdicts:
+        return Known(not equal)
+    if all(verdict == Known(True) for verdict in verdicts):
+        return Known(equal)
+    return next((verdict for verdict in verdicts if isinstance(verdict, Varies)), Fixed())
+
+
+def identical(call: Call) -> Value:
+    """`is` and `is not`, which are asked of None."""
+    one, other = list(call.arguments.values())
+    wanted = plain(call) == "__is__"
+    if isinstance(one, Known) and isinstance(other, Known):
+        return Known((one.value is other.value) == wanted)
+    definite = (Tensor, Mixed, Items, Entries, Tupled, Instance, Number, Counted)
+    if (one == NONE and isinstance(other, definite)) or (other == NONE and isinstance(one, definite)):
+        return Known(not wanted)
+    raise DoubtError("whether a value is None is not known")
+
+
+def formatted(call: Call) -> Value:
+    return next((found for value in call.arguments.values() for leaf in leaves(value) if (found := dependence(leaf))), Fixed())
+
+
+def tensor_of(call: Call) -> Tensor | Varies:
+    value = as_tensor(next(iter(call.arguments.values())))
+    if isinstance(value, Mixed):
+        return Varies(value.reason)
+    if not isinstance(value, Tensor):
+        raise DoubtError("it is asked of what is not known to be a tensor")
+    return value
+
+
+def rank(call: Call) -> Value:
+    found = tensor_of(call)
+    return found if isinstance(found, Varies) else Known(found.rank)
+
+
+def size_asked(call: Call) -> Value:
+    found = tensor_of(call)
+    if isinstance(found, Varies):
+        return found
+    if "dim" in call.arguments:
+        return number(size(found.dims[axis_of(call.known("dim"), found.rank)]))
+    return Items([number(size(dim)) for dim in found.dims], region=call.regions.tip)
+
+
+def count_of_values(call: Call) -> Value:
+    found = tensor_of(call)
+    return found if isinstance(found, Varies) else number(product([size(dim) for dim in found.dims]))
+
+
+def content(call: Call) -> Value:
+    """item, int(tensor), bool(tensor), ...: of a batch's values, something that varies."""
+    [value, *_] = call.arguments.values()
+    if isinstance(value, Counted):
+        return computed_number(Call(f"aten::{plain(call)}", {"a": value}, call.regions)) if plain(call) in (
+            "Int", "Float", "Bool"
+        ) else value.number
+    found = tensor_of(call)
+    if isinstance(found, Varies):
+        return found
+    if found.row_axis is not None:
+        return Varies("it reads the values of a batch as one number")
+    return Fixed()
+
+
+def fixed(call: Call) -> Value:
+    """What follows from datatypes, devices and settings."""
+    del call
+    return Fixed()
+
+
+def laid_out(call: Call) -> Value:
+    """Strides of an axis of a single row say nothing, so that one row is contiguous where several are not."""
+    found = tensor_of(call)
+    if isinstance(found, Varies):
+        return found
+    return Fixed() if found.row_axis is None else Varies("it asks how a batch lies in memory")
+
+
+def never(call: Call) -> Value:
+    del call
+    return Known(False)
+
+
+def nothing(call: Call) -> Value:
+    del call
+    return NONE
+
+
+def counted(call: Call) -> Value:
+    value = next(iter(call.arguments.values()))
+    if not isinstance(value, SCALARS):
+        raise DoubtError("it takes what is not known to be a number")
+    return Counted(value)
+
+
+def itself(call: Call) -> Value:
+    return next(iter(call.arguments.values()))
+
+
+def length(call: Call) -> Value:
+    value = next(iter(call.arguments.values()))
+    if isinstance(value, Items):
+        return Fixed() if value.values is None else Known(len(value.values))
+    if isinstance(value, Entries):
+        return Known(len(value.values))
+    if isinstance(value, Tupled):
+        return Known(len(value.values))
+    if isinstance(value, (Tensor, Mixed)):
+        found = tensor_of(call)
+        return found if isinstance(found, Varies) else number(size(found.dims[0]) if found.dims else ONE)
+    return computed_number(call)
+
+
+def item_at(items: Items, place: Scalar, call: Call) -> Value:
+    if doubt := dependence(place):
+        raise DoubtError(f"it takes an item of a list, and {doubt.reason}")
+    if items.values is not None and isinstance(place, Known):
+        if not -len(items.values) <= place.value < len(items.values):
+            raise DoubtError("it takes an item that a list does not have")
+        return recalled(items.values[place.value], call.regions)
+    each = summary(items)
+    if each is None:
+        raise DoubtError("it takes an item of an empty list")
+    return recalled(each, call.regions)
+
+
+def entry(call: Call) -> Value:
+    holder, key = list(call.arguments.values())[:2]
+    key = key.number if isinstance(key, Counted) else key
+    if isinstance(holder, Mixed):
+        return holder
+    if isinstance(holder, Items) and isinstance(key, SCALARS):
+        return item_at(holder, key, call)
+    if isinstance(holder, Tupled) and isinstance(key, Known):
+        return holder.values[key.value]
+    if isinstance(holder, Entries) and isinstance(key, Known) and key.value in holder.values:
+        return holder.values[key.value]
+    raise DoubtError("which item it takes is not known")
+
+
+def writable(holder: Items | Entries) -> None:
+    if not holder.writable:
+        raise DoubtError("it changes a list or dict that the model keeps, or that may be shared")
+
+
+def appended(call: Call) -> Value:
+    """In a loop or branch that may or may not run, a list from outside is known by one item that stands for all."""
+    items, value = list(call.arguments.values())[:2]
+    if not isinstance(items, Items):
+        raise DoubtError("it appends to what is not known to be a list")
+    writable(items)
+    if items.region == call.regions.tip and items.values is not None:
+        items.values.append(value)
+        return items
+    before = summary(items)
+    after = joined_optional(before, forgotten(value, items.region))
+    if items.values is not None or before is None or after is None or not same(before, after):
+        call.regions.changes += 1
+    items.values, items.each = None, after
+    return items
+
+
+def extended(call: Call) -> Value:
+    items, more = list(call.arguments.values())[:2]
+    if not isinstance(items, Items) or not isinstance(more, Items) or more.values is None:
+        raise DoubtError("it extends by a list of unknown length")
+    for value in list(more.values):
+        appended(Call(call.operation, {"self": items, "el": value}, call.regions))
+    return items
+
+
+def item_set(call: Call) -> Value:
+    holder, key, value = list(call.arguments.values())[:3]
+    if isinstance(holder, (Items, Entries)) and isinstance(key, Known) and holder.values is not None:
+        writable(holder)
+        if holder.region != call.regions.tip:
+            raise DoubtError("it sets an item in a loop or branch that may or may not run")
+        holder.values[key.value] = value
+        return holder
+    raise DoubtError("which item it sets is not known")
+
+
+def list_sliced(call: Call) -> Value:
+    items, start, end, step = list(call.arguments.values())[:4]
+    if not isinstance(items, Items):
+        raise DoubtError("it cuts what is not known to be a list")
+    parts = [part for part in (start, end, step)]
+    if doubt := next((found for part in parts if (found := dependence(part))), None):
+        raise DoubtError(f"it cuts a list, and {doubt.reason}")
+    if items.values is not None and all(isinstance(part, Known) for part in parts):
+        cut = slice(*(part.value for part in parts if isinstance(part, Known)))
+        return Items(list(items.values[cut]), region=call.regions.tip)
+    return Items(None, summary(items), region=call.regions.tip)
+
+
+def list_copied(call: Call) -> Value:
+    value = next(iter(call.arguments.values()))
+    if isinstance(value, Tupled):
+        return Items(list(value.values), region=call.regions.tip)
+    if not isinstance(value, Items):
+        raise DoubtError("it copies what is not known to be a list")
+    return Items(None if value.values is None else list(value.values), value.each, call.regions.tip)
+
+
+def lists_added(call: Call) -> Value:
+    one, other = list(call.arguments.values())[:2]
+    if isinstance(one, Items) and isinstance(other, Items) and (one.values is None or other.values is None):
+        return Items(None, joined_optional(summary(one), summary(other)), region=call.regions.tip)
+    parts = [call.items(name) for name in list(call.arguments)[:2]]
+    return Items([*parts[0], *parts[1]], region=call.regions.tip)
+
+
+def list_repeated(call: Call) -> Value:
+    items, times = call.items(list(call.arguments)[0]), call.known(list(call.arguments)[1])
+    return Items(list(items) * times, region=call.regions.tip)
+
+
+def contained(call: Call) -> Value:
+    holder, key = list(call.arguments.values())[:2]
+    if isinstance(holder, Entries) and isinstance(key, Known):
+        return Known(key.value in holder.values)
+    constants = constant_list(holder) if isinstance(holder, Items) else None
+    if constants is not None and isinstance(key, Known):
+        return Known(key.value in constants)
+    return next((found for leaf in [*leaves(holder), key] if (found := dependence(leaf))), Fixed())
+
+
+def entries_of(call: Call) -> Entries:
+    value = next(iter(call.arguments.values()))
+    if not isinstance(value, Entries):
+        raise DoubtError("it is asked of what is not known to be a dict")
+    return value
+
+
+def keys(call: Call) -> Value:
+    return Items([Known(key) for key in entries_of(call).values], region=call.regions.tip)
+
+
+def values_of(call: Call) -> Value:
+    return Items(list(entries_of(call).values.values()), region=call.regions.tip)
+
+
+def pairs(call: Call) -> Value:
+    found = entries_of(call).values.items()
+    return Items([Tupled((Known(key), value)) for key, value in found], region=call.regions.tip)
+
+
+def got(call: Call) -> Value:
+    """dict.get"""
+    entries, key = entries_of(call), call.known("key")
+    return entries.values.get(key, call.value("default_value"))
+
+
+def named(names: str, operation: Operation) -> dict[str, Operation]:
+    return {f"aten::{name}": operation for name in names.split()}
+
+
+def overloads(names: str, kinds: str, operation: Operation) -> dict[str, Operation]:
+    return {f"aten::{name}.{kind}" if kind != "-" else f"aten::{name}": operation for name in names.split() for kind in kinds.split()}
+
+
+NUMBERS = "int float int_float float_int str bool Scalar_Scalar"
+TABLE: dict[str, Operation] = {
+    **overloads("add sub mul div floordiv remainder pow mod fmod eq ne lt le gt ge", NUMBERS, numbers),
+    **overloads("neg floor ceil round sqrt exp log abs", "int float Scalar", numbers),
+    **overloads("Int", "Scalar bool str float int", numbers),
+    **overloads("Float", "Scalar int bool str float", numbers),
+    **overloads("Bool", "int float", numbers),
+    **named("__and__.bool __and__.int __or__.bool __or__.int __xor__.bool __not__ str lower upper startswith", numbers),
+    **named("endswith any.bool any.int any.float all.bool all.int all.float len.str sum.int sum.float pow.int_to_int", numbers),
+    **named("eq.device ne.device eq.enum ne.enum", fixed),
+    **{f"prim::{name}": numbers for name in (
+        "max.int", "min.int", "max.float", "min.float", "abs.Scalar", "max.int_float", "min.int_float",
+        "max.self_int", "min.self_int",
+    )},
+    **named("eq.int_list ne.int_list eq.str_list ne.str_list eq.float_list ne.float_list", lists_compared),
+    **named("__is__ __isnot__", identical),
+    **named("format", formatted),
+    **named("dim", rank),
+    **named("size size.int sym_size.int sym_size", size_asked),
+    "prim::shape": size_asked,
+    **named("numel sym_numel", count_of_values),
+    **named("item Int.Tensor Float.Tensor Bool.Tensor IntImplicit FloatImplicit ScalarImplicit", content),
+    **named("Int Float Bool _local_scalar_dense is_nonzero", content),
+    **named("is_floating_point is_complex is_signed is_grad_enabled is_autocast_enabled", fixed),
+    **named("is_autocast_cpu_enabled get_device element_size", fixed),
+    **named("is_contiguous", laid_out),
+    **{f"prim::{name}": fixed for name in ("dtype", "device", "layout", "requires_grad", "type", "index", "is_cuda", "itemsize", "is_quantized", "is_mkldnn")},
+    **{f"prim::{name}": never for name in ("is_nested", "is_sparse", "is_sparse_csr")},
+    **named("warn", nothing),
+    "prim::NumToTensor.Scalar": counted,
+    "prim::NumToTensor.bool": counted,
+    "prim::NumToTensor": counted,
+    "prim::ImplicitTensorToNum": content,
+    "prim::unchecked_cast": itself,
+    "prim::unchecked_unwrap_optional": itself,
+    "aten::_unwrap_optional": itself,
+    **named("len.t len.Tensor len.Dict_str len.Dict_int", length),
+    **named("__getitem__.t __getitem__.Dict_str __getitem__.Dict_int", entry),
+    "prim::TupleIndex": entry,
+    **named("append.t", appended),
+    **named("extend.t", extended),
+    **named("_set_item.t _set_item.str _set_item.int", item_set),
+    **named("slice.t", list_sliced),
+    **named("list.t list copy.t", list_copied),
+    **named("add.t", lists_added),
+    **named("mul.left_t", list_repeated),
+    **named("__contains__.int_list __contains__.str_list __contains__.str __contains__.int __contains__.float_list", contained),
+    **named("__contains__.Dict_str", contained),
+    **named("keys.str keys.int", keys),
+    **named("values.str values.int", values_of),
+    **named("items.str items.int", pairs),
+    **named("get.default_str get.str", got),
+}
