@@ -152,7 +152,7 @@ def as_tensor(value: Value) -> Value:
         raise MixesError(scalar.reason)
     if isinstance(scalar, Number) and scalar.size.rows:
         raise MixesError("it computes with the number of rows")
-    return Tensor((), kind_of(scalar))
+    return Tensor((), kind_of(scalar), writable=False)
 
 
 def kind_of(scalar: Scalar) -> str:
@@ -161,6 +161,14 @@ def kind_of(scalar: Scalar) -> str:
     if isinstance(scalar, Fixed) or not isinstance(scalar, Known):
         return ""
     return {bool: "b", int: "i", float: "f"}.get(type(scalar.value), "")
+
+
+def fits(result: Tensor, target: Tensor) -> bool:
+    """Whether the rows stay where they are. Of free sizes PyTorch itself sees that they are equal."""
+    return result.rank == target.rank and all(
+        a == b or (isinstance(a, Size) and isinstance(b, Size) and (a.known is None or b.known is None))
+        for a, b in zip(result.dims, target.dims, strict=True)
+    )
 
 
 def in_place(operation: Operation) -> Operation:
@@ -183,7 +191,7 @@ def in_place(operation: Operation) -> Operation:
             result = operation(call)
         except MixesError as error:
             raise DoubtError(f"it writes in place, and {error}") from None
-        if not isinstance(result, Tensor) or result.dims != target.dims:
+        if not isinstance(result, Tensor) or not fits(result, target):
             raise DoubtError("it writes in place a result of another form")
         return replace(target, uniform=target.uniform and result.uniform)
 

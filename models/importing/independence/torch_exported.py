@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,14 +20,25 @@ from models.importing.independence.torch_values import (
     Items,
     Mixed,
     Regions,
+    RowDim,
+    Size,
+    Symbol,
     Tensor,
     Tupled,
     Value,
 )
 from models.spec import TensorSpec
 
-ARITHMETIC = {name for name, function in PYTHON.items() if getattr(operator, function.__name__, None) is function}
-SYMBOLIC = {torch.sym_int: "Int", torch.sym_float: "Float", torch.sym_max: "max", torch.sym_min: "min", torch.sym_not: "__not__"}
+SYMBOLIC: dict[Any, str] = {
+    **{function: name for name, function in PYTHON.items() if getattr(operator, name, None) is function},
+    operator.floordiv: "floordiv",
+    operator.truediv: "truediv",
+    torch.sym_int: "Int",
+    torch.sym_float: "Float",
+    torch.sym_max: "max",
+    torch.sym_min: "min",
+    torch.sym_not: "__not__",
+}
 CHECKS = ("aten::_assert_scalar", "aten::_assert_async", "aten::_assert_tensor_metadata", "aten::sym_constrain_range")
 """They raise, or let the call go on: no output follows from them."""
 
@@ -109,10 +120,10 @@ class Program:
         target: Any = node.target
         if target is operator.getitem:
             return item(self.value(node.args[0]), node.args[1])
-        if target in SYMBOLIC or getattr(target, "__name__", "") in ARITHMETIC:
-            name = SYMBOLIC.get(target) or target.__name__
+        if target in SYMBOLIC:
+            name = SYMBOLIC[target]
             values = {str(place): self.value(value) for place, value in enumerate(node.args)}
-            return run(f"aten::{name}.Scalar_Scalar", values, self.regions, writes=False, results=1)
+            return run(f"python::{name}", values, self.regions, writes=False, results=1)
         if not isinstance(target, torch._ops.OpOverload):
             raise DoubtError(f"{target}: of this operation it is not known whether it keeps rows apart")
         schema = target._schema
@@ -160,7 +171,16 @@ def fitting(place: int, spec: TensorSpec, node: torch.fx.Node) -> Value:
         raise DoubtError(f"input {spec.name} is not of the form that the program takes")
     if isinstance(example.shape[0], int):
         raise DoubtError(f"it was exported for {example.shape[0]} rows of {spec.name} alone")
-    return value
+    return unified(value, example)
+
+
+def unified(value: Tensor, example: torch.Tensor) -> Tensor:
+    """With the program's own symbols, which it holds equal where they have one name."""
+    dims = [
+        dim if isinstance(dim, RowDim) or isinstance(size, int) else Size(1, (Symbol(f"{size}"),))
+        for dim, size in zip(value.dims, example.shape, strict=True)
+    ]
+    return replace(value, dims=tuple(dims))
 
 
 def source_line(node: torch.fx.Node) -> str:

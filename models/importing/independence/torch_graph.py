@@ -21,6 +21,7 @@ from models.importing.independence.torch_values import (
     NONE,
     SCALARS,
     DoubtError,
+    Counted,
     Entries,
     Fixed,
     Instance,
@@ -96,6 +97,8 @@ def constant(value: Any) -> Value:
     if isinstance(value, torch.Tensor):
         if value.is_sparse or value.is_nested:
             raise DoubtError("a weight is sparse or nested")
+        if value.dtype == torch.int64 and not value.dim():
+            return Counted(Known(value.item()))  # traced graphs compute sizes with them
         kinds = {torch.int64: "i", torch.int32: "i", torch.bool: "b"}
         return Tensor(tuple(map(Size, value.shape)), kinds.get(value.dtype, "f"), writable=False)
     if isinstance(value, (bool, int, float, complex, str, type(None), torch.device, torch.dtype)):

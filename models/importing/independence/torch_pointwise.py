@@ -88,6 +88,7 @@ def sized(call: Call) -> Value:
     """Traced graphs compute sizes in tensors of rank 0; with others, an operation like any."""
     from models.importing.independence.torch_scalars import computed_number
 
+    call.read.update(call.arguments)
     values = list(call.arguments.values())
     if any(isinstance(value, Counted) for value in values) and all(
         isinstance(value, (Counted, Known, Number, Fixed, Varies)) for value in values

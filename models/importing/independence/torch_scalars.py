@@ -46,6 +46,18 @@ def truncated(value: float) -> int:
     return int(value)
 
 
+def divided(one: int, other: int) -> int:
+    return int(one / other) if isinstance(one, float) else abs(one) // abs(other) * (1 if one * other >= 0 else -1)
+
+
+def derived_index(index: int, start: int, step: int) -> int:
+    return start + index * step
+
+
+def range_length(low: int, high: int, step: int) -> int:
+    return len(range(low, high, step))
+
+
 PYTHON: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -93,9 +105,9 @@ PYTHON: dict[str, Callable[..., Any]] = {
     "len": len,
     "any": any,
     "all": all,
-    "prim::max": max,
-    "prim::min": min,
-    "prim::abs": abs,
+    "trunc_div": divided,
+    "__derive_index": derived_index,
+    "__range_length": range_length,
 }
 
 
@@ -157,9 +169,13 @@ def computed_number(call: Call) -> Scalar:
             return result
     if name in ("Int", "neg") and len(values) == 1 and sizes[0] is not None:
         return number(sizes[0] if name == "Int" else sizes[0].times(Size(-1)))
-    if name == "Bool" and isinstance(values[0], Number) and positive(values[0].size):
-        return Known(True)
+    if name in ("Bool", "len", "__not__") and is_truthy(values[0]):
+        return Fixed(True) if name == "len" else Known(name == "Bool")
     return next((found for value in values if (found := dependence(value))), Fixed())
+
+
+def is_truthy(value: Scalar) -> bool:
+    return (isinstance(value, Number) and positive(value.size)) or (isinstance(value, Fixed) and value.truthy)
 
 
 def of_constants(name: str, values: Sequence[Any]) -> Scalar:
@@ -214,9 +230,9 @@ def summed(one: Size, other: Size) -> Scalar | None:
 def compared(name: str, one: Size, other: Size) -> Scalar | None:
     if one == other:
         return Known(name in ("eq", "le", "ge"))
-    if positive(one) and other == Size(0):
+    if other.known is not None and positive(one) and other.known < one.factor:
         return Known(name in ("ne", "ge", "gt"))
-    if positive(other) and one == Size(0):
+    if one.known is not None and positive(other) and one.known < other.factor:
         return Known(name in ("ne", "le", "lt"))
     return None if one.rows or other.rows else Fixed()
 
@@ -243,7 +259,7 @@ def lists_compared(call: Call) -> Value:
 
 
 def identical(call: Call) -> Value:
-    """`is` and `is not`, which are asked of None."""
+    """`is` and `is not`: of None, or of two tensors."""
     one, other = list(call.arguments.values())
     wanted = plain(call) == "__is__"
     if isinstance(one, Known) and isinstance(other, Known):
@@ -251,11 +267,23 @@ def identical(call: Call) -> Value:
     definite = (Tensor, Mixed, Items, Entries, Tupled, Instance, Number, Counted)
     if (one == NONE and isinstance(other, definite)) or (other == NONE and isinstance(one, definite)):
         return Known(not wanted)
-    raise DoubtError("whether a value is None is not known")
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and may_compare(one, other):
+        return Fixed()
+    raise DoubtError("whether two values are the same one is not known")
+
+
+def may_compare(one: Tensor, other: Tensor) -> bool:
+    """Whether being the same value follows from the graph alone: not of what may be a copy, by the number of rows."""
+    return one is other or not one.memory & other.memory or (one.writable and other.writable)
 
 
 def formatted(call: Call) -> Value:
-    return next((found for value in call.arguments.values() for leaf in leaves(value) if (found := dependence(leaf))), Fixed())
+    for value in call.arguments.values():
+        for leaf in leaves(value):
+            if doubt := dependence(leaf):
+                return doubt
+    template = next(iter(call.arguments.values()))
+    return Fixed(isinstance(template, Known) and bool(template.value.replace("{}", "")))
 
 
 def tensor_of(call: Call) -> Tensor | Varies:
@@ -500,6 +528,7 @@ def overloads(names: str, kinds: str, operation: Operation) -> dict[str, Operati
 
 NUMBERS = "int float int_float float_int str bool Scalar_Scalar"
 TABLE: dict[str, Operation] = {
+    **{f"python::{name}": numbers for name in PYTHON},
     **overloads("add sub mul div floordiv remainder pow mod fmod eq ne lt le gt ge", NUMBERS, numbers),
     **overloads("neg floor ceil round sqrt exp log abs", "int float Scalar", numbers),
     **overloads("Int", "Scalar bool str float int", numbers),
@@ -507,6 +536,7 @@ TABLE: dict[str, Operation] = {
     **overloads("Bool", "int float", numbers),
     **named("__and__.bool __and__.int __or__.bool __or__.int __xor__.bool __not__ str lower upper startswith", numbers),
     **named("endswith any.bool any.int any.float all.bool all.int all.float len.str sum.int sum.float pow.int_to_int", numbers),
+    **named("__derive_index __range_length Bool.str", numbers),
     **named("eq.device ne.device eq.enum ne.enum", fixed),
     **{f"prim::{name}": numbers for name in (
         "max.int", "min.int", "max.float", "min.float", "abs.Scalar", "max.int_float", "min.int_float",

@@ -168,7 +168,9 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A scalar of any type."""
+    """A scalar of any type, which is known to be true as a condition where `truthy`."""
+
+    truthy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +431,11 @@ def joined_scalars(one: Scalar, other: Scalar) -> Scalar:
             return Varies("a number may or may not follow from the number of rows")
     if all(isinstance(value, Number) or (isinstance(value, Known) and type(value.value) is int) for value in (one, other)):
         return Number(Size(1, (ANY,)))
-    return Fixed()
+    return Fixed(is_true(one) and is_true(other))
+
+
+def is_true(value: Scalar) -> bool:
+    return value.truthy if isinstance(value, Fixed) else isinstance(value, Known) and bool(value.value)
 
 
 def joined_lists(one: Items, other: Items) -> Items:

@@ -265,7 +265,7 @@ def sliced(call: Call) -> Tensor:
     if isinstance(dim, RowDim):
         raise MixesError("it takes some of the rows by their places")
     parts = [call.scalar(name) for name in ("start", "end", "step")]
-    length = call.regions.fresh() if Fixed() in parts else slice_length(dim, parts)
+    length = call.regions.fresh() if any(isinstance(part, Fixed) for part in parts) else slice_length(dim, parts)
     return source.viewed([*source.dims[:axis], length, *source.dims[axis + 1 :]])
 
 
