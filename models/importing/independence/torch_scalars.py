@@ -171,6 +171,8 @@ def computed_number(call: Call) -> Scalar:
         return number(sizes[0] if name == "Int" else sizes[0].times(Size(-1)))
     if name in ("Bool", "len", "__not__") and is_truthy(values[0]):
         return Fixed(True) if name == "len" else Known(name == "Bool")
+    if name in ("eq", "ne", "gt") and is_truthy(values[0]) and values[1] == Known(0):
+        return Known(name != "eq")
     return next((found for value in values if (found := dependence(value))), Fixed())
 
 

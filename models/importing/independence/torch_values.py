@@ -168,7 +168,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A scalar of any type, which is known to be true as a condition where `truthy`."""
+    """A scalar of any type. `truthy`: a text that is not empty, or the length of one."""
 
     truthy: bool = False
 
@@ -435,7 +435,7 @@ def joined_scalars(one: Scalar, other: Scalar) -> Scalar:
 
 
 def is_true(value: Scalar) -> bool:
-    return value.truthy if isinstance(value, Fixed) else isinstance(value, Known) and bool(value.value)
+    return value.truthy if isinstance(value, Fixed) else isinstance(value, Known) and isinstance(value.value, str) and bool(value.value)
 
 
 def joined_lists(one: Items, other: Items) -> Items:
