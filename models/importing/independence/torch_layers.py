@@ -68,7 +68,7 @@ def einsum(call: Call) -> Tensor:
         for label, dim in zip(term, operand.dims, strict=True):
             found.setdefault(label, []).append(dim)
     dims = {label: shapes.met(places) for label, places in found.items()}
-    shapes.fixed([dim for label, dim in dims.items() if label not in right], "what it sums over")
+    shapes.fixed([dim for label, dim in dims.items() if label not in right], "what it sums over", certain=True)
     return shapes.fresh(shapes.checked([dims[label] for label in right]), *operands)
 
 
@@ -233,7 +233,7 @@ def layer_norm(call: Call) -> Value:
         call.constant(name)
     if axes > source.rank:
         raise DoubtError("it normalises over more axes than there are")
-    shapes.fixed(source.dims[source.rank - axes :], "what it normalises over")
+    shapes.fixed(source.dims[source.rank - axes :], "what it normalises over", certain=True)
     return shapes.fresh(source.dims, source)
 
 
@@ -346,7 +346,7 @@ def attention(call: Call) -> Value:
         raise DoubtError("its query, key and value differ in rank, or have no batch")
     for tensor in (query, key, value, mask):
         if tensor is not None:
-            shapes.fixed(tensor.dims[-2:], "what attention looks along")
+            shapes.fixed(tensor.dims[-2:], "what attention looks along", certain=True)
     heads = [query.dims[:-2], key.dims[:-2], value.dims[:-2]]
     if call.arguments.get("enable_gqa", Known(False)) != Known(False):
         shapes.fixed([dim for dims in heads for dim in dims[-1:]], "its heads")

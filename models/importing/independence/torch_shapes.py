@@ -77,12 +77,12 @@ def size(dim: Dim) -> Size:
     return dim.size if isinstance(dim, RowDim) else dim
 
 
-def fixed(dims: Sequence[Dim], what: str) -> tuple[Size, ...]:
+def fixed(dims: Sequence[Dim], what: str, *, certain: bool = False) -> tuple[Size, ...]:
     """Raises MixesError where rows are among them."""
     found = []
     for dim in dims:
         if isinstance(dim, RowDim):
-            raise MixesError(f"{what} is the axis of rows", certain=True)
+            raise MixesError(f"{what} is the axis of rows", certain=certain)
         found.append(dim)
     return tuple(found)
 
@@ -196,7 +196,7 @@ def multiplied(a: Dims, b: Dims) -> Dims:
         raise DoubtError("a matrix product of a single number")
     left: Dims = (ONE, *a) if len(a) == 1 else a
     right: Dims = (*b, ONE) if len(b) == 1 else b
-    fixed((left[-1], right[-2]), "what a matrix product sums over")
+    fixed((left[-1], right[-2]), "what a matrix product sums over", certain=True)
     batch = broadcast(left[:-2], right[:-2])
     ends: list[Dim] = []
     if len(a) > 1:
