@@ -179,7 +179,7 @@ def in_place(operation: Operation) -> Operation:
 
     def run(call: Call) -> Value:
         target = call.first()
-        if not target.writable:
+        if not target.writable or target.memory & call.regions.shared:
             raise DoubtError(
                 "it writes in place where the model keeps values between calls, or into memory that may be shared"
             )

@@ -335,7 +335,9 @@ class Walk:
     def settled(self, node: Any, block: Any, carried: list[Value]) -> bool:
         """As often as it may run: until no turn tells more of what one turn leaves to the next."""
         state = carried
-        for _ in range(PASSES_AT_MOST):
+        # What shares memory travels one carried value a pass, and only writing in place asks for it.
+        passes = len(carried) + 2 if any(map(writes, nodes_of(block))) else 1
+        for number in range(1, max(PASSES_AT_MOST, passes) + 1):
             changes = self.regions.changes
             self.regions.enter()
             found = self.turn(block, Number(self.regions.fresh()), [recalled(value, self.regions) for value in state])
@@ -345,7 +347,7 @@ class Walk:
             self.fixed_condition(node, found[0])
             left = [forgotten(value, self.regions.tip) for value in found[1:]]
             joint = [self.joined(node, one, other) for one, other in zip(state, left, strict=True)]
-            is_settled = self.regions.changes == changes and all(map(same, state, joint))
+            is_settled = number >= passes and self.regions.changes == changes and all(map(same, state, joint))
             state = joint
             if is_settled:
                 break
@@ -366,6 +368,17 @@ STRUCTURES = {
     "prim::TupleUnpack",
     "prim::ListUnpack",
 }
+
+
+def nodes_of(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from nodes_of(inner)
+
+
+def writes(node: Any) -> bool:
+    return bool(node.kind().endswith("_"))
 
 
 def located(mixed: Mixed, node: Any, kind: str) -> Mixed:

@@ -69,7 +69,9 @@ def einsum(call: Call) -> Tensor:
             found.setdefault(label, []).append(dim)
     dims = {label: shapes.met(places) for label, places in found.items()}
     shapes.fixed([dim for label, dim in dims.items() if label not in right], "what it sums over", certain=True)
-    return shapes.fresh(shapes.checked([dims[label] for label in right]), *operands)
+    found_dims = shapes.checked([dims[label] for label in right])
+    memory = frozenset().union(*(operand.memory for operand in operands))  # of one operand it may be a view
+    return replace(shapes.fresh(found_dims, *operands), writable=False, memory=memory)
 
 
 def embedding(call: Call) -> Tensor:
@@ -267,7 +269,9 @@ def batch_norm(call: Call) -> Tensor:
         call.constant(name)
     trained = "training" in call.arguments and call.known("training")
     if trained or call.value("running_mean") == Known(None):
-        raise MixesError("it normalises over the batch, not by statistics from training", certain=True)
+        raise MixesError(
+            "it normalises over the batch, not by statistics from training", certain=source.row_axis != 1
+        )
     if source.rank < 2 or source.row_axis not in (0, None):
         raise MixesError("its channels are the rows")
     return shapes.fresh(source.dims, source)
@@ -416,8 +420,9 @@ def recurrent(states: int) -> Operation:
             raise MixesError("its state does not have the rows on axis 1")
         width = hidden[0].dims[2].times(Size(2 if call.known("bidirectional") else 1))  # type: ignore[union-attr]
         parts = [source, *hidden]
-        output = shapes.fresh([*source.dims[:2], width], *parts)
-        return Tupled((output, *(shapes.fresh(state.dims, *parts) for state in hidden)))
+        results = [shapes.fresh([*source.dims[:2], width], *parts)]
+        results += [shapes.fresh(state.dims, *parts) for state in hidden]
+        return Tupled(tuple(replace(result, writable=False) for result in results))
 
     return run
 
@@ -449,7 +454,7 @@ def shuffled(call: Call) -> Tensor:
     channels, *lengths = shapes.fixed(source.dims[-3:], "what it shuffles")
     fewer = channels.over(Size(factor * factor)) or derived("fewer", channels, factor)
     larger = [length.times(Size(factor)) for length in lengths]
-    return shapes.fresh([*source.dims[:-3], fewer, *larger], source)
+    return replace(shapes.fresh([*source.dims[:-3], fewer, *larger], source), writable=False)
 
 
 def unshuffled(call: Call) -> Tensor:
@@ -458,14 +463,15 @@ def unshuffled(call: Call) -> Tensor:
         raise DoubtError("it has no channels")
     channels, *lengths = shapes.fixed(source.dims[-3:], "what it shuffles")
     smaller = [length.over(Size(factor)) or derived("fewer", length, factor) for length in lengths]
-    return shapes.fresh([*source.dims[:-3], channels.times(Size(factor * factor)), *smaller], source)
+    dims = [*source.dims[:-3], channels.times(Size(factor * factor)), *smaller]
+    return replace(shapes.fresh(dims, source), writable=False)
 
 
 def channels_shuffled(call: Call) -> Tensor:
     source = call.first()
     if source.rank < 3 or source.row_axis not in (0, None):
         raise MixesError("what it shuffles holds the rows")
-    return shapes.fresh(source.dims, source)
+    return source.perhaps_copied(source.dims)
 
 
 def alike(call: Call) -> Tensor:

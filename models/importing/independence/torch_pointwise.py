@@ -35,7 +35,7 @@ __and__.Tensor __and__.Scalar __or__.Tensor __or__.Scalar __xor__.Tensor __xor__
 bitwise_left_shift.Tensor bitwise_right_shift.Tensor bitwise_left_shift.Tensor_Scalar bitwise_right_shift.Tensor_Scalar
 __lshift__.Tensor __lshift__.Scalar __rshift__.Tensor __rshift__.Scalar
 lerp.Scalar lerp.Tensor addcmul addcdiv masked_fill.Scalar masked_fill.Tensor where.self where.ScalarOther
-where.ScalarSelf heaviside dequantize.self quantize_per_tensor fake_quantize_per_tensor_affine
+where.ScalarSelf heaviside quantize_per_tensor fake_quantize_per_tensor_affine
 fake_quantize_per_tensor_affine.tensor_qparams
 """.split()
 JUDGED = """

@@ -403,7 +403,7 @@ def entry(call: Call) -> Value:
     if isinstance(holder, Tupled) and isinstance(key, Known):
         return holder.values[key.value]
     if isinstance(holder, Entries) and isinstance(key, Known) and key.value in holder.values:
-        return holder.values[key.value]
+        return recalled(holder.values[key.value], call.regions)
     raise DoubtError("which item it takes is not known")
 
 
@@ -517,7 +517,7 @@ def pairs(call: Call) -> Value:
 def got(call: Call) -> Value:
     """dict.get"""
     entries, key = entries_of(call), call.known("key")
-    return entries.values.get(key, call.value("default_value"))
+    return recalled(entries.values.get(key, call.value("default_value")), call.regions)
 
 
 def named(names: str, operation: Operation) -> dict[str, Operation]:

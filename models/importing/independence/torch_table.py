@@ -62,6 +62,8 @@ def checked(call: Call, *, writes: bool, results: int) -> Value:
             raise DoubtError(str(error)) from error
         return repeated(Mixed(reason, error.certain and has_rows(call)), results)
     check_unread(call)
+    if call.operation in torch_views.PERHAPS_COPIES:
+        call.regions.shared.update(*(leaf.memory for leaf in leaves(found) if isinstance(leaf, Tensor)))
     return found
 
 

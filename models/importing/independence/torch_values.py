@@ -241,6 +241,8 @@ class Regions:
     def __init__(self) -> None:
         self._numbers = count(1)
         self._open = [0]
+        self.shared: set[int] = set()
+        """Memory that something is a view or a copy of, perhaps by the number of rows: it must not be written."""
         self.changes = 0
         """Counts what was learnt about lists that are filled in such a region."""
 

@@ -375,12 +375,20 @@ def named(names: str, operation: Operation) -> dict[str, Operation]:
     return {f"aten::{name}": operation for name in names.split()}
 
 
+PERHAPS_COPIES = {
+    f"aten::{name}"
+    for name in (
+        "contiguous", "reshape", "view_as", "reshape_as", "flatten.using_ints", "unflatten.int", "unfold", "einsum", "channel_shuffle"
+    )
+}
+"""They give a view, or a copy where strides ask for one: those of a single row are not those of several."""
+
 TABLE: dict[str, Operation] = {
     **named("clone", same_form),
     **named("detach alias lift_fresh lift_fresh_copy lift detach_copy positive", detached),
     **named("contiguous", contiguous),
     **named("to.dtype to.device to.dtype_layout to.prim_dtype to.prim_Device _to_copy", cast),
-    **named("type_as to.other to.prim_other", same_or_view),
+    **named("type_as to.other to.prim_other dequantize.self", same_or_view),
     **named("dropout feature_dropout alpha_dropout feature_alpha_dropout dropout_ feature_dropout_", dropped),
     **named("permute", permuted),
     **named("transpose.int swapaxes swapdims", transposed),

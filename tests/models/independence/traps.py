@@ -50,7 +50,7 @@ x = x - x.mean()
 x = x - x.mean(-2)
 x = x / x.sum(0)
 x = x / (x.norm() + 1)
-x = x / (x.norm(dim=0) + 1)
+x = x / (x.norm(2, dim=0) + 1)
 x = x - x.max()
 x = x - x.max(0)[0]
 x = x - x.min(dim=-2)[0]
@@ -106,7 +106,7 @@ x = x.masked_select(x > 0)
 x = torch.nonzero(x).double()
 x = torch.unique(x)
 x = torch.cat([x, x])
-x = torch.cat([x, x], 0)[: x.size(0)]
+x = torch.cat([x, x], 0)[x.size(0) - 1 : -1]
 x = torch.cat([x[1:], x[:1]], 0)
 x = torch.stack([x, x], 0)[1][0:1] + x
 x = x.chunk(2, 0)[0] + x
@@ -220,6 +220,11 @@ BLOCKS = (
     "y = x.clone()\nz = y.t().reshape(-1)\nz.add_(1)\nx = y",
     "y = x.clone()\nz = y.t().contiguous()\nz.mul_(2)\nx = y",
     "y = x.clone()\nz = y.t().flatten()\nz.zero_()\nx = y",
+    "y = x.clone()\nz = y.t().reshape(y.size(1), y.size(0))\ny.add_(1)\nx = z.t()",
+    "y = x.clone()\nz = y.t().contiguous()\ny.mul_(2)\nx = z.t()",
+    "y = x.clone()\nz = y.t().flatten()\ny[:, 0] = 5.0\nx = z.view(4, -1).t()",
+    "y = x.clone()\nz = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    z = y.t().reshape(y.size(1), y.size(0)).t()\ny.add_(5)\nx = z",
+    "y = x.clone()\nz = y\nw = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    x = x + w\n    w = z\n    z = y.t().contiguous().t()",
     "y = torch.zeros(1, 4, dtype=x.dtype)\nz = y.expand(x.size(0), -1)\nz = z.contiguous()\nz.add_(x)\nx = x + y",
     "y = x.clone()\ny.index_fill_(0, torch.zeros(1, dtype=torch.long), 0.0)\nx = y",
     "y = x.clone()\ny.scatter_(0, torch.zeros_like(x).long(), 1.0)\nx = y",
@@ -278,10 +283,10 @@ IMAGES = (
     Trap("x = F.conv2d(x.transpose(0, 1).sum(0, keepdim=True), torch.ones(1, x.size(0), 1, 1, dtype=x.dtype)) + x", IMAGE),
     Trap("x = F.conv2d(x.sum(1), torch.ones(x.size(0), x.size(0), 1, 1, dtype=x.dtype)).unsqueeze(1) + x", IMAGE),
     Trap("x = F.avg_pool3d(x.transpose(0, 1).unsqueeze(0), 3, 1, 1)[0].transpose(0, 1)", IMAGE),
-    Trap("x = F.instance_norm(x.transpose(0, 1).flatten(1).unsqueeze(0))[0].sum() + x", IMAGE),
+    Trap("x = F.instance_norm(x.transpose(0, 1).flatten(1).unsqueeze(0))[0].view(2, -1, 4, 4).transpose(0, 1)", IMAGE),
     Trap("x = F.group_norm(x.transpose(0, 1), 1).transpose(0, 1)", IMAGE),
     Trap("x = F.local_response_norm(x.transpose(0, 1), 3).transpose(0, 1)", IMAGE),
-    Trap("x = F.pixel_shuffle(x.transpose(0, 1).repeat_interleave(4, 1), 2).transpose(0, 1)", IMAGE),
+    Trap("x = F.pixel_shuffle(x.transpose(0, 1).repeat(1, 4, 1, 1), 2).transpose(0, 1)", IMAGE),
     Trap("x = x.view(x.size(1), x.size(0), 4, 4).transpose(0, 1)", IMAGE),
     Trap("x = F.unfold(x.transpose(0, 1), 1)", IMAGE),
     Trap("x = F.dropout(x, 0.5, training=True)", IMAGE),
@@ -309,7 +314,7 @@ KEPT = (
     Trap("self.total[:] = x[-1]\nx = x + self.total", state={"total": weights(4)}),
     Trap("self.total = x.sum(0)\nx = x + self.total", state={"total": weights(4)}),
     Trap("y = self.total.view(1, 4).expand(1, 4)\ny.add_(x.mean(0))\nx = x + self.total", state={"total": weights(4)}),
-    Trap("x = x @ self.m\nx = F.linear(x.t(), self.m[: x.size(1), : x.size(0)]).t()", state={"m": weights(8, 8)}),
+    Trap("x = F.linear(x.t(), self.m[: x.size(0) + 1, : x.size(0)]).t()[1:]", state={"m": weights(8, 8)}),
     Trap("x = F.embedding(torch.arange(x.size(0)), self.table) + x", state={"table": weights(8, 4)}),
     Trap("x = F.batch_norm(x, self.a, self.b, training=x.size(0) > 1)", state={"a": weights(4), "b": weights(4).abs()}),
     Trap("x = self.w", state={"w": weights(1, 4)}),
@@ -355,7 +360,7 @@ def layers() -> dict[str, tuple[nn.Module, tuple[TensorSpec, ...]]]:
         "convolution without a batch": (nn.Conv1d(8, 8, 3, padding=1).eval(), vectors),
         "group norm of one image": (nn.Sequential(Unsqueezed(), nn.GroupNorm(1, 8)).eval(), unbatched),
         "dynamic int8": (quantize_dynamic(nn.Sequential(nn.Linear(8, 8))).eval(), vectors),
-        "dynamic int8 lstm": (First(quantize_dynamic(nn.LSTM(8, 8, batch_first=True), {nn.LSTM})).eval(), sequence),
+        "dynamic int8 lstm": (quantize_dynamic(First(nn.LSTM(8, 8, batch_first=True)), {nn.LSTM}).eval(), sequence),
         "layer norm over rows": (nn.LayerNorm([3, 8]).eval(), vectors),
         "softmax over rows": (nn.Softmax(0).eval(), vectors),
         "2d softmax of one image": (nn.Softmax2d().eval(), unbatched),
