@@ -193,5 +193,3 @@ def source_line(node: torch.fx.Node) -> str:
     number = rest.split("line ")[-1].split(",")[0]
     code = lines[places[-1] + 1] if places[-1] + 1 < len(lines) else ""
     return f" ({path.rpartition('/')[2]}:{number}{': ' + code if code else ''})"
-
-

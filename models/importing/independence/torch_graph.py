@@ -167,7 +167,10 @@ class Walk:
         method = self.module._c._get_method("forward")
         graph = method.graph.copy()
         torch._C._jit_pass_inline(graph)
-        values = [value_of(place, spec) if is_given else NONE for place, (spec, is_given) in enumerate(zip(inputs, given, strict=True))]
+        values = [
+            value_of(place, spec) if is_given else NONE
+            for place, (spec, is_given) in enumerate(zip(inputs, given, strict=True))
+        ]
         if not any(isinstance(value, (Tensor, Texts)) for value in values):
             raise DoubtError("no input has rows")
         arguments = arguments_of(method.schema.arguments[1:], inputs, values)
@@ -215,7 +218,9 @@ class Walk:
         schema = torch._C.parse_schema(text) if "..." not in text else None
         values = [self.known[value.debugName()] for value in node.inputs()]
         if schema is None:
-            return run(kind, {str(place): value for place, value in enumerate(values)}, self.regions, writes=False, results=1)
+            return run(
+                kind, {str(place): value for place, value in enumerate(values)}, self.regions, writes=False, results=1
+            )
         name = f"{kind}.{schema.overload_name}" if schema.overload_name else kind
         arguments = dict(zip([argument.name for argument in schema.arguments], values, strict=True))
         return run(name, arguments, self.regions, writes=schema.is_mutable, results=len(list(node.outputs())))
@@ -287,7 +292,11 @@ class Walk:
         names = [value.debugName() for value in node.inputs()]
         turns, goes_on, *carried = [self.known[name] for name in names]
         for value in (turns, goes_on):
-            if not isinstance(value, SCALARS) or isinstance(value, Varies) or (isinstance(value, Number) and value.size.rows):
+            if (
+                not isinstance(value, SCALARS)
+                or isinstance(value, Varies)
+                or (isinstance(value, Number) and value.size.rows)
+            ):
                 raise DoubtError(f"how often a loop runs may depend on the batch{source_line(node)}")
         block = next(iter(node.blocks()))
         if isinstance(turns, Known) and isinstance(goes_on, Known):

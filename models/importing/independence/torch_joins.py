@@ -183,7 +183,9 @@ def indexed(call: Call) -> Tensor:
     if not tensors or len(tensors) != len(where) or len(given) > source.rank:
         raise DoubtError("its places are not known to be tensors")
     if any(tensor.kind != "i" for tensor in tensors):
-        raise DoubtError("it chooses values by an index that is not known to be integers: how many may follow from values")
+        raise DoubtError(
+            "it chooses values by an index that is not known to be integers: how many may follow from values"
+        )
     if where != list(range(where[0], where[-1] + 1)):
         raise DoubtError("it indexes axes that are not next to one another")
     if any(isinstance(dim, RowDim) for dim in source.dims[where[0] : where[-1] + 1]):

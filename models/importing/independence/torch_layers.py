@@ -269,9 +269,7 @@ def batch_norm(call: Call) -> Tensor:
         call.constant(name)
     trained = "training" in call.arguments and call.known("training")
     if trained or call.value("running_mean") == Known(None):
-        raise MixesError(
-            "it normalises over the batch, not by statistics from training", certain=source.row_axis != 1
-        )
+        raise MixesError("it normalises over the batch, not by statistics from training", certain=source.row_axis != 1)
     if source.rank < 2 or source.row_axis not in (0, None):
         raise MixesError("its channels are the rows")
     return shapes.fresh(source.dims, source)
@@ -411,8 +409,10 @@ def recurrent(states: int) -> Operation:
         batch = 0 if call.known("batch_first") else 1
         if source.row_axis is not None and source.row_axis != batch:
             raise MixesError(
-                "it runs along the axis of rows: its batch is axis 1 (batch_first is False)" if batch else
-                "it runs along the axis of rows", certain=source.row_axis == 1 - batch
+                "it runs along the axis of rows: its batch is axis 1 (batch_first is False)"
+                if batch
+                else "it runs along the axis of rows",
+                certain=source.row_axis == 1 - batch,
             )
         if any(state.rank != 3 or state.dims[1] != source.dims[batch] for state in hidden):
             raise MixesError("its state is not known to have the same rows as its input")

@@ -320,9 +320,11 @@ def content(call: Call) -> Value:
     """item, int(tensor), bool(tensor), ...: of a batch's values, something that varies."""
     [value, *_] = call.arguments.values()
     if isinstance(value, Counted):
-        return computed_number(Call(f"aten::{plain(call)}", {"a": value}, call.regions)) if plain(call) in (
-            "Int", "Float", "Bool"
-        ) else value.number
+        return (
+            computed_number(Call(f"aten::{plain(call)}", {"a": value}, call.regions))
+            if plain(call) in ("Int", "Float", "Bool")
+            else value.number
+        )
     found = tensor_of(call)
     if isinstance(found, Varies):
         return found
@@ -525,7 +527,11 @@ def named(names: str, operation: Operation) -> dict[str, Operation]:
 
 
 def overloads(names: str, kinds: str, operation: Operation) -> dict[str, Operation]:
-    return {f"aten::{name}.{kind}" if kind != "-" else f"aten::{name}": operation for name in names.split() for kind in kinds.split()}
+    return {
+        f"aten::{name}.{kind}" if kind != "-" else f"aten::{name}": operation
+        for name in names.split()
+        for kind in kinds.split()
+    }
 
 
 NUMBERS = "int float int_float float_int str bool Scalar_Scalar"
@@ -537,13 +543,26 @@ TABLE: dict[str, Operation] = {
     **overloads("Float", "Scalar int bool str float", numbers),
     **overloads("Bool", "int float", numbers),
     **named("__and__.bool __and__.int __or__.bool __or__.int __xor__.bool __not__ str lower upper startswith", numbers),
-    **named("endswith any.bool any.int any.float all.bool all.int all.float len.str sum.int sum.float pow.int_to_int", numbers),
+    **named(
+        "endswith any.bool any.int any.float all.bool all.int all.float len.str sum.int sum.float pow.int_to_int",
+        numbers,
+    ),
     **named("__derive_index __range_length Bool.str", numbers),
     **named("eq.device ne.device eq.enum ne.enum", fixed),
-    **{f"prim::{name}": numbers for name in (
-        "max.int", "min.int", "max.float", "min.float", "abs.Scalar", "max.int_float", "min.int_float",
-        "max.self_int", "min.self_int",
-    )},
+    **{
+        f"prim::{name}": numbers
+        for name in (
+            "max.int",
+            "min.int",
+            "max.float",
+            "min.float",
+            "abs.Scalar",
+            "max.int_float",
+            "min.int_float",
+            "max.self_int",
+            "min.self_int",
+        )
+    },
     **named("eq.int_list ne.int_list eq.str_list ne.str_list eq.float_list ne.float_list", lists_compared),
     **named("__is__ __isnot__", identical),
     **named("format", formatted),
@@ -556,7 +575,21 @@ TABLE: dict[str, Operation] = {
     **named("is_floating_point is_complex is_signed is_grad_enabled is_autocast_enabled", fixed),
     **named("is_autocast_cpu_enabled get_device element_size", fixed),
     **named("is_contiguous", laid_out),
-    **{f"prim::{name}": fixed for name in ("dtype", "device", "layout", "requires_grad", "type", "index", "is_cuda", "itemsize", "is_quantized", "is_mkldnn")},
+    **{
+        f"prim::{name}": fixed
+        for name in (
+            "dtype",
+            "device",
+            "layout",
+            "requires_grad",
+            "type",
+            "index",
+            "is_cuda",
+            "itemsize",
+            "is_quantized",
+            "is_mkldnn",
+        )
+    },
     **{f"prim::{name}": never for name in ("is_nested", "is_sparse", "is_sparse_csr")},
     **named("warn", nothing),
     "prim::NumToTensor.Scalar": counted,
@@ -576,7 +609,10 @@ TABLE: dict[str, Operation] = {
     **named("list.t list copy.t", list_copied),
     **named("add.t", lists_added),
     **named("mul.left_t", list_repeated),
-    **named("__contains__.int_list __contains__.str_list __contains__.str __contains__.int __contains__.float_list", contained),
+    **named(
+        "__contains__.int_list __contains__.str_list __contains__.str __contains__.int __contains__.float_list",
+        contained,
+    ),
     **named("__contains__.Dict_str", contained),
     **named("keys.str keys.int", keys),
     **named("values.str values.int", values_of),

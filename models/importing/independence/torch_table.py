@@ -92,5 +92,3 @@ def check_unread(call: Call) -> None:
 
 def is_plain(leaf: Value) -> bool:
     return isinstance(leaf, Tensor) and leaf.row_axis is None
-
-

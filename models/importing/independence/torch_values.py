@@ -431,13 +431,19 @@ def joined_scalars(one: Scalar, other: Scalar) -> Scalar:
     for value in (one, other):
         if isinstance(value, Number) and value.size.rows:
             return Varies("a number may or may not follow from the number of rows")
-    if all(isinstance(value, Number) or (isinstance(value, Known) and type(value.value) is int) for value in (one, other)):
+    if all(
+        isinstance(value, Number) or (isinstance(value, Known) and type(value.value) is int) for value in (one, other)
+    ):
         return Number(Size(1, (ANY,)))
     return Fixed(is_true(one) and is_true(other))
 
 
 def is_true(value: Scalar) -> bool:
-    return value.truthy if isinstance(value, Fixed) else isinstance(value, Known) and isinstance(value.value, str) and bool(value.value)
+    return (
+        value.truthy
+        if isinstance(value, Fixed)
+        else isinstance(value, Known) and isinstance(value.value, str) and bool(value.value)
+    )
 
 
 def joined_lists(one: Items, other: Items) -> Items:

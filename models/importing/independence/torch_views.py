@@ -65,7 +65,9 @@ def cast(call: Call) -> Tensor:
 
 def kind_of_dtype(dtype: object) -> str:
     """TorchScript numbers datatypes: 3 and 4 are int32 and int64, 11 is bool."""
-    name = {3: "torch.int32", 4: "torch.int64", 11: "torch.bool"}.get(dtype, "f") if isinstance(dtype, int) else str(dtype)
+    name = (
+        {3: "torch.int32", 4: "torch.int64", 11: "torch.bool"}.get(dtype, "f") if isinstance(dtype, int) else str(dtype)
+    )
     return "i" if name in INTEGERS else "b" if name in TRUTHS else ""
 
 
@@ -170,9 +172,7 @@ def reshaped(call: Call) -> Tensor:
 
 def viewed_as(call: Call) -> Tensor:
     source = call.first()
-    return source.perhaps_copied(
-        shapes.reshaped(source.dims, [shapes.size(dim) for dim in call.tensor("other").dims])
-    )
+    return source.perhaps_copied(shapes.reshaped(source.dims, [shapes.size(dim) for dim in call.tensor("other").dims]))
 
 
 def flattened(call: Call) -> Tensor:
@@ -378,7 +378,15 @@ def named(names: str, operation: Operation) -> dict[str, Operation]:
 PERHAPS_COPIES = {
     f"aten::{name}"
     for name in (
-        "contiguous", "reshape", "view_as", "reshape_as", "flatten.using_ints", "unflatten.int", "unfold", "einsum", "channel_shuffle"
+        "contiguous",
+        "reshape",
+        "view_as",
+        "reshape_as",
+        "flatten.using_ints",
+        "unflatten.int",
+        "unfold",
+        "einsum",
+        "channel_shuffle",
     )
 }
 """They give a view, or a copy where strides ask for one: those of a single row are not those of several."""

@@ -202,7 +202,14 @@ class Text:
         ):
             while mark in text:
                 text = text.replace(mark, make(), 1)
-        names = {"torch": torch, "F": F, "self": SimpleNamespace(**self.state), "List": list, "Dict": dict, "Tensor": Tensor}
+        names = {
+            "torch": torch,
+            "F": F,
+            "self": SimpleNamespace(**self.state),
+            "List": list,
+            "Dict": dict,
+            "Tensor": Tensor,
+        }
         found = []
         try:
             for value in self.values:

@@ -5,11 +5,13 @@ A trap is a text for `torch_models.module`, with its state, its inputs, and whet
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 
 from models.spec import TensorSpec
 
@@ -220,10 +222,10 @@ BLOCKS = (
     "y = x.clone()\nz = y.t().reshape(-1)\nz.add_(1)\nx = y",
     "y = x.clone()\nz = y.t().contiguous()\nz.mul_(2)\nx = y",
     "y = x.clone()\nz = y.t().flatten()\nz.zero_()\nx = y",
-    "y = x.clone()\nz = y.t().reshape(y.size(1), y.size(0))\ny.add_(1)\nx = z.t()",
+    "y = x.clone()\nz = y.t().reshape(-1)\ny.add_(1)\nx = z.view(4, -1).t()",
     "y = x.clone()\nz = y.t().contiguous()\ny.mul_(2)\nx = z.t()",
     "y = x.clone()\nz = y.t().flatten()\ny[:, 0] = 5.0\nx = z.view(4, -1).t()",
-    "y = x.clone()\nz = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    z = y.t().reshape(y.size(1), y.size(0)).t()\ny.add_(5)\nx = z",
+    "y = x.clone()\nz = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    z = y.t().reshape(-1).view(4, -1).t()\ny.add_(5)\nx = z",
     "y = x.clone()\nz = y\nw = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    x = x + w\n    w = z\n    z = y.t().contiguous().t()",
     "y = torch.zeros(1, 4, dtype=x.dtype)\nz = y.expand(x.size(0), -1)\nz = z.contiguous()\nz.add_(x)\nx = x + y",
     "y = x.clone()\ny.index_fill_(0, torch.zeros(1, dtype=torch.long), 0.0)\nx = y",
@@ -280,7 +282,9 @@ IMAGES = (
     Trap("x = F.batch_norm(x, None, None, training=True)", IMAGE),
     Trap("x = F.layer_norm(x, x.shape)", IMAGE),
     Trap("x = x - x.mean((0, 2, 3), keepdim=True)", IMAGE),
-    Trap("x = F.conv2d(x.transpose(0, 1).sum(0, keepdim=True), torch.ones(1, x.size(0), 1, 1, dtype=x.dtype)) + x", IMAGE),
+    Trap(
+        "x = F.conv2d(x.transpose(0, 1).sum(0, keepdim=True), torch.ones(1, x.size(0), 1, 1, dtype=x.dtype)) + x", IMAGE
+    ),
     Trap("x = F.conv2d(x.sum(1), torch.ones(x.size(0), x.size(0), 1, 1, dtype=x.dtype)).unsqueeze(1) + x", IMAGE),
     Trap("x = F.avg_pool3d(x.transpose(0, 1).unsqueeze(0), 3, 1, 1)[0].transpose(0, 1)", IMAGE),
     Trap("x = F.instance_norm(x.transpose(0, 1).flatten(1).unsqueeze(0))[0].view(2, -1, 4, 4).transpose(0, 1)", IMAGE),
@@ -336,39 +340,6 @@ def named() -> dict[str, Trap]:
 TRAPS = named()
 
 
-def layers() -> dict[str, tuple[nn.Module, tuple[TensorSpec, ...]]]:
-    """Layers of PyTorch's own, set so that they mix rows."""
-    from torch.ao.quantization import quantize_dynamic
-
-    sequence = (TensorSpec("x", "FP32", (-1, 3, 8)),)
-    vectors = (TensorSpec("x", "FP32", (-1, 8)),)
-    images = (TensorSpec("x", "FP32", (-1, 3, 8, 8)),)
-    unbatched = (TensorSpec("x", "FP32", (-1, 8, 8)),)
-    return {
-        "lstm, time first": (First(nn.LSTM(8, 8)).eval(), sequence),
-        "gru, time first": (First(nn.GRU(8, 8)).eval(), sequence),
-        "rnn, time first": (First(nn.RNN(8, 8)).eval(), sequence),
-        "lstm of one sequence": (First(nn.LSTM(8, 8, batch_first=True)).eval(), vectors),
-        "attention, time first": (Attends(nn.MultiheadAttention(8, 2)).eval(), sequence),
-        "attention of one sequence": (Attends(nn.MultiheadAttention(8, 2, batch_first=True)).eval(), vectors),
-        "encoder, time first": (nn.TransformerEncoderLayer(8, 2, 16).eval(), sequence),
-        "batch norm in training": (nn.BatchNorm1d(8).train(), vectors),
-        "batch norm without statistics": (nn.BatchNorm1d(8, track_running_stats=False).eval(), vectors),
-        "batch norm of images without statistics": (nn.BatchNorm2d(3, track_running_stats=False).eval(), images),
-        "dropout in training": (nn.Dropout(0.5).train(), vectors),
-        "instance norm in training": (nn.InstanceNorm2d(3, track_running_stats=True).train(), images),
-        "convolution without a batch": (nn.Conv1d(8, 8, 3, padding=1).eval(), vectors),
-        "group norm of one image": (nn.Sequential(Unsqueezed(), nn.GroupNorm(1, 8)).eval(), unbatched),
-        "dynamic int8": (quantize_dynamic(nn.Sequential(nn.Linear(8, 8))).eval(), vectors),
-        "dynamic int8 lstm": (quantize_dynamic(First(nn.LSTM(8, 8, batch_first=True)), {nn.LSTM}).eval(), sequence),
-        "layer norm over rows": (nn.LayerNorm([3, 8]).eval(), vectors),
-        "softmax over rows": (nn.Softmax(0).eval(), vectors),
-        "2d softmax of one image": (nn.Softmax2d().eval(), unbatched),
-        "flatten from 0": (nn.Flatten(0).eval(), vectors),
-        "glu over rows": (nn.GLU(0).eval(), vectors),
-    }
-
-
 class First(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -390,3 +361,36 @@ class Attends(nn.Module):
 class Unsqueezed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.unsqueeze(0)
+
+
+VECTORS = (TensorSpec("x", "FP32", (-1, 8)),)
+SEQUENCES = (TensorSpec("x", "FP32", (-1, 3, 8)),)
+PICTURES = (TensorSpec("x", "FP32", (-1, 3, 8, 8)),)
+UNBATCHED = (TensorSpec("x", "FP32", (-1, 8, 8)),)
+#: Layers of PyTorch's own, set so that they mix rows: how to make one, and its inputs.
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[TensorSpec, ...]]] = {
+    "lstm, time first": (lambda: First(nn.LSTM(8, 8)).eval(), SEQUENCES),
+    "gru, time first": (lambda: First(nn.GRU(8, 8)).eval(), SEQUENCES),
+    "rnn, time first": (lambda: First(nn.RNN(8, 8)).eval(), SEQUENCES),
+    "lstm of one sequence": (lambda: First(nn.LSTM(8, 8, batch_first=True)).eval(), VECTORS),
+    "attention, time first": (lambda: Attends(nn.MultiheadAttention(8, 2)).eval(), SEQUENCES),
+    "attention of one sequence": (lambda: Attends(nn.MultiheadAttention(8, 2, batch_first=True)).eval(), VECTORS),
+    "encoder, time first": (lambda: nn.TransformerEncoderLayer(8, 2, 16).eval(), SEQUENCES),
+    "batch norm in training": (lambda: nn.BatchNorm1d(8).train(), VECTORS),
+    "batch norm without statistics": (lambda: nn.BatchNorm1d(8, track_running_stats=False).eval(), VECTORS),
+    "batch norm of images without statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False).eval(), PICTURES),
+    "dropout in training": (lambda: nn.Dropout(0.5).train(), VECTORS),
+    "instance norm in training": (lambda: nn.InstanceNorm2d(3, track_running_stats=True).train(), PICTURES),
+    "convolution without a batch": (lambda: nn.Conv1d(8, 8, 3, padding=1).eval(), VECTORS),
+    "group norm of one image": (lambda: nn.Sequential(Unsqueezed(), nn.GroupNorm(1, 8)).eval(), UNBATCHED),
+    "dynamic int8": (lambda: quantize_dynamic(nn.Sequential(nn.Linear(8, 8))).eval(), VECTORS),
+    "dynamic int8 lstm": (
+        lambda: quantize_dynamic(First(nn.LSTM(8, 8, batch_first=True)), {nn.LSTM}).eval(),
+        SEQUENCES,
+    ),
+    "layer norm over rows": (lambda: nn.LayerNorm([3, 8]).eval(), VECTORS),
+    "softmax over rows": (lambda: nn.Softmax(0).eval(), VECTORS),
+    "2d softmax of one image": (lambda: nn.Softmax2d().eval(), UNBATCHED),
+    "flatten from 0": (lambda: nn.Flatten(0).eval(), VECTORS),
+    "glu over rows": (lambda: nn.GLU(0).eval(), VECTORS),
+}
