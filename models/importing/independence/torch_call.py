@@ -144,7 +144,7 @@ class Call:
 
 
 def as_tensor(value: Value) -> Value:
-    """A number in a tensor's place is a tensor of rank 0. Raises MixesError where it follows from the number of rows."""
+    """A number in a tensor's place has rank 0. Raises MixesError where it follows from the number of rows."""
     if not isinstance(value, Counted):
         return value
     scalar = value.number

@@ -169,8 +169,9 @@ def fitting(place: int, spec: TensorSpec, node: torch.fx.Node) -> Value:
     example = node.meta.get("val")
     if not isinstance(value, Tensor) or not isinstance(example, torch.Tensor) or example.ndim != value.rank:
         raise DoubtError(f"input {spec.name} is not of the form that the program takes")
-    if isinstance(example.shape[0], int):
-        raise DoubtError(f"it was exported for {example.shape[0]} rows of {spec.name} alone")
+    sizes: tuple[Any, ...] = tuple(example.shape)  # integers, or symbols of the program
+    if isinstance(sizes[0], int):
+        raise DoubtError(f"it was exported for {sizes[0]} rows of {spec.name} alone")
     return unified(value, example)
 
 

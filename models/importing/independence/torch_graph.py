@@ -20,8 +20,8 @@ from models.importing.independence.torch_table import run
 from models.importing.independence.torch_values import (
     NONE,
     SCALARS,
-    DoubtError,
     Counted,
+    DoubtError,
     Entries,
     Fixed,
     Instance,
@@ -249,7 +249,7 @@ class Walk:
         name = node.s("name")
         target = holder.target
         if isinstance(target, torch._C.ScriptModule):
-            return constant(target.getattr(name))
+            return constant(target.getattr(name))  # type: ignore[attr-defined]
         raise DoubtError(f"it reads {name} of a {type(target).__name__}")
 
     def branches(self, node: Any) -> bool:
@@ -328,7 +328,7 @@ class Walk:
     @staticmethod
     def condition_is_computed(block: Any) -> bool:
         """Of `while`: whether it goes on follows from the turn itself."""
-        return next(iter(block.outputs())).node().kind() != "prim::Constant"
+        return bool(next(iter(block.outputs())).node().kind() != "prim::Constant")
 
     def turn(self, block: Any, place: Value, carried: Sequence[Value]) -> list[Value] | None:
         for parameter, value in zip(block.inputs(), [place, *carried], strict=True):

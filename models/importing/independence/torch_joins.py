@@ -37,7 +37,7 @@ def concatenated(call: Call) -> Tensor:
     if any(isinstance(dim, RowDim) for dim in ends):
         raise MixesError("it joins along the axis of rows")
     total = summed(shapes.fixed(ends, "")) if counted(call) else call.regions.fresh()
-    rest = aligned([tensor.dims[:axis] + (ONE,) + tensor.dims[axis + 1 :] for tensor in found])
+    rest = aligned([(*tensor.dims[:axis], ONE, *tensor.dims[axis + 1 :]) for tensor in found])
     return shapes.fresh([*rest[:axis], total, *rest[axis + 1 :]], *found, kind=common_kind(found))
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 from models.importing.independence import torch_shapes as shapes
 from models.importing.independence.torch_call import Call, Operation
 from models.importing.independence.torch_values import (
     ONE,
     Dim,
-    Dims,
     DoubtError,
-    Items,
     Known,
     MixesError,
-    Number,
     RowDim,
     Size,
     Tensor,
@@ -102,9 +100,7 @@ def convolution(axes: int) -> Operation:
         sides = [padding] * axes if isinstance(padding, str) else call.per_axis("padding", axes, [0])
         spatial = []
         for place in range(axes):
-            length, kernel = source.dims[2 + place], weight.dims[2 + place]
-            assert isinstance(length, Size)
-            assert isinstance(kernel, Size)
+            length, kernel = shapes.size(source.dims[2 + place]), shapes.size(weight.dims[2 + place])
             if sides[place] == "same":
                 spatial.append(length)
                 continue
@@ -125,13 +121,10 @@ def transposed_convolution(axes: int) -> Operation:
             raise DoubtError("its weight does not fit")
         names = ("stride", "padding", "output_padding", "dilation")
         settings = [call.per_axis(name, axes, [int(name in ("stride", "dilation"))]) for name in names]
-        channels = weight.dims[1]
-        assert isinstance(channels, Size)
+        channels = shapes.size(weight.dims[1])
         spatial = []
         for place in range(axes):
-            length, kernel = source.dims[2 + place], weight.dims[2 + place]
-            assert isinstance(length, Size)
-            assert isinstance(kernel, Size)
+            length, kernel = shapes.size(source.dims[2 + place]), shapes.size(weight.dims[2 + place])
             stride, padding, extra, dilation = (values[place] for values in settings)
             if kernel.known is None:
                 raise DoubtError("the size of its kernel is not constant")
@@ -198,8 +191,7 @@ def with_places(operation: Operation) -> Operation:
     """Also where each maximum stood, counted within its own row."""
 
     def run(call: Call) -> Value:
-        result = operation(call)
-        assert isinstance(result, Tensor)
+        result = cast(Tensor, operation(call))
         return Tupled((result, shapes.fresh(result.dims, result, kind="i")))
 
     return run
@@ -332,8 +324,7 @@ def reduced(kind: str = "") -> Operation:
 
 def with_index(call: Call) -> Value:
     """max, min, median along an axis: the values, and where they stand."""
-    found = reduced()(call)
-    assert isinstance(found, Tensor)
+    found = cast(Tensor, reduced()(call))
     return Tupled((found, shapes.fresh(found.dims, found, kind="i")))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.importing.independence import torch_shapes as shapes
 from models.importing.independence.torch_call import Call, Operation, in_place
+from models.importing.independence.torch_scalars import computed_number
 from models.importing.independence.torch_values import (
     SCALARS,
     Counted,
@@ -16,14 +17,15 @@ from models.importing.independence.torch_values import (
     Value,
     Varies,
 )
+from models.importing.independence.torch_views import named
 
 COMPUTED = """
 abs acos acosh asin asinh atan atan2 atanh ceil cos cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 floor frac
 gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu lgamma log log10 log1p log2 log_sigmoid logit mish
 nan_to_num neg negative rad2deg reciprocal relu relu6 round round.decimals rsqrt selu celu sigmoid sign sgn silu sin
-sinc sinh softplus softshrink sqrt square tan tanh threshold trunc fix bitwise_not special_expit special_erf special_log1p
-special_expm1 special_entr special_gammaln special_digamma clip clamp clamp.Tensor clip.Tensor clamp_min clamp_max
-clamp_min.Tensor clamp_max.Tensor
+sinc sinh softplus softshrink sqrt square tan tanh threshold trunc fix bitwise_not special_expit special_erf
+special_log1p special_expm1 special_entr special_gammaln special_digamma clip clamp clamp.Tensor clip.Tensor
+clamp_min clamp_max clamp_min.Tensor clamp_max.Tensor
 add.Tensor add.Scalar sub.Tensor sub.Scalar rsub.Tensor rsub.Scalar subtract.Tensor subtract.Scalar
 mul.Tensor mul.Scalar multiply.Tensor multiply.Scalar div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode
 divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar floor_divide floor_divide.Scalar
@@ -37,13 +39,13 @@ __lshift__.Tensor __lshift__.Scalar __rshift__.Tensor __rshift__.Scalar
 lerp.Scalar lerp.Tensor addcmul addcdiv masked_fill.Scalar masked_fill.Tensor where.self where.ScalarOther
 where.ScalarSelf heaviside quantize_per_tensor fake_quantize_per_tensor_affine
 fake_quantize_per_tensor_affine.tensor_qparams
-""".split()
+"""
 JUDGED = """
 eq.Tensor eq.Scalar ne.Tensor ne.Scalar not_equal.Tensor not_equal.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar
 gt.Tensor gt.Scalar ge.Tensor ge.Scalar less.Tensor less.Scalar less_equal.Tensor less_equal.Scalar greater.Tensor
 greater.Scalar greater_equal.Tensor greater_equal.Scalar logical_not logical_and logical_or logical_xor isnan isinf
 isfinite isposinf isneginf isclose signbit
-""".split()
+"""
 IN_PLACE = """
 abs_ ceil_ clamp_ clamp_min_ clamp_max_ clip_ cos_ elu_ erf_ exp_ expm1_ floor_ hardsigmoid_ hardswish_ hardtanh_
 leaky_relu_ log_ log1p_ logit_ mish_ neg_ reciprocal_ relu_ relu6_ round_ rsqrt_ selu_ celu_ sigmoid_ sign_ silu_ sin_
@@ -52,7 +54,7 @@ add_.Tensor add_.Scalar sub_.Tensor sub_.Scalar mul_.Tensor mul_.Scalar div_.Ten
 floor_divide_.Tensor floor_divide_.Scalar pow_.Scalar pow_.Tensor remainder_.Tensor remainder_.Scalar
 lerp_.Scalar lerp_.Tensor addcmul_ addcdiv_ masked_fill_.Scalar masked_fill_.Tensor logical_and_ logical_or_
 bitwise_and_.Tensor bitwise_or_.Tensor __iand__.Tensor __ior__.Tensor copy_ fill_.Scalar fill_.Tensor zero_
-""".split()
+"""
 
 
 def computed(call: Call, kind: str = "") -> Tensor:
@@ -86,8 +88,6 @@ def whole(call: Call) -> Tensor:
 
 def sized(call: Call) -> Value:
     """Traced graphs compute sizes in tensors of rank 0; with others, an operation like any."""
-    from models.importing.independence.torch_scalars import computed_number
-
     call.read.update(call.arguments)
     values = list(call.arguments.values())
     if any(isinstance(value, Counted) for value in values) and all(
@@ -97,10 +97,13 @@ def sized(call: Call) -> Value:
     return whole(call)
 
 
-SIZED = """add.Tensor add.Scalar sub.Tensor sub.Scalar mul.Tensor mul.Scalar floor_divide floor_divide.Scalar
-div.Tensor_mode div.Scalar_mode remainder.Tensor remainder.Scalar""".split()
-
-TABLE: dict[str, Operation] = {f"aten::{name}": computed for name in COMPUTED}
-TABLE |= {f"aten::{name}": judged for name in JUDGED}
-TABLE |= {f"aten::{name}": sized for name in SIZED}
-TABLE |= {f"aten::{name}": in_place(computed) for name in IN_PLACE}
+SIZED = """
+add.Tensor add.Scalar sub.Tensor sub.Scalar mul.Tensor mul.Scalar floor_divide floor_divide.Scalar div.Tensor_mode
+div.Scalar_mode remainder.Tensor remainder.Scalar
+"""
+TABLE: dict[str, Operation] = {
+    **named(COMPUTED, computed),
+    **named(JUDGED, judged),
+    **named(SIZED, sized),
+    **named(IN_PLACE, in_place(computed)),
+}

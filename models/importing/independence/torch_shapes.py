@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from models.importing.independence.torch_values import (
     ONE,
@@ -108,8 +109,7 @@ def reshaped(source: Dims, target: Sequence[Size | None]) -> Dims:
     where = next((axis for axis, dim in enumerate(source) if isinstance(dim, RowDim)), None)
     if where is None:
         return reshaped_without_rows(source, target)
-    rows = source[where]
-    assert isinstance(rows, RowDim)
+    rows = cast(RowDim, source[where])
     before = product([size(dim) for dim in source[:where]]).times(rows.outer)
     behind = rows.inner.times(product([size(dim) for dim in source[where + 1 :]]))
     sizes = inferred(before.times(ROWS).times(behind), target)
@@ -180,9 +180,7 @@ def repeated(source: Tensor, counts: Sequence[Size]) -> Tensor:
             raise MixesError("the axis of rows is repeated once for each row")
         if times.rows:
             [rows] = dims_of([times])
-            assert isinstance(rows, RowDim)
-            assert isinstance(old, Size)
-            dims.append(RowDim(ONE, rows.inner.times(old)))
+            dims.append(RowDim(ONE, cast(RowDim, rows).inner.times(size(old))))
         elif isinstance(old, RowDim):
             dims.append(RowDim(times.times(old.outer), old.inner))
         else:

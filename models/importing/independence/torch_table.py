@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from models.importing.independence import (
     torch_joins,
     torch_layers,
+    torch_lists,
     torch_pointwise,
     torch_scalars,
     torch_views,
@@ -29,7 +30,7 @@ TENSORS: dict[str, Operation] = {
     **torch_views.TABLE,
     **torch_joins.TABLE,
 }
-PYTHON: dict[str, Operation] = torch_scalars.TABLE
+PYTHON: dict[str, Operation] = {**torch_scalars.TABLE, **torch_lists.TABLE}
 
 
 def run(operation: str, arguments: Mapping[str, Value], regions: Regions, *, writes: bool, results: int) -> Value:

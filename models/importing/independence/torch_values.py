@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 
 class DoubtError(Exception):
@@ -307,9 +307,7 @@ def over_sizes(value: Value, change: Any) -> Value:
     if isinstance(value, Number):
         return number(change(value.size))
     if isinstance(value, Counted):
-        changed = over_sizes(value.number, change)
-        assert isinstance(changed, SCALARS)
-        return Counted(changed)
+        return Counted(cast(Scalar, over_sizes(value.number, change)))
     if isinstance(value, Tupled):
         return replace(value, values=tuple(over_sizes(part, change) for part in value.values))
     return value
@@ -406,7 +404,7 @@ def joined(one: Value, other: Value) -> Value:
 def joined_tensors(one: Tensor, other: Tensor) -> Value:
     if one.rank != other.rank or one.row_axis != other.row_axis:
         return Mixed(f"two paths give tensors of different form, {one} and {other}")
-    dims = []
+    dims: list[Dim] = []
     for a, b in zip(one.dims, other.dims, strict=True):
         if isinstance(a, Size) and isinstance(b, Size):
             dims.append(a if a == b else Size(1, (ANY,)))

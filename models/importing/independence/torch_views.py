@@ -285,7 +285,7 @@ def slice_length(dim: Size, parts: Sequence[Value]) -> Size:
         part.size if isinstance(part, Number) else part.value if isinstance(part, Known) else part for part in parts
     )
     if dim.known is not None and not any(isinstance(part, Size) for part in (start, end, step)):
-        return Size(len(range(*slice(start, end, step).indices(dim.known))))  # type: ignore[misc]
+        return Size(len(range(*slice(start, end, step).indices(dim.known))))
     if start in (None, 0) and step == 1 and isinstance(end, Size) and dim.known is not None and dim.known > 1:
         return derived("min", dim, end)
     return derived("slice", dim, start, end, step)

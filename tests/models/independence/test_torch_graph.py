@@ -1,4 +1,4 @@
-"""What the analysis of a PyTorch graph concludes about rows: never `independent` where rows meet, and often where not."""
+"""What the analysis of a PyTorch graph concludes: never `independent` where rows meet, and often where they do not."""
 
 from __future__ import annotations
 

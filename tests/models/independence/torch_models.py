@@ -1,7 +1,7 @@
 """Random small TorchScript modules, some of which answer a row by that row alone and some of which do not.
 
-`draw(seed)` gives one with its inputs and its label. The label is what a trial shows: many batches of different sizes and
-scales, joined and each row alone, in float64. Modules are programs of a few random statements, half of which choose
+`draw(seed)` gives one with its inputs and its label. The label is what a trial shows: many batches of different sizes
+and scales, joined and each row alone, in float64. Modules are programs of a few random statements, half of which choose
 their axis without looking at where the rows are.
 """
 
@@ -234,7 +234,7 @@ class Text:
             self.grow(f"x = x.movedim({axes[0]}, 0)")
 
 
-def module(text: str, state: Mapping[str, Tensor] = {}, arguments: str = "x: Tensor") -> torch.jit.ScriptModule:  # noqa: B006
+def module(text: str, state: Mapping[str, Tensor] = {}, arguments: str = "x: Tensor") -> torch.jit.ScriptModule:
     """A scripted module whose `forward` is these statements and returns `x`; F is torch.nn.functional."""
     body = "\n".join("    " + line for line in [*text.splitlines(), "" if "return" in text else "return x"])
     source = f"def forward(self, {arguments}):\n{body}\n"

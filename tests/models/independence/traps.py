@@ -225,8 +225,10 @@ BLOCKS = (
     "y = x.clone()\nz = y.t().reshape(-1)\ny.add_(1)\nx = z.view(4, -1).t()",
     "y = x.clone()\nz = y.t().contiguous()\ny.mul_(2)\nx = z.t()",
     "y = x.clone()\nz = y.t().flatten()\ny[:, 0] = 5.0\nx = z.view(4, -1).t()",
-    "y = x.clone()\nz = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    z = y.t().reshape(-1).view(4, -1).t()\ny.add_(5)\nx = z",
-    "y = x.clone()\nz = y\nw = y\nfor i in range(x.size(1)):\n    y.add_(1)\n    x = x + w\n    w = z\n    z = y.t().contiguous().t()",
+    "y = x.clone()\nz = y\nfor i in range(x.size(1)):\n    y.add_(1)\n"
+    "    z = y.t().reshape(-1).view(4, -1).t()\ny.add_(5)\nx = z",
+    "y = x.clone()\nz = y\nw = y\nfor i in range(x.size(1)):\n    y.add_(1)\n"
+    "    x = x + w\n    w = z\n    z = y.t().contiguous().t()",
     "y = torch.zeros(1, 4, dtype=x.dtype)\nz = y.expand(x.size(0), -1)\nz = z.contiguous()\nz.add_(x)\nx = x + y",
     "y = x.clone()\ny.index_fill_(0, torch.zeros(1, dtype=torch.long), 0.0)\nx = y",
     "y = x.clone()\ny.scatter_(0, torch.zeros_like(x).long(), 1.0)\nx = y",
