@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def test_strangers_nets_are_concluded_independent(name: str) -> None:
 def test_strangers_nets_do_keep_rows_apart(name: str) -> None:
     """So that the test above asks for nothing wrong: each row alone, and all of them joined, in float64."""
     model, specs = STRANGERS[name]
-    double = scripted(model).double()
+    double = scripted(copy.deepcopy(model)).double()
 
     def run(*values: Tensor) -> Any:
         wide = tuple(value.double() if value.is_floating_point() else value for value in values)

@@ -8,6 +8,7 @@ their axis without looking at where the rows are.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -314,7 +315,8 @@ def differs(made: Callable[..., Any], inputs: Sequence[Any]) -> bool:
 def tried(made: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor] | None:
     copies = [value.clone() if isinstance(value, Tensor) else value for value in inputs]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             found = made(*copies)
     except Exception:  # whatever the module raises
         return None
