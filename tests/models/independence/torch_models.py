@@ -149,6 +149,122 @@ x = F.avg_pool1d(x, 2, ceil_mode=True)
 x = x.unfold({z}, 2, 1)
 x = F.cosine_similarity(x, x.flip([-1]), dim={z})
 x = x.var({z}, keepdim=True) + x
+x = torch.einsum("ij,jk->ik", x, torch.ones(x.size(1), 2, dtype=x.dtype))
+x = torch.einsum("ijk->ikj", x)
+x = torch.einsum("bij,bjk->bik", x, x.transpose(1, 2))
+x = torch.einsum("bij,bij->bi", x, x)
+x = torch.einsum("bij,cij->bc", x, x)
+x = torch.einsum("bij,bij->ij", x, x)
+x = F.scaled_dot_product_attention(x, x, x)
+x = F.scaled_dot_product_attention(x.unsqueeze(1), x.unsqueeze(1), x.unsqueeze(1), is_causal=True).squeeze(1)
+x = F.glu(torch.cat([x, x], {z}), {z})
+x = F.glu(torch.cat([x, x], -1), -1)
+x = F.pixel_shuffle(x.repeat_interleave(4, -3), 2)
+x = F.pixel_unshuffle(x, 2)
+x = F.channel_shuffle(x, 2)
+x = F.conv2d(x, torch.ones(2, x.size(1), 3, 3, dtype=x.dtype), padding=1)
+x = F.conv2d(x, torch.ones(x.size(1), 1, 1, 1, dtype=x.dtype), groups=x.size(1))
+x = F.conv2d(x, torch.ones(2, x.size(-3), 1, 1, dtype=x.dtype))
+x = F.conv1d(x, torch.ones(2, x.size(-2), 1, dtype=x.dtype))
+x = F.conv_transpose1d(x, torch.ones(x.size(1), 2, 2, dtype=x.dtype), stride=2)
+x = F.conv_transpose2d(x, torch.ones(x.size(1), 2, 2, 2, dtype=x.dtype), stride=2)
+x = F.max_pool2d(x, 2)
+x = F.avg_pool2d(x, 3, 1, 1)
+x = F.adaptive_avg_pool2d(x, [1, 2])
+x = F.adaptive_max_pool2d(x, 1)
+x = F.interpolate(x, size=[2, 2], mode="bilinear")
+x = F.interpolate(x, scale_factor=0.5)
+x = F.prelu(x, torch.ones(1, dtype=x.dtype) * 0.1)
+x = F.prelu(x, torch.arange(x.size(1), dtype=x.dtype))
+x = F.instance_norm(x, use_input_stats=True)
+x = F.group_norm(x, x.size(1))
+x = F.local_response_norm(x, 2)
+x = F.rms_norm(x, [{n}])
+x = torch.addmm(x, x, {w})
+x = torch.baddbmm(x, x, x.transpose(1, 2) @ x)
+x = torch.lerp(x, x.flip([-1]), 0.3)
+x = torch.addcmul(x, x, x.flip([{z}]))
+x = torch.tile(x, [2])
+x = x.repeat(1, 2) if x.dim() == 2 else x
+x = torch.broadcast_tensors(x, x[:1])[0]
+x = torch.broadcast_tensors(x[..., :1], x)[0]
+x = x[:, :1].expand_as(x)
+x = x.unsqueeze({z}).expand([2] + [-1] * x.dim()) if False else x.unsqueeze(0).expand([2] + [-1] * x.dim())[1]
+x = x.movedim([0, 1], [1, 0])
+x = x.unflatten(-1, [-1, 2])
+x = x.unflatten({z}, [-1, 1])
+x = x.tensor_split(2, -1)[0]
+x = torch.stack(x.split(2, -1), 0)[0]
+x = torch.cat(x.chunk(2, {z}), -1)
+x = x[torch.tensor([0])]
+x = x[:, torch.tensor([[0, 0]])]
+x = x[..., torch.tensor([0, 0])]
+x = x.sum({z}, keepdim=True) * x
+x = F.one_hot((x.sum(-1) > 0).long(), 2).to(x.dtype)
+x = F.embedding((x > 0).long(), torch.ones(2, 3, dtype=x.dtype).cumsum(0))
+x = torch.ones(2, dtype=x.dtype).cumsum(0)[(x > 0).long()]
+x = x.gather({z}, (x > 0).long() * 0)
+x = x.scatter_add({z}, (x > 0).long(), x)
+x = torch.triu(x, 1) + x
+x = x.mT
+x = x.t()
+x = x.T
+x = x.swapaxes({a}, {b})
+x = x.roll([1, 1], [{a}, {b}])
+x = torch.cummax(x, {z})[0]
+x = torch.median(x, {z})[0]
+x = torch.kthvalue(x, 1, dim={z})[0]
+x = torch.norm(x, 2, dim={z}, keepdim=True) + x
+x = (x > 0).all({z}).to(x.dtype)
+x = (x > 0).any({z}, keepdim=True).to(x.dtype) + x
+x = torch.count_nonzero(x > 0, dim={z}).to(x.dtype)
+x = F.softmin(x, dim={z})
+x = F.cosine_similarity(x, x * x, dim={z})
+x = F.pad(x, [1, 0, 0, 1])
+x = F.pad(x, [0, 0, 1, 0])
+x = F.pad(x, [1, 1], mode="reflect")
+x = x.reshape(x.size(0), x.size(1), -1, 2)
+x = x.reshape(x.size(1), x.size(0), -1).transpose(0, 1)
+x = x.transpose(0, 1).reshape(x.size(1), -1).view(x.size(1), x.size(0), -1).transpose(0, 1)
+x = x.transpose(0, 1).reshape(-1, x.size(0)).t()
+x = x.reshape(x.size(0) * x.size(1), -1)
+x = x.view(x.size(0) // 1, -1)
+x = x.view(-1, x.size(-2) * x.size(-1))
+x = x.view(x.size(0) * 2, -1)
+x = x.view(2 * x.size(0), -1).view(x.size(0), -1)
+x = x.flatten(0, 1).softmax(0).view_as(x)
+x = x.flatten(0, 1).softmax(-1).view_as(x)
+x = x.flatten(0, 1).flip([0]).view_as(x)
+x = x.repeat_interleave(2, 0).view(x.size(0), 2, -1).sum(1)
+x = x.repeat([2] + [1] * (x.dim() - 1)).view(x.size(0), 2, -1).sum(1)
+x = x.repeat([2] + [1] * (x.dim() - 1)).view(2, x.size(0), -1).sum(0)
+x = x.unsqueeze(1).expand([-1, 2] + [-1] * (x.dim() - 1)).reshape([-1] + list(x.shape[1:]))[: x.size(0)]
+x = torch.matmul(x.unsqueeze(-2), x.unsqueeze(-1)).squeeze(-1)
+x = torch.matmul(torch.ones(2, x.size(-2), dtype=x.dtype), x)
+x = torch.matmul(torch.ones(2, x.size(0), dtype=x.dtype), x)
+x = F.linear(x.transpose(0, 1), torch.ones(2, x.size(0), dtype=x.dtype)) if x.dim() == 2 else x
+x = x + x.mean((-1, -2), keepdim=True)
+x = x + x.mean((0, -1), keepdim=True)
+x = x - x.sum([{a}, {b}], keepdim=True)
+x = x.as_strided(x.size(), x.stride())
+x = x.new_zeros(x.shape) + x
+x = x.new_full([x.size(0), 1], 2.0) * x
+x = torch.zeros(x.size(0), x.size(1), dtype=x.dtype).cumsum({z}) + x
+x = torch.ones(x.size(0), x.size(1), dtype=x.dtype).cumsum({z}) + x
+x = torch.full([x.size(1), x.size(0)], 0.5).to(x.dtype).t() + x
+x = torch.ones(x.size(-1), dtype=x.dtype).expand(x.size(0), -1).cumsum(0) + x
+x = torch.eye(x.size(1), dtype=x.dtype)[: x.size(0)] + x
+x = torch.meshgrid([torch.arange(x.size(-1)), torch.arange(2)])[0].sum(1).to(x.dtype) + x
+y = x.clone(); y.transpose(0, 1)[0] = 1.0; x = y
+y = x.clone(); y.unsqueeze(0)[0].mul_(2); x = y
+y = x.clone(); y.unsqueeze(0).select({z}, 0).mul_(2); x = y
+y = x.clone(); y.view(-1)[0] = 4.0; x = y
+y = x.clone(); y.flatten(1).mul_(2); x = y
+y = x.clone(); z = y.flatten(0, 1); y.add_(1); x = z
+y = x.clone(); z = y.movedim(0, -1).reshape(-1); y.add_(1); x = z.view(-1, x.size(0)).t()
+y = x.clone(); y.scatter_({z}, (x > 0).long(), 1.0); x = y
+y = torch.zeros_like(x[0]); y.add_(x[0]); x = x + y
+y = x[:, 0].clone(); x = x + y.unsqueeze(-1) if x.dim() == 2 else x
 """.strip().splitlines()
 BLOCKS = """
 acc = torch.zeros_like(x[:, 0])\nfor i in range(x.size(1)):\n    acc = torch.tanh(acc + x[:, i])\nx = acc
