@@ -443,7 +443,7 @@ def shuffled(call: Call) -> Tensor:
     if source.rank < 3:
         raise DoubtError("it has no channels")
     channels, *lengths = shapes.fixed(source.dims[-3:], "what it shuffles")
-    fewer = channels.over(Size(factor * factor)) or derived("fewer", channels, factor)
+    fewer = channels.over(Size(factor * factor)) or derived("fewer", channels, factor * factor)
     larger = [length.times(Size(factor)) for length in lengths]
     return replace(shapes.fresh([*source.dims[:-3], fewer, *larger], source), writable=False)
 
