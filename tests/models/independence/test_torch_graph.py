@@ -23,7 +23,7 @@ from tests.models.independence.traps import LAYERS, TRAPS, Trap
 
 NO_TABLE = {"text_classifier": "aten::len.t"}
 """Documented models that are not concluded independent, with the operation that stands in the way."""
-QUICK, LONG = 25, 4_000
+QUICK, LONG = 25, 3_000
 LIKELY = 0.75
 """Share of the independent modules drawn that must be concluded so: what the analysis is for."""
 
@@ -130,7 +130,7 @@ def exported(model: nn.Module, specs: Sequence[TensorSpec], name: str = "") -> t
         return torch.export.export(model, values, dynamic_shapes=tuple(free))
 
 
-@pytest.mark.parametrize("name", sampled(TRAPS, 8))
+@pytest.mark.parametrize("name", sampled(TRAPS, 10))
 def test_no_module_in_which_rows_meet_is_concluded_independent(name: str) -> None:
     """The kind: whatever lets a row see another one, its place, their number, chance, or an earlier call.
 

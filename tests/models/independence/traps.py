@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 
 from models.spec import TensorSpec
+from tests.models.independence.attacks import ATTACKS
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,7 @@ KEPT = (
 
 def named() -> dict[str, Trap]:
     state = {"w": weights(4), "m": weights(4, 4), "c": weights(1, 1, 3)}
-    plain = [*REDUCTIONS, *MOVES, *MEETINGS, *COUNTS, *DECISIONS, *BLOCKS]
+    plain = [*REDUCTIONS, *MOVES, *MEETINGS, *COUNTS, *DECISIONS, *BLOCKS, *ATTACKS]
     found = [Trap(text, state=state) for text in plain]
     found += [*FREE, *PAIRS, *IMAGES, *SHAPELESS, *KEPT]
     return {trap.text.replace("\n", "; "): trap for trap in found}
