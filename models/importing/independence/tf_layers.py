@@ -232,7 +232,7 @@ def batched(x: Fact) -> Rows:
     """Of operations that treat each entry of axis 0 by itself. Raises UnsureError where other axes hold the rows."""
     held = needs_rows(x)
     if held.axis:
-        raise MixesError("works along the axis that holds the rows")
+        raise UnsureError("works along the axis that holds the rows")
     return held
 
 
@@ -436,7 +436,7 @@ def _gathered(params: Fact, indices: Fact, shape: Shape, axis: int, batch: int) 
         return reshaped(indices, shape, axis + indices.axis - batch)
     held = needs_rows(params)
     if held.axis == axis:
-        raise MixesError("takes rows of the batch by their places")
+        raise UnsureError("takes rows of the batch by their places")
     if held.axis < batch:
         raise UnsureError("meets the rows with a dimension of fixed size")
     return reshaped(held, shape, held.axis if held.axis < axis else held.axis - 1 + taken - batch)

@@ -9,7 +9,6 @@ from models.importing.independence.tf_elementwise import Rule, needs_rows, needs
 from models.importing.independence.tf_facts import (
     Counts,
     Fact,
-    MixesError,
     Rows,
     Shape,
     Shared,
@@ -233,7 +232,7 @@ def _without_axis(x: Fact, axis: int) -> Fact:
         return shared(kept)
     held = needs_rows(x)
     if axis == held.axis:
-        raise MixesError("takes single rows out of the batch")
+        raise UnsureError("takes single rows out of the batch")
     return reshaped(held, kept, held.axis - (axis < held.axis))
 
 
@@ -307,7 +306,7 @@ def split(node: Node, along: Fact, x: Fact) -> tuple[Fact, ...]:
     if isinstance(x, Rows) and axis == x.axis:
         outer = x.outer.over(Size.of(count))
         if outer is None:
-            raise MixesError("splits the rows' axis")
+            raise UnsureError("splits the rows' axis")
         shape[axis] = outer * ROWS * x.inner
         return (rows(shape, axis, outer, x.inner, x.varies),) * count
     part = shape[axis].over(Size.of(count))
@@ -322,7 +321,7 @@ def split_by_sizes(node: Node, x: Fact, parts: Fact, along: Fact) -> tuple[Fact,
     shape = needs_shape(x)
     axis = axis_from(along, len(shape))
     if isinstance(x, Rows) and axis == x.axis:
-        raise MixesError("splits the rows' axis")
+        raise UnsureError("splits the rows' axis")
     wanted = completed_sum(shape[axis], sizes(node, parts, count))
     return tuple(_resized(x, [*shape[:axis], size, *shape[axis + 1 :]]) for size in wanted)
 
@@ -416,9 +415,9 @@ def _check_whole(node: Node, place: int, size: Size, bounds: tuple[list[Size], l
     first, last, step = (numbers[place] for numbers in bounds)
     from_start = has_bit(node, "begin_mask", place) or first == ZERO
     to_end = has_bit(node, "end_mask", place) or last == size
-    if has_bit(node, "shrink_axis_mask", place) and first.number is not None:
-        raise MixesError(f"takes row {first} out of the batch")
-    if has_bit(node, "shrink_axis_mask", place) or step != ONE or not from_start or not to_end:
+    if has_bit(node, "shrink_axis_mask", place):
+        raise UnsureError(f"takes row {first} out of the batch")
+    if step != ONE or not from_start or not to_end:
         raise UnsureError("takes a part of the rows' axis, or turns it round")
 
 
@@ -541,7 +540,7 @@ def _along(x: Fact, axes: Fact, what: str) -> Fact:
     if found is None:
         raise UnsureError("takes its axes from the graph instead of a constant")
     if held.axis in {normal(axis, len(held.shape)) for axis in found}:
-        raise MixesError(what)
+        raise UnsureError(what)
     return held
 
 

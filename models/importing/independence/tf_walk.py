@@ -43,14 +43,9 @@ FLOW = tf_flow.CALLS | tf_flow.BRANCHES | tf_flow.LOOPS
 OLD_LOOPS = {"Enter", "RefEnter", "NextIteration", "RefNextIteration", "Exit", "RefExit", "LoopCond"}
 #: They are declared stateless, and yet may return what they like.
 NOT_FUNCTIONS = {"PyFuncStateless", "Placeholder", "PlaceholderV2", "GetSessionTensor", "ImmutableConst"}
-#: What rows have made of each other is still in the results of these.
-CARRIES = set(
-    """
-    Identity IdentityN Add AddV2 Sub Mul RealDiv Neg BiasAdd MatMul BatchMatMulV2 Einsum Conv2D Relu Sigmoid Tanh Exp
-    Softmax LogSoftmax Square Sqrt Rsqrt SquaredDifference Sum Mean Reshape ExpandDims Squeeze Transpose Cast ConcatV2
-    Pack Maximum Minimum Log Abs FakeQuantWithMinMaxVars
-    """.split()
-)
+#: What rows have made of each other is still in the results of these, unless it meets itself again and cancels out.
+CARRIES = {"Identity", "IdentityN", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Neg", "BiasAdd", "MatMul", "BatchMatMulV2"}
+CARRIES |= {"Relu", "Sigmoid", "Tanh", "Exp", "Reshape", "ExpandDims", "Squeeze", "Transpose", "Cast"}
 VARIANT, RESOURCE = 21, 20
 MOST_NODES = 2_000_000
 DEEPEST_CALL = 60
@@ -300,9 +295,8 @@ def mixed(node: Node, found: Sequence[Mixed], inputs: Sequence[Fact]) -> Mixed:
         isinstance(fact, Shared) or (isinstance(fact, Mixed) and fact.all_rows) for fact in inputs
     ):
         return found[0]
-    for fact in found:
-        if fact.certain and node.op in CARRIES:
-            return fact
+    if len(found) == 1 and found[0].certain and node.op in CARRIES:
+        return found[0]
     return replace(found[0], certain=False, all_rows=False)
 
 
