@@ -30,7 +30,7 @@ Square Sqrt Rsqrt Exp Expm1 Log Log1p Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh 
 Lgamma Digamma BesselI0 BesselI1 BesselI0e BesselI1e BesselJ0 BesselJ1 BesselK0 BesselK1 BesselK0e BesselK1e BesselY0
 BesselY1 Dawsn Expint FresnelCos FresnelSin Spence Ceil Floor Round Rint IsFinite IsInf IsNan Sigmoid Softplus Softsign
 Relu Relu6 Elu Selu LeakyRelu LogicalNot Invert PopulationCount Cast Conj Real Imag Angle ComplexAbs
-Bucketize FakeQuantWithMinMaxArgs StringLower StringUpper StringStrip StringLength RegexFullMatch StaticRegexFullMatch
+Bucketize FakeQuantWithMinMaxArgs StringLower StringUpper StringStrip StringLength StaticRegexFullMatch
 StaticRegexReplace AsString StringToNumber StringToHashBucket StringToHashBucketFast StringToHashBucketStrong
 EncodeBase64 DecodeBase64 UnicodeTranscode UnicodeScript
 """.split()
@@ -189,6 +189,7 @@ RULES: dict[str, Rule] = {
     "Select": select,
     "FakeQuantWithMinMaxVars": elements_of_own,
     "RegexReplace": elements_of_own,
+    "RegexFullMatch": elements_of_own,
     "LookupTableFind": lookup,
     "LookupTableFindV2": lookup,
 }

@@ -128,7 +128,7 @@ def _settled_list(fact: Listed, inner: Callable[[Size], bool]) -> Fact:
 
 
 def call(walk: Walk, node: Node, inputs: Sequence[Fact], guard: str) -> list[Fact]:
-    return walk.call(node.attr("f").func.name, inputs, f"{node.path}/{node.name}", guard)
+    return walk.call(node.attr("f").func.name, inputs, f"{node.path}/{node.name}|", guard)
 
 
 def branch(walk: Walk, node: Node, inputs: Sequence[Fact], guard: str) -> list[Fact]:
@@ -189,6 +189,8 @@ def loop(walk: Walk, node: Node, inputs: Sequence[Fact], guard: str) -> list[Fac
     (goes_on,) = walk.call(condition, heads, f"{path}!cond", guard)
     if isinstance(goes_on, Shared):
         return heads
+    walk.call(body, heads, f"{path}!body", "mixed")  # checks in it run as often as the whole batch asks
+    walk.call(condition, heads, f"{path}!cond", "mixed")
     why = goes_on.reason if isinstance(goes_on, Mixed) else "the condition follows from the batch"
     return [Mixed(f"{node.op} ({node.name}) turns as often as the whole batch asks: {why}")] * len(heads)
 

@@ -37,6 +37,8 @@ def analyse(saved: Path, signature: str = "serving_default") -> Finding:
         return Finding("unknown", f"the SavedModel cannot be read: {error}")
     except UnsureError as error:
         return Finding("unknown", str(error))
+    except (LookupError, TypeError, ValueError) as error:
+        return Finding("unknown", f"the graph is not put together as TensorFlow does it: {error}")
     except (TooLargeError, RecursionError):
         return Finding("unknown", "the graph is too large to be looked through")
 
@@ -47,9 +49,9 @@ def served_graph(saved: Path) -> Any:
 
     proto = saved_model_pb2.SavedModel.FromString((saved / "saved_model.pb").read_bytes())
     for graph in proto.meta_graphs:
-        if SERVED_TAG in graph.meta_info_def.tags:
+        if set(graph.meta_info_def.tags) == {SERVED_TAG}:
             return graph
-    raise UnsureError(f"the SavedModel has no graph with the tag {SERVED_TAG!r}")
+    raise UnsureError(f"the SavedModel has no graph with the tag {SERVED_TAG!r} alone, which the server loads")
 
 
 def _concluded(graph: Any, signature: Any) -> Finding:
@@ -76,7 +78,7 @@ def _inputs(signature: Any) -> Mapping[str, Fact]:
     if not signature.inputs:
         raise UnsureError("the signature has no inputs, and so no rows")
     given: dict[str, Fact] = {}
-    for name, info in sorted(signature.inputs.items()):
+    for place, (name, info) in enumerate(sorted(signature.inputs.items())):
         edge = _edge(name, info, "input")
         dims = [dim.size for dim in info.tensor_shape.dim]
         if info.tensor_shape.unknown_rank or not dims:
@@ -87,7 +89,8 @@ def _inputs(signature: Any) -> Mapping[str, Fact]:
             raise UnsureError(f"input {name} may be left out: its default has no row for each row of the batch")
         if edge in given:
             raise UnsureError(f"input {name} is the same tensor as another input")
-        shape = [ROWS, *(_size(name, axis, size) for axis, size in enumerate(dims[1:], 1))]
+        called = name if name.isidentifier() else f"input {place}"  # sizes are told apart by their names
+        shape = [ROWS, *(_size(called, axis, size) for axis, size in enumerate(dims[1:], 1))]
         given[edge] = rows_of(shape, 0)
     return given
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import total_ordering
 
 LARGEST = 2**31 - 1
+LARGEST_FACTOR = 2**22
 
 
 @total_ordering
@@ -65,8 +66,8 @@ class Size:
 
     @property
     def small(self) -> bool:
-        """Whether int32 holds its factors: larger ones may have wrapped around on the way."""
-        return all(abs(factor) <= LARGEST for _, factor in self.terms)
+        """Whether int32 holds it, for batches of some hundred rows: larger numbers may wrap around on the way."""
+        return all(abs(factor) <= (LARGEST_FACTOR if monomial else LARGEST) for monomial, factor in self.terms)
 
     def __add__(self, other: Size) -> Size:
         return Size.collected((*self.terms, *other.terms))

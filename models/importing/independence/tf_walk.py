@@ -37,12 +37,12 @@ VARIABLES = {"Variable", "VariableV2"}
 #: What runs beside the data, and neither keeps anything nor changes it.
 HARMLESS = {"VarHandleOp", "ReadVariableOp", "VarIsInitializedOp", "DisableCopyOnRead", "Print", "PrintV2"}
 HARMLESS |= {"LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2", "ResourceGather"}
-HARMLESS |= TABLES | VARIABLES
+HARMLESS |= {"RefIdentity", "RefSwitch", "RefMerge", "IsVariableInitialized"} | TABLES | VARIABLES
 CHECKS = {"Assert", "CheckNumerics", "CheckNumericsV2"}
 FLOW = tf_flow.CALLS | tf_flow.BRANCHES | tf_flow.LOOPS
 OLD_LOOPS = {"Enter", "RefEnter", "NextIteration", "RefNextIteration", "Exit", "RefExit", "LoopCond"}
 #: They are declared stateless, and yet may return what they like.
-NOT_FUNCTIONS = {"PyFuncStateless", "Placeholder", "PlaceholderV2", "GetSessionTensor", "ImmutableConst"}
+NOT_FUNCTIONS = {"PyFuncStateless", "Placeholder", "PlaceholderV2", "GetSessionTensor", "ReadFile", "MatchingFiles"}
 #: What rows have made of each other is still in the results of these, unless it meets itself again and cancels out.
 CARRIES = {"Identity", "IdentityN", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Neg", "BiasAdd", "MatMul", "BatchMatMulV2"}
 CARRIES |= {"Relu", "Sigmoid", "Tanh", "Exp", "Reshape", "ExpandDims", "Squeeze", "Transpose", "Cast"}
@@ -63,18 +63,23 @@ class Evaluation:
         self.library = library
         self.problems: list[str] = []
         self._left = MOST_NODES
+        self._depth = 0
 
     def call(self, function: str, inputs: Sequence[Fact], path: str, guard: str = "") -> list[Fact]:
         """The facts of what a function returns. Raises UnsureError."""
         definition = self.library.get(function)
-        if definition is None or path.count("/") > DEEPEST_CALL:
+        if definition is None or self._depth > DEEPEST_CALL:
             raise UnsureError(f"calls {function}, which is not in the graph, or calls itself")
         names = [argument.name for argument in definition.signature.input_arg]
         if len(names) != len(inputs):
             raise UnsureError(f"calls {function} with {len(inputs)} inputs instead of {len(names)}")
         frame = Frame(self, definition.node_def, dict(zip(names, inputs, strict=True)), path, guard)
-        found = frame.facts([definition.ret[result.name] for result in definition.signature.output_arg])
-        frame.run(definition.node_def)
+        self._depth += 1
+        try:
+            found = frame.facts([definition.ret[result.name] for result in definition.signature.output_arg])
+            frame.run(definition.node_def)
+        finally:
+            self._depth -= 1
         return found
 
     def definition(self, op: str) -> Any | None:
@@ -123,7 +128,7 @@ class Frame:
             elif proto.op in FLOW or proto.op in self._evaluation.library:
                 self.facts([edge for edge in proto.input if not edge.startswith("^")])
                 self._settle([proto.name])
-            elif definition.is_stateful and proto.op not in HARMLESS:
+            elif keeps_state(definition) and proto.op not in HARMLESS:
                 what = "draws random numbers" if "Random" in proto.op else "keeps or changes state, or may do so"
                 self._problem(proto, what)
 
@@ -222,6 +227,8 @@ class Frame:
         node = self._node(proto)
         if node.definition is None:
             return (Mixed(f"{node.op} ({name}) is not known to TensorFlow"),) * 16
+        if node.op in OLD_LOOPS:
+            return self._several(name, Mixed(f"{node.op} ({name}) is part of a loop of TensorFlow 1"))
         try:
             inputs = [self._fact(edge) for edge in proto.input if not edge.startswith("^")]
             if self._dead(proto):
@@ -266,7 +273,14 @@ class Frame:
             return tf_flow.loop(self._evaluation, node, inputs, self._guard)
         if node.op in tf_flow.CALLS:
             return tf_flow.call(self._evaluation, node, inputs, self._guard)
-        return self._evaluation.call(node.op, inputs, f"{node.path}/{node.name}", self._guard)
+        return self._evaluation.call(node.op, inputs, f"{node.path}/{node.name}|", self._guard)
+
+
+def keeps_state(definition: Any) -> bool:
+    """Whether an operation may. TensorFlow 1 declares those that write to a reference stateless."""
+    return definition.is_stateful or any(
+        argument.is_ref or argument.type == RESOURCE for argument in definition.input_arg
+    )
 
 
 def base(edge: str) -> str:
@@ -365,7 +379,7 @@ def declared(node: Node) -> Shape | None:
 def weak(node: Node, inputs: Sequence[Fact]) -> Shared | None:
     """What any function of Shared tensors gives, if the operation is a function."""
     definition = node.definition
-    if definition is None or definition.is_stateful or node.op in NOT_FUNCTIONS or node.op in FLOW:
+    if definition is None or keeps_state(definition) or node.op in NOT_FUNCTIONS or node.op in FLOW:
         return None
     if node.op in tf_flow.LIST_RULES or node.op in OLD_LOOPS or not all(isinstance(fact, Shared) for fact in inputs):
         return None
