@@ -33,7 +33,7 @@ Relu Relu6 Elu Selu LeakyRelu LogicalNot Invert PopulationCount Cast Conj Real I
 Bucketize FakeQuantWithMinMaxArgs StringLower StringUpper StringStrip StringLength StaticRegexFullMatch
 StaticRegexReplace AsString StringToNumber StringToHashBucket StringToHashBucketFast StringToHashBucketStrong
 EncodeBase64 DecodeBase64 UnicodeTranscode UnicodeScript
-""".split()
+"""
 
 #: Of any number of inputs that TensorFlow broadcasts against each other (those of equal shape are no more than that).
 BROADCAST = """
@@ -41,7 +41,7 @@ Add AddV2 Sub Mul Div DivNoNan RealDiv FloorDiv FloorMod Mod TruncateDiv Truncat
 Atan2 NextAfter SquaredDifference Maximum Minimum Less LessEqual Greater GreaterEqual LogicalAnd LogicalOr BitwiseAnd
 BitwiseOr BitwiseXor LeftShift RightShift Complex Betainc Igamma Igammac Zeta Polygamma SelectV2 AddN AccumulateNV2
 StringJoin ApproximateEqual ClipByValue SigmoidGrad TanhGrad ReluGrad EluGrad SoftplusGrad RsqrtGrad SqrtGrad
-""".split()
+"""
 
 
 def unary(_node: Node, x: Fact, *_control: Fact) -> Fact:
@@ -65,9 +65,8 @@ def broadcast(node: Node, *facts: Fact) -> Fact:
         place = axis - (rank - len(shape))
         if not isinstance(fact, Rows) and place >= 0 and shape[place].number != 1:
             raise UnsureError(f"meets the rows with a dimension of size {shape[place]}, which no other batch has")
-    found = broadcast_shape(node, [shape for shape in shapes], axis)
-    assert found is not None
-    changed = list(found)
+    found = broadcast_shape(node, shapes, axis)
+    changed = list(found or ())
     changed[axis] = held[0].shape[held[0].axis]
     return rows(changed, axis, held[0].outer, held[0].inner, any(fact.varies for fact in held))
 
@@ -106,16 +105,15 @@ def equality(node: Node, left: Fact, right: Fact) -> Fact:
     found = broadcast(node, left, right)
     if node.flag("incompatible_shape_error") or not isinstance(found, Shared | Rows):
         return found
-    if found.shape is not None and all(_fits(found, needs_shape(fact)) for fact in (left, right)):
+    if found.shape is not None and all(_fits(found.shape, needs_shape(fact)) for fact in (left, right)):
         return found
     if isinstance(found, Shared):
         return Shared()
     raise UnsureError("compares shapes that may not go together")
 
 
-def _fits(found: Shared | Rows, shape: Shape) -> bool:
-    assert found.shape is not None
-    pairs = zip(reversed(found.shape), reversed(shape), strict=False)
+def _fits(found: Shape, shape: Shape) -> bool:
+    pairs = zip(reversed(found), reversed(shape), strict=False)
     return all(size == result or size.number == 1 for result, size in pairs)
 
 
@@ -135,8 +133,7 @@ def _select_rows(node: Node, condition: Fact, left: Fact, right: Fact) -> Fact:
     held = [fact for fact in (condition, left, right) if isinstance(fact, Rows)]
     if len(held) < 3 or any(fact.axis for fact in held) or not same_layout(held):
         raise UnsureError("chooses whole entries of axis 0 by a condition that is not one truth for each row")
-    both = broadcast(node, left, right)
-    assert isinstance(both, Rows)
+    both = needs_rows(broadcast(node, left, right))
     return rows(both.shape, 0, both.outer, both.inner, any(fact.varies for fact in held))
 
 
@@ -166,10 +163,7 @@ def needs_rows(fact: Fact) -> Rows:
 
 
 def needs_shape_or_none(fact: Fact) -> Shape | None:
-    if isinstance(fact, Shared | Rows):
-        return fact.shape
-    needs_rows(fact)
-    raise AssertionError
+    return fact.shape if isinstance(fact, Shared) else needs_rows(fact).shape
 
 
 def needs_shape(fact: Fact) -> Shape:
@@ -180,8 +174,8 @@ def needs_shape(fact: Fact) -> Shape:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(UNARY, unary),
-    **dict.fromkeys(BROADCAST, broadcast),
+    **dict.fromkeys(UNARY.split(), unary),
+    **dict.fromkeys(BROADCAST.split(), broadcast),
     "ZerosLike": like,
     "OnesLike": like,
     "Equal": equality,

@@ -52,7 +52,7 @@ class Counts:
 class Rows:
     """Axis `axis` has outer * rows * inner entries, and entry (o, row, i) of it, in this order, follows from that row.
 
-    `varies`: it follows from what the inputs hold, not from their shape alone.
+    `varies`: it is certain to vary with what the inputs hold, as far as nothing that loses something came between.
     """
 
     shape: Shape

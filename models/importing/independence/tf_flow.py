@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from models.importing.independence.tf_elementwise import needs_shape
+from models.importing.independence.tf_elementwise import needs_rows, needs_shape
 from models.importing.independence.tf_facts import (
     Counts,
     Fact,
@@ -73,8 +73,7 @@ def _either_shape(left: Shape | None, right: Shape | None, name: Name) -> Shape 
 def _either_rows(left: Rows, right: Rows, name: Name) -> Fact:
     if (left.axis, len(left.shape), left.outer, left.inner) != (right.axis, len(right.shape), right.outer, right.inner):
         return Mixed("a loop or a branch lays the rows along different axes")
-    shape = _either_shape(left.shape, right.shape, name)
-    assert shape is not None
+    shape = _either_shape(left.shape, right.shape, name) or ()
     return replace(left, shape=shape, varies=left.varies or right.varies)
 
 
@@ -216,10 +215,10 @@ def from_tensor(_node: Node, x: Fact, _shape: Fact) -> Fact:
     if isinstance(x, Shared):
         element: Shared | Rows = shared(shape[1:])
     else:
-        assert isinstance(x, Rows)
-        if x.axis == 0:
+        held = needs_rows(x)
+        if held.axis == 0:
             raise UnsureError("makes a list of the rows, to work on one after another")
-        element = reshaped(x, shape[1:], x.axis - 1)
+        element = reshaped(held, shape[1:], held.axis - 1)
     return Listed(element, shape[1:], shape[0])
 
 

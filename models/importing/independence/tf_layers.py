@@ -15,8 +15,8 @@ from models.importing.independence.tf_elementwise import (
 )
 from models.importing.independence.tf_facts import (
     Fact,
-    MixesError,
     Mixed,
+    MixesError,
     Resource,
     Rows,
     Shape,
@@ -214,6 +214,21 @@ def _label_sizes(node: Node, place: int, term: str, fact: Fact) -> Shape:
 
 def _spread(node: Node, label: str, left: Size, right: Size) -> Size:
     return right if right.rows else wider(node, ord(label), left, right)
+
+
+def diagonal(node: Node, x: Fact, *parameters: Fact) -> Fact:
+    """A matrix of each vector, or a vector of each matrix: of the last axes alone."""
+    own_weights(*parameters)
+    taken, made = (1, 2) if node.op.startswith("MatrixDiagV") or node.op == "MatrixDiag" else (2, 1)
+    if isinstance(x, Shared):
+        return Shared()
+    held = needs_rows(x)
+    kept = len(held.shape) - taken
+    if held.axis >= kept:
+        raise UnsureError("makes a diagonal of the rows")
+    if parameters and constants(parameters[0]) != [0]:
+        raise UnsureError("takes more than one diagonal, or another one")
+    return reshaped(held, (*held.shape[:kept], *(node.fresh(axis) for axis in range(made))), held.axis)
 
 
 def bias_add(node: Node, x: Fact, bias: Fact) -> Fact:
@@ -545,6 +560,8 @@ RULES: dict[str, Rule] = {
     "MatMul": matmul,
     **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), batch_matmul),
     "Einsum": einsum,
+    **dict.fromkeys(("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3"), diagonal),
+    **dict.fromkeys(("MatrixDiagPart", "MatrixDiagPartV2", "MatrixDiagPartV3"), diagonal),
     "BiasAdd": bias_add,
     "BiasAddV1": bias_add,
     **dict.fromkeys(("Conv2D", "Conv3D", "DepthwiseConv2dNative"), convolution),

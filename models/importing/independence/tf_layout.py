@@ -24,7 +24,7 @@ from models.importing.independence.tf_facts import (
 )
 from models.importing.independence.tf_node import Node
 from models.importing.independence.tf_sizes import ONE, ROWS, ZERO, Size, derived, product
-from models.importing.independence.tf_values import filled, has_bit
+from models.importing.independence.tf_values import filled
 
 
 def shape_of(_node: Node, x: Fact) -> Fact:
@@ -266,7 +266,7 @@ def _joined_numbers(node: Node, facts: Sequence[Fact], along: Fact) -> Fact:
     arrays = [array_of(fact) for fact in facts]
     vectors = all(len(needs_any_shape_or_none(fact) or ()) == 1 for fact in facts)
     if vectors and any(array is not None for array in arrays):
-        parts = [sizes(_Named(node, place), fact) for place, fact in enumerate(facts)]  # type: ignore[arg-type]
+        parts = [sizes(Named(node, place), fact) for place, fact in enumerate(facts)]  # type: ignore[arg-type]
         return numbers(filled([size for part in parts for size in part], (sum(map(len, parts)),)))
     if any(isinstance(fact, Counts) for fact in facts):
         raise UnsureError("computes with the number of rows")
@@ -280,7 +280,7 @@ def _joined_numbers(node: Node, facts: Sequence[Fact], along: Fact) -> Fact:
     return shared(shape)
 
 
-class _Named:
+class Named:
     """A node whose fresh sizes are told apart by the input that they are for."""
 
     def __init__(self, node: Node, place: int) -> None:
@@ -311,7 +311,7 @@ def split(node: Node, along: Fact, x: Fact) -> tuple[Fact, ...]:
         return (rows(shape, axis, outer, x.inner, x.varies),) * count
     part = shape[axis].over(Size.of(count))
     shape[axis] = node.fresh("part") if part is None else part
-    return (_resized(x, shape),) * count
+    return (resized(x, shape),) * count
 
 
 def split_by_sizes(node: Node, x: Fact, parts: Fact, along: Fact) -> tuple[Fact, ...]:
@@ -323,7 +323,7 @@ def split_by_sizes(node: Node, x: Fact, parts: Fact, along: Fact) -> tuple[Fact,
     if isinstance(x, Rows) and axis == x.axis:
         raise UnsureError("splits the rows' axis")
     wanted = completed_sum(shape[axis], sizes(node, parts, count))
-    return tuple(_resized(x, [*shape[:axis], size, *shape[axis + 1 :]]) for size in wanted)
+    return tuple(resized(x, [*shape[:axis], size, *shape[axis + 1 :]]) for size in wanted)
 
 
 def completed_sum(total: Size, wanted: Sequence[Size]) -> list[Size]:
@@ -331,118 +331,12 @@ def completed_sum(total: Size, wanted: Sequence[Size]) -> list[Size]:
     return [total - rest if size.number == -1 else size for size in wanted]
 
 
-def _resized(x: Fact, shape: Sequence[Size]) -> Fact:
+def resized(x: Fact, shape: Sequence[Size]) -> Fact:
     """The same tensor with other sizes beside its rows."""
     if isinstance(x, Shared):
         return shared(shape)
     held = needs_rows(x)
     return reshaped(held, shape, held.axis)
-
-
-def slice_(node: Node, x: Fact, begin: Fact, size: Fact) -> Fact:
-    if isinstance(x, Shared) and x.shape is None:
-        if isinstance(begin, Shared) and isinstance(size, Shared):
-            return Shared()
-        raise UnsureError("takes a part that follows from the number of rows")
-    shape = needs_shape(x)
-    first, wanted = sizes(_Named(node, 0), begin, len(shape)), sizes(_Named(node, 1), size, len(shape))  # type: ignore[arg-type]
-    if isinstance(x, Rows) and not (
-        first[x.axis] == ZERO and (wanted[x.axis].number == -1 or wanted[x.axis] == shape[x.axis])
-    ):
-        raise UnsureError("takes a part of the rows' axis")
-    if any(number.rows for number in first):
-        raise UnsureError("takes a part that follows from the number of rows")
-    found = [(shape[axis] - first[axis] if wanted[axis].number == -1 else wanted[axis]) for axis in range(len(shape))]
-    return _resized(x, found)
-
-
-def strided_slice(node: Node, x: Fact, begin: Fact, end: Fact, strides: Fact) -> Fact:
-    if not all(isinstance(fact, Shared | Counts) for fact in (begin, end, strides)):
-        raise UnsureError("takes a part that follows from the batch")
-    if isinstance(x, Shared) and x.shape is None:
-        if any(isinstance(fact, Counts) for fact in (begin, end, strides)):
-            raise UnsureError("takes a part that follows from the number of rows")
-        return Shared()
-    shape = needs_shape(x)
-    # A name for each number that is not known: none of them is taken for a constant below.
-    first, last, step = (sizes(_Named(node, n), f) for n, f in enumerate((begin, end, strides)))  # type: ignore[arg-type]
-    found, place, axis = _sliced(node, x, shape, (first, last, step))
-    return _resized_at(x, found, axis if isinstance(x, Rows) else place)
-
-
-def _resized_at(x: Fact, shape: Sequence[Size], axis: int) -> Fact:
-    return shared(shape) if isinstance(x, Shared) else reshaped(needs_rows(x), shape, axis)
-
-
-def _sliced(
-    node: Node, x: Fact, shape: Shape, bounds: tuple[list[Size], list[Size], list[Size]]
-) -> tuple[list[Size], int, int]:
-    """The new shape, and where the rows' axis is in it. As in TensorFlow's util/strided_slice_op.cc."""
-    first, last, step = bounds
-    spec = len(first)
-    ellipses = [place for place in range(spec) if has_bit(node, "ellipsis_mask", place)]
-    new = [place for place in range(spec) if has_bit(node, "new_axis_mask", place) and place not in ellipses]
-    own = spec - len(new) - len(ellipses)
-    whole = len(shape) - own
-    if len(ellipses) > 1 or whole < 0:
-        raise UnsureError("takes a part of more axes than there are")
-    found: list[Size] = []
-    axis, kept_rows = 0, -1
-    for place in [*range(spec), *([] if ellipses else [None])]:
-        if place is None or place in ellipses:
-            for _ in range(whole):
-                kept_rows = len(found) if isinstance(x, Rows) and axis == x.axis else kept_rows
-                found.append(shape[axis])
-                axis += 1
-            continue
-        if place in new:
-            found.append(ONE)
-            continue
-        shrinks = has_bit(node, "shrink_axis_mask", place)
-        if isinstance(x, Rows) and axis == x.axis:
-            _check_whole(node, place, shape[axis], bounds)
-            kept_rows = len(found)
-            found.append(shape[axis])
-        else:
-            _check_own(node, place, bounds)
-            if not shrinks:
-                found.append(_slice_size(node, place, shape[axis], bounds))
-        axis += 1
-    return found, 0, kept_rows
-
-
-def _check_whole(node: Node, place: int, size: Size, bounds: tuple[list[Size], list[Size], list[Size]]) -> None:
-    first, last, step = (numbers[place] for numbers in bounds)
-    from_start = has_bit(node, "begin_mask", place) or first == ZERO
-    to_end = has_bit(node, "end_mask", place) or last == size
-    if has_bit(node, "shrink_axis_mask", place):
-        raise UnsureError(f"takes row {first} out of the batch")
-    if step != ONE or not from_start or not to_end:
-        raise UnsureError("takes a part of the rows' axis, or turns it round")
-
-
-def _check_own(node: Node, place: int, bounds: tuple[list[Size], list[Size], list[Size]]) -> None:
-    first, last, step = (numbers[place] for numbers in bounds)
-    begins = has_bit(node, "begin_mask", place) and not has_bit(node, "shrink_axis_mask", place)
-    ends = has_bit(node, "end_mask", place) or has_bit(node, "shrink_axis_mask", place)
-    if step.rows or (first.rows and not begins) or (last.rows and not ends):
-        raise UnsureError("takes a part that follows from the number of rows")
-
-
-def _slice_size(node: Node, place: int, size: Size, bounds: tuple[list[Size], list[Size], list[Size]]) -> Size:
-    first, last, step = (numbers[place] for numbers in bounds)
-    low = None if has_bit(node, "begin_mask", place) else first
-    high = None if has_bit(node, "end_mask", place) else last
-    if step == ONE and (low is None or low == ZERO) and high is None:
-        return size
-    if step.number == -1 and low is None and high is None:
-        return size
-    if size.number is not None and step.number:
-        low_number = None if low is None else low.number
-        high_number = None if high is None else high.number
-        if (low is None or low_number is not None) and (high is None or high_number is not None):
-            return Size.of(len(range(size.number)[slice(low_number, high_number, step.number)]))
-    return node.fresh(f"part{place}")
 
 
 def pad(node: Node, x: Fact, paddings: Fact, *value: Fact) -> Fact:
@@ -460,7 +354,7 @@ def pad(node: Node, x: Fact, paddings: Fact, *value: Fact) -> Fact:
         raise UnsureError("adds as much as there are rows")
     if isinstance(x, Rows) and (added[2 * x.axis], added[2 * x.axis + 1]) != (ZERO, ZERO):
         raise UnsureError("adds rows to the batch")
-    return _resized(x, [size + added[2 * axis] + added[2 * axis + 1] for axis, size in enumerate(shape)])
+    return resized(x, [size + added[2 * axis] + added[2 * axis + 1] for axis, size in enumerate(shape)])
 
 
 def tile(node: Node, x: Fact, multiples: Fact) -> Fact:
@@ -580,8 +474,6 @@ RULES: dict[str, Rule] = {
     "Concat": concat_axis_first,
     "Split": split,
     "SplitV": split_by_sizes,
-    "Slice": slice_,
-    "StridedSlice": strided_slice,
     "Pad": pad,
     "PadV2": pad,
     "MirrorPad": pad,

@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorflow.python.framework import op_def_registry, tensor_util  # type: ignore[import-untyped]
 
-from models.importing.independence import tf_elementwise, tf_flow, tf_layers, tf_layout
+from models.importing.independence import tf_elementwise, tf_flow, tf_layers, tf_layout, tf_slices
 from models.importing.independence.tf_facts import (
     Fact,
     Mixed,
@@ -25,9 +25,9 @@ from models.importing.independence.tf_facts import (
 )
 from models.importing.independence.tf_node import Node
 from models.importing.independence.tf_sizes import Size
-from models.importing.independence.tf_values import BOOL, FOLDS, INT32, INT64, LARGEST_ARRAY, filled
+from models.importing.independence.tf_values import BOOL, FOLDS, INT32, INT64, LARGEST_ARRAY
 
-TABLE = {**tf_elementwise.RULES, **tf_layout.RULES, **tf_layers.RULES, **tf_flow.LIST_RULES}
+TABLE = {**tf_elementwise.RULES, **tf_layout.RULES, **tf_slices.RULES, **tf_layers.RULES, **tf_flow.LIST_RULES}
 
 HAND_THROUGH = {"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "PlaceholderWithDefault"}
 HAND_THROUGH |= {"RefIdentity"}
@@ -43,9 +43,11 @@ FLOW = tf_flow.CALLS | tf_flow.BRANCHES | tf_flow.LOOPS
 OLD_LOOPS = {"Enter", "RefEnter", "NextIteration", "RefNextIteration", "Exit", "RefExit", "LoopCond"}
 #: They are declared stateless, and yet may return what they like.
 NOT_FUNCTIONS = {"PyFuncStateless", "Placeholder", "PlaceholderV2", "GetSessionTensor", "ReadFile", "MatchingFiles"}
+#: They lose nothing of a tensor that varies, the other inputs being fixed (weights of zero apart).
+LOSSLESS = {"Identity", "IdentityN", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Neg", "BiasAdd", "MatMul", "Sigmoid"}
+LOSSLESS |= {"Tanh", "Exp", "Reshape", "ExpandDims", "Squeeze", "Transpose"}
 #: What rows have made of each other is still in the results of these, unless it meets itself again and cancels out.
-CARRIES = {"Identity", "IdentityN", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Neg", "BiasAdd", "MatMul", "BatchMatMulV2"}
-CARRIES |= {"Relu", "Sigmoid", "Tanh", "Exp", "Reshape", "ExpandDims", "Squeeze", "Transpose", "Cast"}
+CARRIES = LOSSLESS | {"Cast"}
 VARIANT, RESOURCE = 21, 20
 MOST_NODES = 2_000_000
 DEEPEST_CALL = 60
@@ -331,7 +333,10 @@ def evaluated(node: Node, inputs: Sequence[Fact]) -> Sequence[Fact]:
             raise UnsureError("is not in the table of operations that are known to keep rows apart")
         return (found,) * node.output_count
     answer = rule(node, *inputs)
-    return answer if isinstance(answer, tuple) else (answer,)
+    answers = answer if isinstance(answer, tuple) else (answer,)
+    if node.op in LOSSLESS and sum(isinstance(fact, Rows) for fact in inputs) == 1:
+        return answers
+    return [replace(fact, varies=False) if isinstance(fact, Rows) else fact for fact in answers]
 
 
 def sources(node: Node, inputs: Sequence[Fact]) -> Fact | None:

@@ -92,7 +92,9 @@ def in_order(d: Draws, x: Tensor) -> Tensor:
 
 
 def folded(_d: Draws, x: Tensor) -> Tensor:
-    pairs = tf.reshape(tf.concat([x, x], -1), [count(x), -1, x.shape[-1], 2] if len(x.shape) == 3 else [-1, x.shape[-1], 2])
+    pairs = tf.reshape(
+        tf.concat([x, x], -1), [count(x), -1, x.shape[-1], 2] if len(x.shape) == 3 else [-1, x.shape[-1], 2]
+    )
     return tf.reduce_sum(tf.tanh(pairs), -1)
 
 
@@ -208,7 +210,13 @@ def shifted(d: Draws, x: Tensor) -> Tensor:
 
 
 def first_row(d: Draws, x: Tensor) -> Tensor:
-    taken = [lambda: x[0], lambda: x[:1], lambda: x[-1:], lambda: tf.gather(x, [0]), lambda: tf.slice(x, [0] * len(x.shape), [1, *[-1] * (len(x.shape) - 1)])]
+    taken = [
+        lambda: x[0],
+        lambda: x[:1],
+        lambda: x[-1:],
+        lambda: tf.gather(x, [0]),
+        lambda: tf.slice(x, [0] * len(x.shape), [1, *[-1] * (len(x.shape) - 1)]),
+    ]
     return x - taken[int(d.rng.integers(len(taken)))]()
 
 

@@ -206,3 +206,14 @@ def draw(seed: int) -> Drawn:
             continue  # blocks that do not go together
         return Drawn(model, specs, independent, tuple(block.__name__ for block in chosen))
     raise AssertionError(f"seed {seed} gives no model that can be called")
+
+
+# -- models by hand ---------------------------------------------------------------------------------------------------
+
+
+def spec(*shape: int | None, name: str = "x", dtype: Any = F64) -> Any:
+    return tf.TensorSpec(shape, dtype, name)
+
+
+def weights(*shape: int) -> Any:
+    return tf.constant(np.random.default_rng(0).normal(size=shape))
