@@ -245,10 +245,11 @@ def _element(node: Node, listed: Listed) -> Shared | Rows:
     return reshaped(listed.element, shape, listed.element.axis)
 
 
-def write(_node: Node, listed: Fact, index: Fact, item: Fact) -> Fact:
+def write(node: Node, listed: Fact, index: Fact, item: Fact) -> Fact:
     if not isinstance(listed, Listed) or not isinstance(index, Shared):
         raise UnsureError("writes to a list at a place that follows from the batch")
-    return _written(listed, item, listed.length)
+    grows = node.flag("resize_if_index_out_of_bounds")
+    return _written(listed, item, None if grows else listed.length)
 
 
 def _written(listed: Listed, item: Fact, length: Size | None) -> Fact:

@@ -50,7 +50,7 @@ class Node:
 
     def fresh(self, tag: object = "") -> Size:
         """A size that nothing is known of, but that it is the same for all requests of one inner shape."""
-        return Size.of(Atom(f"{self.path}/{self.name}.{tag}"))
+        return Size.of(Atom(f"{self.path}/{self.name}#{tag}"))
 
     @property
     def output_count(self) -> int:

@@ -8,6 +8,7 @@ from functools import total_ordering
 
 LARGEST = 2**31 - 1
 LARGEST_FACTOR = 2**22
+MOST_TERMS, LONGEST_NAME = 500, 4_000
 
 
 @total_ordering
@@ -45,6 +46,8 @@ class Size:
         total: dict[Monomial, int] = {}
         for monomial, factor in terms:
             total[monomial] = total.get(monomial, 0) + factor
+        if len(total) > MOST_TERMS:
+            raise OverflowError("a size is made of too many others")
         return cls(tuple(sorted((monomial, factor) for monomial, factor in total.items() if factor)))
 
     @property
@@ -131,4 +134,6 @@ def product(sizes: Iterable[Size]) -> Size:
 def derived(kind: str, *sizes: Size) -> Size:
     """The result of a function that is no polynomial: equal functions of equal sizes are equal."""
     name = f"{kind}({','.join(map(str, sizes))})"
+    if len(name) > LONGEST_NAME:
+        raise OverflowError("a size is made of too many others")
     return Size.of(Atom(name, rows=any(size.rows for size in sizes)))

@@ -72,6 +72,8 @@ class Evaluation:
         definition = self.library.get(function)
         if definition is None or self._depth > DEEPEST_CALL:
             raise UnsureError(f"calls {function}, which is not in the graph, or calls itself")
+        if definition.signature.attr:
+            raise UnsureError(f"calls {function}, which takes types or numbers from its caller")
         names = [argument.name for argument in definition.signature.input_arg]
         if len(names) != len(inputs):
             raise UnsureError(f"calls {function} with {len(inputs)} inputs instead of {len(names)}")
