@@ -173,6 +173,116 @@ apart("merge T into rows", SEQ, lambda x: tf.reshape(tf.nn.relu(tf.reshape(x, [-
 apart("max shape", SQ, lambda x: x / tf.cast(tf.maximum(tf.shape(x)[1], 1), F64))
 
 
+@tf.function
+def inner(a, b):
+    return a - b
+
+
+def ta_ok(x):
+    ta = tf.TensorArray(F64, 8).unstack(tf.transpose(x))
+    return ta.gather([1, 2])[0]
+
+
+apart("ta gather", X, ta_ok)
+apart("call twice ok", X, lambda x: inner(inner(x, x * 2), x))
+apart("switch case T", SQ, lambda x: tf.switch_case(tf.shape(x)[1] % 3, [lambda: x, lambda: x * 2, lambda: x * 3]))
+apart("size//8", X, lambda x: tf.reshape(x, [tf.size(x) // 8, 8]))
+apart("x[:B]", X, lambda x: x[: tf.shape(x)[0]] * 2)
+apart("repeat 2", X, lambda x: tf.reshape(tf.repeat(x, 2, 0), [-1, 2, 8])[:, 0])
+apart("tile2 right", X, lambda x: tf.reshape(tf.tile(x, [2, 1]), [2, -1, 8])[1])
+apart(
+    "old layernorm",
+    X,
+    lambda x: tf.reshape(
+        tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(tf.reshape(x, [1, tf.shape(x)[0], 8, 1]), tf.float32),
+            scale=tf.ones([tf.shape(x)[0]]),
+            offset=tf.zeros([tf.shape(x)[0]]),
+            mean=[],
+            variance=[],
+            is_training=True,
+            data_format="NCHW",
+            epsilon=1e-3,
+        ).y,
+        [-1, 8],
+    ),
+)
+apart("fq vars const", X, lambda x: tf.quantization.fake_quant_with_min_max_vars(tf.cast(x, tf.float32), -1.0, 1.0))
+apart("tf.print", X, lambda x: (tf.print("a"), x * 2)[1])
+apart("jit", X, lambda x: tf.function(lambda v: v * 2, jit_compile=True)(x))
+apart(
+    "swin windows",
+    IMG,
+    lambda x: (
+        lambda w: tf.reshape(
+            tf.transpose(
+                tf.reshape(tf.nn.softmax(tf.matmul(w, w, transpose_b=True)) @ w, [-1, 2, 2, 4, 4, 3]),
+                [0, 1, 3, 2, 4, 5],
+            ),
+            [-1, 8, 8, 3],
+        )
+    )(tf.reshape(tf.transpose(tf.reshape(x, [-1, 2, 4, 2, 4, 3]), [0, 1, 3, 2, 4, 5]), [-1, 16, 3])),
+)
+apart("pixel shuffle", [spec(None, 4, 4, 12)], lambda x: tf.nn.depth_to_space(x, 2))
+apart(
+    "heads time major",
+    SQ,
+    lambda x: (lambda y: tf.transpose(tf.reshape(tf.tanh(y), [tf.shape(x)[1], tf.shape(x)[0], 4]), [1, 0, 2]))(
+        tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, 4])
+    ),
+)
+apart(
+    "matmul 3d rows as m ok",
+    SEQ,
+    lambda x: tf.transpose(tf.matmul(weights(5, 4, 4), tf.transpose(x, [1, 2, 0])), [2, 0, 1]),
+)
+
+
+def dyn2(x):
+    ta = tf.TensorArray(F64, 0, dynamic_size=True)
+    for i in range(3):
+        ta = ta.write(i, x * i)
+    return tf.transpose(ta.stack(), [1, 0, 2])
+
+
+apart("dyn stack", X, dyn2)
+
+
+def nestedok(x):
+    def outer(i, h):
+        _, h = tf.while_loop(lambda j, h: j < i, lambda j, h: (j + 1, tf.tanh(h @ weights(8, 8))), (0, h))
+        return i + 1, h
+
+    return tf.while_loop(lambda i, h: i < 2, outer, (0, x))[1]
+
+
+apart("nested loop ok", X, nestedok)
+apart(
+    "grow",
+    X,
+    lambda x: tf.reduce_sum(
+        tf.while_loop(
+            lambda i, h: i < 2,
+            lambda i, h: (i + 1, tf.concat([h, h], 1)),
+            (0, x),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None])),
+        )[1],
+        1,
+    ),
+)
+apart("B*2//2", X, lambda x: x[: tf.shape(x)[0] * 2 // 2])
+apart("same rows", [spec(None, 8), spec(None, 8, name="z")], lambda x, z: tf.reshape(x, [tf.shape(z)[0], 8]) + z)
+apart(
+    "einsum 3 ok", [spec(None, 8), spec(None, 8, name="z")], lambda x, z: tf.einsum("bi,bj,ij->b", x, z, weights(8, 8))
+)
+apart("batch matmul shared 1", [spec(None, 5, 5)], lambda x: tf.matmul(x, weights(1, 5, 5)))
+apart(
+    "sparse softmax xent",
+    [spec(None, 8), spec(None, name="l", dtype=tf.int32)],
+    lambda x, n: tf.nn.sparse_softmax_cross_entropy_with_logits(n, x),
+)
+
+
 @pytest.mark.parametrize("name", list(CASES)[::SHARE])
 def test_rows_that_stay_apart_are_concluded_to_be(name: str, tmp_path: Path) -> None:
     """The kind: every operation between input and output treats each row by itself, however often rows are moved."""

@@ -1,0 +1,682 @@
+"""TensorFlow models whose rows meet in loops, lists, branches, layouts and known architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.frameworks.tensorflow import tf
+from models.importing.independence.tf_graph import analyse
+from tests.models.independence.tf_models import F64, Specs, keeps_rows_apart, spec, weights, write
+
+#: The quick run takes one of so many; `full` takes all.
+SHARE = 6
+
+CASES: dict[str, tuple[Specs, Callable[..., Any]]] = {}
+X = [spec(None, 8)]
+SEQ = [spec(None, 5, 4)]
+OPEN = [spec(None, None)]
+IMG = [spec(None, 8, 8, 3)]
+SQ = [spec(None, None, 4)]
+
+
+def together(name: str, specs: Specs, forward: Callable[..., Any]) -> None:
+    CASES[name] = (specs, forward)
+
+
+@tf.function
+def inner(a, b):
+    return a - b
+
+
+def swap(x):
+    return tf.while_loop(lambda i, a, b: i < 4, lambda i, a, b: (i + 1, b, tf.roll(a, 1, 0)), (0, x, x))[1]
+
+
+together("swap", X, swap)
+together(
+    "late",
+    X,
+    lambda x: tf.while_loop(
+        lambda i, a, b, c: i < 5, lambda i, a, b, c: (i + 1, b, c, c - tf.reduce_mean(a, 0)), (0, x, x, x)
+    )[1],
+)
+together(
+    "late const",
+    X,
+    lambda x: tf.while_loop(
+        lambda i, a, b: i < 5,
+        lambda i, a, b: (i + 1, a + b, b + tf.cast(tf.shape(x)[0], F64)),
+        (0, x, tf.constant(0.0, F64)),
+    )[1],
+)
+together(
+    "loop int B",
+    X,
+    lambda x: x * tf.cast(tf.while_loop(lambda i, n: i < 3, lambda i, n: (i + 1, n + tf.shape(x)[0]), (0, 0))[1], F64),
+)
+together(
+    "loop grows",
+    X,
+    lambda x: tf.while_loop(
+        lambda i, h: i < 2,
+        lambda i, h: (i + 1, tf.concat([h[1:], h[:1]], 0)),
+        (0, x),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, 8])),
+    )[1],
+)
+together(
+    "loop reshape",
+    X,
+    lambda x: tf.while_loop(
+        lambda i, h: i < 2,
+        lambda i, h: (i + 1, tf.reshape(tf.transpose(h), [-1, 8])),
+        (0, x),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, 8])),
+    )[1],
+)
+
+
+def ta_idx(x):
+    ta = tf.TensorArray(F64, 8, clear_after_read=False)
+    for i in range(8):
+        ta = ta.write(i, x[:, i])
+    return ta.read(tf.minimum(tf.shape(x)[0], 7))
+
+
+together("ta read B", X, ta_idx)
+
+
+def ta_idx2(x):
+    ta = tf.TensorArray(F64, 8, clear_after_read=False)
+    for i in range(8):
+        ta = ta.write(i, x[:, i])
+    return ta.read(tf.cast(tf.reduce_max(tf.argmax(x, 1)), tf.int32))
+
+
+together("ta read max", X, ta_idx2)
+
+
+def ta_mixed(x):
+    ta = tf.TensorArray(F64, 2, clear_after_read=False, infer_shape=False)
+    ta = ta.write(0, x)
+    ta = ta.write(1, tf.reduce_mean(x, 0, keepdims=True))
+    return x + ta.read(1)
+
+
+together("ta mixed", X, ta_mixed)
+
+
+def ta_gather(x):
+    ta = tf.TensorArray(F64, 8).unstack(tf.transpose(x))
+    return ta.gather([tf.shape(x)[0] - 1])[0]
+
+
+together("ta gather B", X, ta_gather)
+
+
+def unwritten2(x):
+    h = tf.raw_ops.TensorListReserve(element_shape=tf.constant([-1, 8]), num_elements=3, element_dtype=F64)
+    h = tf.raw_ops.TensorListSetItem(input_handle=h, index=0, item=x)
+    return tf.raw_ops.TensorListGetItem(input_handle=h, index=1, element_shape=tf.constant([1, 8]), element_dtype=F64)
+
+
+together("unwritten other shape", X, unwritten2)
+together("call twice", X, lambda x: inner(inner(x, x * 2), tf.reduce_max(x, 0)))
+together("switch case", X, lambda x: tf.switch_case(tf.shape(x)[0] % 3, [lambda: x, lambda: x * 2, lambda: x * 3]))
+together(
+    "switch case content",
+    X,
+    lambda x: tf.switch_case(tf.cast(tf.reduce_max(x), tf.int32), [lambda: x, lambda: x * 2, lambda: x * 3]),
+)
+together("row+col", [spec(None, 1)], lambda x: tf.reduce_sum(x + tf.reshape(x, [1, -1]), 1))
+together("x[:, :B]", X, lambda x: tf.reduce_sum(x[:, : tf.shape(x)[0]], 1))
+together("x[:, B:]", X, lambda x: tf.reduce_sum(x[:, tf.shape(x)[0] :], 1))
+together("x[:, B]", X, lambda x: x[:, tf.minimum(tf.shape(x)[0], 7)])
+together("x[..., -B]", X, lambda x: x[..., -tf.minimum(tf.shape(x)[0], 7)])
+together("x[:, ::B]", X, lambda x: tf.reduce_sum(x[:, :: tf.shape(x)[0]], 1))
+together("gather range", X, lambda x: tf.gather(x, tf.range(tf.shape(x)[0] - 1, -1, -1)))
+together("ones@x", X, lambda x: tf.ones([tf.shape(x)[0], tf.shape(x)[0]], F64) @ x)
+together("ones1@x", X, lambda x: x + tf.ones([1, tf.shape(x)[0]], F64) @ x)
+together("onesB,8 @ xT", X, lambda x: tf.ones_like(x) @ tf.transpose(x))
+together("einsum bb", [spec(None, None)], lambda x: tf.einsum("bb->b", x))
+together("einsum bb2", [spec(None, None)], lambda x: tf.einsum("bb,bk->bk", x, x))
+together("tile cols", X, lambda x: tf.reduce_sum(tf.tile(x, [1, tf.shape(x)[0]]), 1))
+together("repeat B", X, lambda x: tf.reshape(tf.repeat(x, tf.shape(x)[0], 0), [tf.shape(x)[0], -1]))
+together("repeat data", [spec(None, dtype=tf.int32)], lambda x: tf.repeat(x, x))
+together("repeat wrong", X, lambda x: tf.repeat(x, 2, 0)[: tf.shape(x)[0]])
+together("tile2 wrong", X, lambda x: tf.reshape(tf.tile(x, [2, 1]), [-1, 2, 8])[:, 1])
+together("split wrong", X, lambda x: tf.reshape(tf.concat([x, -x], 0), [-1, 2, 8])[:, 0])
+together(
+    "conv filter rows",
+    [spec(None, 4, 4, 3), spec(None, 3, 3, 1, name="w")],
+    lambda x, w: tf.nn.conv2d(x, tf.transpose(w, [1, 2, 0, 3])[:, :, :3], 1, "SAME"),
+)
+together("convT const batch", IMG, lambda x: tf.nn.conv2d_transpose(x, weights(3, 3, 4, 3), [2, 16, 16, 4], 2))
+together(
+    "bn stats rows",
+    [spec(None, 8)],
+    lambda x: tf.transpose(
+        tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(tf.transpose(x)[None, None], tf.float32),
+            scale=tf.cast(x[:, 0], tf.float32) * 0 + tf.cast(tf.reduce_max(x), tf.float32),
+            offset=tf.cast(x[:, 1], tf.float32),
+            mean=tf.cast(x[:, 2], tf.float32),
+            variance=tf.cast(x[:, 3], tf.float32) ** 2,
+            is_training=False,
+            epsilon=0.1,
+        ).y[0, 0]
+    ),
+)
+together(
+    "old layernorm stats",
+    X,
+    lambda x: (
+        tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(tf.reshape(x, [1, 8, tf.shape(x)[0], 1]), tf.float32),
+            scale=tf.ones([8]),
+            offset=tf.zeros([8]),
+            mean=[],
+            variance=[],
+            is_training=True,
+            data_format="NCHW",
+            epsilon=1e-3,
+        ).batch_mean
+        + tf.cast(x, tf.float32)
+    ),
+)
+together(
+    "revseq batch1", [spec(None, 5), spec(5, name="l", dtype=tf.int32)], lambda x, n: tf.reverse_sequence(x, n, 0, 1)
+)
+together(
+    "revseq by B",
+    [spec(None, 5)],
+    lambda x: tf.transpose(tf.reverse_sequence(tf.transpose(x), tf.cast(tf.fill([5], tf.shape(x)[0]), tf.int32), 1, 0)),
+)
+together("gathernd rows", [spec(None, 4), spec(None, 1, name="i", dtype=tf.int32)], lambda x, i: tf.gather_nd(x, i))
+together(
+    "fq vars",
+    X,
+    lambda x: tf.quantization.fake_quant_with_min_max_vars(
+        tf.cast(x, tf.float32), tf.cast(tf.reduce_min(x), tf.float32), tf.cast(tf.reduce_max(x), tf.float32)
+    ),
+)
+together("sparse", X, lambda x: tf.sparse.to_dense(tf.sparse.from_dense(x))[::-1])
+together("and all", X, lambda x: x * tf.cast(tf.logical_and(tf.reduce_all(x > 0), True), F64))
+together("where all", X, lambda x: tf.where(tf.reduce_all(x > 0), x, -x))
+together("all rows out", X, lambda x: x * tf.cast(tf.identity(tf.reduce_all(x > 0, 0)), F64))
+together("all vector", X, lambda x: tf.cast(tf.reduce_all(x > 0, 0), F64)[None] + x)
+together("jit mean", X, lambda x: tf.function(lambda v: v - tf.reduce_mean(v, 0), jit_compile=True)(x))
+together(
+    "while with assert",
+    X,
+    lambda x: (
+        tf.while_loop(
+            lambda i: tf.cast(i, F64) < tf.reduce_mean(x),
+            lambda i: ((tf.debugging.Assert(tf.reduce_all(x > 0), ["no"]), i + 1)[1],),
+            (0,),
+        ),
+        x * 2,
+    )[1],
+)
+together("frac pool", IMG, lambda x: tf.nn.fractional_max_pool(tf.cast(x, tf.float32), [1, 1.4, 1.4, 1], seed=1)[0])
+together("eq flag", [spec(None, None), spec(None, None, name="z")], lambda x, z: tf.cast(x == z, F64))
+together("neq flag", [spec(None, None), spec(None, None, name="z")], lambda x, z: tf.cast(x != z, F64))
+together("argsort scatter", X, lambda x: tf.scatter_nd(tf.argsort(x[:, 0])[:, None], x, tf.shape(x)))
+together(
+    "unsorted seg", X, lambda x: tf.math.unsorted_segment_sum(x, tf.zeros([tf.shape(x)[0]], tf.int32), tf.shape(x)[0])
+)
+together(
+    "confusion", [spec(None, dtype=tf.int32)], lambda x: tf.gather(tf.math.confusion_matrix(x % 4, x % 4, 4), x % 4)
+)
+together("cumlogsum", X, lambda x: tf.math.cumulative_logsumexp(x, 0))
+together("cumprod -2", X, lambda x: tf.math.cumprod(x, -2))
+together("reduce euclid", X, lambda x: x / tf.math.reduce_euclidean_norm(x, 0))
+together("zero frac", X, lambda x: x * tf.cast(tf.math.zero_fraction(x), F64))
+together("count nonzero", X, lambda x: x * tf.cast(tf.math.count_nonzero(x), F64))
+together("percentile", X, lambda x: x - tf.sort(tf.reshape(x, [-1]))[tf.size(x) // 2])
+together("norm ord", X, lambda x: x / tf.norm(x))
+together("trace", [spec(None, 4)], lambda x: x * tf.linalg.trace(tf.matmul(x, x, transpose_b=True)))
+together("diag part", [spec(None, 4)], lambda x: tf.linalg.diag_part(x)[:1] + x)
+together(
+    "set_diag",
+    [
+        spec(
+            None,
+            4,
+        )
+    ],
+    lambda x: tf.linalg.set_diag(tf.concat([x, x], 1)[:, :4], tf.zeros([tf.minimum(tf.shape(x)[0], 4)], F64)),
+)
+together("band part rows", [spec(None, 4)], lambda x: tf.linalg.band_part(x, 0, -1))
+together("tri mask", SEQ, lambda x: tf.linalg.band_part(tf.transpose(x, [1, 0, 2]), -1, 0)[0])
+together("svd", X, lambda x: x @ tf.linalg.svd(x)[2])
+together("qr", X, lambda x: tf.linalg.qr(x)[0])
+together(
+    "cov",
+    X,
+    lambda x: (
+        x
+        @ (
+            tf.matmul(x - tf.reduce_mean(x, 0), x - tf.reduce_mean(x, 0), transpose_a=True)
+            / tf.cast(tf.shape(x)[0], F64)
+        )
+    ),
+)
+together(
+    "kmeans",
+    X,
+    lambda x: tf.cast(
+        tf.argmin(
+            tf.reduce_sum((x[:, None] - x[None]) ** 2 + 1e9 * tf.eye(tf.shape(x)[0], dtype=F64)[:, :, None], -1), 1
+        ),
+        F64,
+    ),
+)
+together("instance norm wrong axes", IMG, lambda x: x - tf.reduce_mean(x, [0, 1, 2]))
+together(
+    "minibatch std",
+    IMG,
+    lambda x: tf.concat(
+        [x, tf.tile(tf.reshape(tf.reduce_mean(tf.math.reduce_std(x, 0)), [1, 1, 1, 1]), [tf.shape(x)[0], 8, 8, 1])], 3
+    ),
+)
+together(
+    "minibatch disc",
+    X,
+    lambda x: tf.concat(
+        [x, tf.reduce_sum(tf.exp(-tf.reduce_sum(tf.abs(x[:, :, None] - tf.transpose(x)[None]), 1)), 1, keepdims=True)],
+        1,
+    ),
+)
+together(
+    "contrastive",
+    X,
+    lambda x: tf.nn.log_softmax(tf.matmul(tf.nn.l2_normalize(x, 1), tf.nn.l2_normalize(x, 1), transpose_b=True)),
+)
+together("moe capacity", X, lambda x: x * tf.cast(tf.cumsum(tf.one_hot(tf.argmax(x, 1), 8, dtype=F64), 0) < 2, F64))
+together(
+    "ghost bn",
+    X,
+    lambda x: (lambda g: tf.reshape(g - tf.reduce_mean(g, 1, keepdims=True), [-1, 8]))(tf.reshape(x, [1, -1, 8])),
+)
+together("time shift rows", SEQ, lambda x: tf.reshape(tf.roll(tf.reshape(x, [-1, 4]), 1, 0), [-1, 5, 4]))
+together(
+    "temporal shift module",
+    IMG,
+    lambda x: (lambda v: tf.reshape(tf.concat([v[:, 1:], v[:, :1]], 1), tf.shape(x)))(tf.reshape(x, [1, -1, 8, 8, 3])),
+)
+together(
+    "windows",
+    [spec(None, 4, 4, 3)],
+    lambda x: (lambda w: tf.reshape(tf.matmul(w, w, transpose_b=True) @ w, [-1, 4, 4, 3]))(tf.reshape(x, [1, -1, 3])),
+)
+together(
+    "swin wrong",
+    IMG,
+    lambda x: (lambda w: tf.reshape(tf.nn.softmax(tf.matmul(w, w, transpose_b=True)) @ w, [-1, 8, 8, 3]))(
+        tf.reshape(tf.transpose(tf.reshape(x, [-1, 2, 4, 2, 4, 3]), [1, 3, 0, 2, 4, 5]), [4, -1, 3])
+    ),
+)
+together(
+    "swin wrong2",
+    IMG,
+    lambda x: (lambda w: tf.reshape(w * 2, [-1, 8, 8, 3]))(
+        tf.reshape(tf.transpose(tf.reshape(x, [-1, 2, 4, 2, 4, 3]), [1, 3, 0, 2, 4, 5]), [-1, 16, 3])
+    ),
+)
+together(
+    "heads time major wrong",
+    SQ,
+    lambda x: (lambda y: tf.reshape(tf.tanh(y), [tf.shape(x)[0], tf.shape(x)[1], 4]))(
+        tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, 4])
+    ),
+)
+together("addn vec", [spec(None), spec(None, 1, name="z")], lambda x, z: x + z)
+together("stack0", X, lambda x: tf.reduce_max(tf.stack([x, x * 2], 0), 1) + x)
+together("concat const 1 row", [spec(None, 8)], lambda x: tf.reduce_sum(tf.concat([x, weights(1, 8)], 0), 0) + x)
+together("int overflow", X, lambda x: tf.reshape(x, [tf.shape(x)[0] * (2**30) * 4 + 8, -1]))
+together(
+    "scatter add one",
+    [spec(None, dtype=tf.int32)],
+    lambda x: tf.tensor_scatter_nd_add(tf.zeros_like(x), x[:, None] * 0, tf.ones_like(x)),
+)
+together(
+    "string format",
+    [spec(None, dtype=tf.string)],
+    lambda x: tf.strings.join([x, tf.strings.format("{}", tf.shape(x)[0])]),
+)
+together(
+    "as string B", [spec(None, dtype=tf.string)], lambda x: tf.strings.join([x, tf.strings.as_string(tf.shape(x)[0])])
+)
+together("regex by row", [spec(None, dtype=tf.string)], lambda x: tf.strings.regex_replace(x, x[0], "z"))
+together(
+    "decode raw",
+    [spec(None, dtype=tf.string)],
+    lambda x: (
+        tf.reduce_sum(tf.cast(tf.strings.unicode_decode(x, "UTF-8").to_tensor(), tf.int32), 0)[None]
+        + tf.zeros([tf.shape(x)[0], 1], tf.int32)
+    ),
+)
+together(
+    "hash of joined",
+    [spec(None, dtype=tf.string)],
+    lambda x: tf.strings.to_hash_bucket_fast(tf.strings.reduce_join(x), 100) + tf.zeros([tf.shape(x)[0]], tf.int64),
+)
+together(
+    "edit dist",
+    [spec(None, dtype=tf.string)],
+    lambda x: tf.cast(tf.strings.length(x), F64) - tf.reduce_mean(tf.cast(tf.strings.length(x), F64)),
+)
+together("cond in function", X, lambda x: tf.function(lambda v: tf.cond(tf.size(v) > 20, lambda: v, lambda: -v))(x))
+together("logical xor B", X, lambda x: tf.where(tf.math.logical_xor(tf.shape(x)[0] > 2, tf.shape(x)[0] > 4), x, -x))
+together("T==B", [spec(None, None)], lambda x: tf.cond(tf.shape(x)[0] == tf.shape(x)[1], lambda: x, lambda: -x))
+together("max(B,T)", [spec(None, None)], lambda x: x * tf.cast(tf.maximum(tf.shape(x)[0], tf.shape(x)[1]), F64))
+together("resize by B", IMG, lambda x: tf.image.resize(x, [tf.shape(x)[0], 8]))
+together(
+    "convT by B",
+    IMG,
+    lambda x: tf.nn.conv2d_transpose(
+        x, weights(3, 3, 4, 3), [tf.shape(x)[0], 14 + tf.minimum(2, tf.shape(x)[0]), 16, 4], 2
+    ),
+)
+together("bucket means", X, lambda x: x - tf.reduce_mean(tf.reshape(x, [-1, 2, 4]), 0)[0, 0])
+together("sum then bcast", SEQ, lambda x: x - tf.reduce_sum(x, axis=[0, 1], keepdims=True))
+together("neg axis -3", SEQ, lambda x: x - tf.reduce_sum(x, axis=-3, keepdims=True))
+together("softmax -3", SEQ, lambda x: tf.nn.softmax(x, axis=-3))
+together("roll multi", SEQ, lambda x: tf.roll(x, [1, 1], [1, 0]))
+together("l2norm axes", SEQ, lambda x: tf.math.l2_normalize(x, [0, 2]))
+together(
+    "matmul 3d rows as m",
+    SEQ,
+    lambda x: (
+        tf.transpose(tf.matmul(weights(5, 4, 4), tf.transpose(x, [1, 2, 0])), [2, 0, 1])
+        * tf.reduce_max(tf.transpose(x, [1, 2, 0]), 2)[None]
+    ),
+)
+
+
+def dyn(x):
+    ta = tf.TensorArray(F64, 0, dynamic_size=True)
+    for i in range(3):
+        ta = ta.write(i, x * i)
+    return tf.reshape(ta.stack(), [tf.shape(x)[0], -1])
+
+
+together("dyn stack reshape", X, dyn)
+
+
+def push(x):
+    h = tf.raw_ops.EmptyTensorList(element_shape=tf.constant([-1, 8]), max_num_elements=-1, element_dtype=F64)
+    h = tf.raw_ops.TensorListPushBack(input_handle=h, tensor=x)
+    h = tf.raw_ops.TensorListPushBack(input_handle=h, tensor=x * 2)
+    return tf.reshape(
+        tf.raw_ops.TensorListStack(
+            input_handle=h, element_shape=tf.constant([-1, 8]), element_dtype=F64, num_elements=-1
+        ),
+        [-1, 2, 8],
+    )[:, 0]
+
+
+together("push stack wrong", X, push)
+
+
+def pushr(x):
+    h = tf.raw_ops.EmptyTensorList(element_shape=tf.constant([-1, 8]), max_num_elements=-1, element_dtype=F64)
+    h = tf.raw_ops.TensorListPushBack(input_handle=h, tensor=x)
+    h = tf.raw_ops.TensorListPushBack(input_handle=h, tensor=x[::-1])
+    h, _ = tf.raw_ops.TensorListPopBack(input_handle=h, element_shape=tf.constant([-1, 8]), element_dtype=F64)
+    return tf.raw_ops.TensorListPopBack(input_handle=h, element_shape=tf.constant([-1, 8]), element_dtype=F64)[1]
+
+
+together("push mixed (truth apart)", X, pushr)
+
+
+def concat_list(x):
+    h = tf.raw_ops.TensorListFromTensor(tensor=tf.transpose(x), element_shape=tf.constant([-1]))
+    return tf.reshape(
+        tf.raw_ops.TensorListConcatV2(
+            input_handle=h, element_shape=tf.constant([-1]), leading_dims=tf.constant([], tf.int64), element_dtype=F64
+        ).tensor,
+        [-1, 8],
+    )
+
+
+together("list concat", X, concat_list)
+
+
+def nested(x):
+    def outer(i, h):
+        _, h = tf.while_loop(
+            lambda j, h: j < 2, lambda j, h: (j + 1, h - tf.reduce_mean(h, 0) * tf.cast(j, F64)), (0, h)
+        )
+        return i + 1, h
+
+    return tf.while_loop(lambda i, h: i < 2, outer, (0, x))[1]
+
+
+together("nested loop", X, nested)
+
+
+def grow(x):
+    _, h = tf.while_loop(
+        lambda i, h: i < 2,
+        lambda i, h: (i + 1, tf.concat([h, h], 1)),
+        (0, x),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None])),
+    )
+    return tf.reshape(h, [-1, 8])
+
+
+together("grow reshape", X, grow)
+
+
+def grow2(x):
+    def body(i, h, n):
+        h2 = tf.concat([h, h], 1)
+        return i + 1, h2, tf.shape(h)[1]
+
+    _, h, n = tf.while_loop(
+        lambda i, h, n: i < 2,
+        body,
+        (0, x, 8),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([])),
+    )
+    return tf.reshape(h, [-1, n])
+
+
+together("grow size late", X, grow2)
+
+
+def grow3(x):
+    def body(i, h, n):
+        h2 = tf.concat([h, h], 1)
+        return i + 1, h2, tf.shape(h2)[1]
+
+    _, h, n = tf.while_loop(
+        lambda i, h, n: i < 2,
+        body,
+        (0, x, 8),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([])),
+    )
+    return tf.reshape(h, [-1, n // 2])
+
+
+together("grow size half", X, grow3)
+
+
+def listgrow(x):
+    h = tf.raw_ops.TensorListReserve(element_shape=tf.constant([-1, -1]), num_elements=3, element_dtype=F64)
+
+    def body(i, h, v):
+        v2 = tf.concat([v, v], 1)
+        h = tf.raw_ops.TensorListSetItem(input_handle=h, index=i, item=v2)
+        return i + 1, h, v2
+
+    h = tf.raw_ops.TensorListSetItem(input_handle=h, index=0, item=x)
+    _, h, _ = tf.while_loop(
+        lambda i, h, v: i < 3,
+        body,
+        (1, h, x),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape(None), tf.TensorShape([None, None])),
+    )
+    first = tf.raw_ops.TensorListGetItem(
+        input_handle=h, index=0, element_shape=tf.constant([-1, -1]), element_dtype=F64
+    )
+    last = tf.raw_ops.TensorListGetItem(input_handle=h, index=2, element_shape=tf.constant([-1, -1]), element_dtype=F64)
+    return tf.reshape(last, [-1, tf.shape(first)[1]])
+
+
+together("list of growing", X, listgrow)
+
+
+def two_frames(x):
+    @tf.function
+    def g(v, n):
+        return tf.while_loop(
+            lambda i, h: i < n,
+            lambda i, h: (i + 1, tf.concat([h, h], 1)),
+            (0, v),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None])),
+        )[1]
+
+    p, q = g(x, 1), g(x, 2)
+    return tf.reshape(q, [-1, tf.shape(p)[1]])
+
+
+together("two calls of one loop", X, two_frames)
+
+
+def uniq(x):
+    k = tf.unique(tf.constant([1, 2, 2, 3])).y
+    return tf.reshape(tf.gather(x, k, axis=1), [-1, 4])
+
+
+together("shared unique reshape", [spec(None, 8)], uniq)
+
+
+def cond_shape(x):
+    h = tf.cond(tf.shape(x)[1] > 4, lambda: tf.concat([x, x], 1), lambda: x)
+    return tf.reshape(h, [-1, tf.shape(x)[1]])
+
+
+together("branch sizes", [spec(None, None)], cond_shape)
+together("maximum B", X, lambda x: tf.reshape(x, [tf.maximum(tf.shape(x)[0], 2), -1]))
+together("min B", X, lambda x: tf.reduce_sum(x) * 0 + x[: tf.minimum(tf.shape(x)[0], 2)][0] + x)
+together("B-1", X, lambda x: tf.pad(x[: tf.shape(x)[0] - 1], [[1, 0], [0, 0]]))
+together("B//2", X, lambda x: tf.concat([x[tf.shape(x)[0] // 2 :], x[: tf.shape(x)[0] // 2]], 0))
+together("where shape", X, lambda x: tf.reshape(x, tf.where(tf.shape(x) > 3, tf.shape(x), -tf.ones_like(tf.shape(x)))))
+together("prod shape", SEQ, lambda x: tf.reshape(x, [tf.reduce_prod(tf.shape(x)[:2]), -1]))
+together("rev shape", [spec(None, None)], lambda x: tf.reshape(x, tf.reverse(tf.shape(x), [0])))
+together("rev shape tr", [spec(None, None)], lambda x: tf.transpose(tf.reshape(x, tf.reverse(tf.shape(x), [0]))))
+together("sort shape", [spec(None, None)], lambda x: tf.reshape(x, tf.sort(tf.shape(x))))
+together("cumsum shape", [spec(None, None)], lambda x: x * tf.cast(tf.cumsum(tf.shape(x)), F64)[1])
+together("shape diff", [spec(None, None)], lambda x: x * tf.cast(tf.shape(x)[0] - tf.shape(x)[1], F64))
+together("other input B", [spec(None, 8), spec(None, 8, name="z")], lambda x, z: x * tf.cast(tf.shape(z)[0], F64))
+together("T of other", [spec(None, None), spec(None, None, name="z")], lambda x, z: tf.reshape(x, [-1, tf.shape(z)[1]]))
+together(
+    "bcast T", [spec(None, None), spec(None, None, name="z")], lambda x, z: tf.reshape(x * z, [-1, tf.shape(x)[1]])
+)
+together("bcast 1", [spec(None, None, 4), spec(None, 4, name="z")], lambda x, z: x + z)
+together(
+    "bcast leading", [spec(None, None, 4), spec(None, None, name="z")], lambda x, z: tf.reduce_sum(x, -1)[None] + z
+)
+together("rank0 reduce", [spec(None)], lambda x: tf.reduce_sum(x) + x)
+together(
+    "matvec",
+    [spec(None, 8), spec(None, name="z")],
+    lambda x, z: x * tf.reduce_sum(tf.linalg.matvec(x, z, transpose_a=True)),
+)
+together("einsum 3", [spec(None, 8), spec(None, 8, name="z")], lambda x, z: tf.einsum("bi,bj,ci->bj", x, z, x))
+together("einsum ell rows", [spec(None, 5, 8)], lambda x: tf.einsum("...ij,kij->...i", x, x))
+together("einsum ell rows2", [spec(None, 5, 5)], lambda x: tf.einsum("...ij,j...k->...ik", x, x))
+together(
+    "batch matmul bc",
+    [spec(None, 5, 5)],
+    lambda x: tf.matmul(x, tf.reshape(tf.transpose(x, [1, 0, 2]), [1, 5, -1]))[:, :, :5],
+)
+together("batch matmul shared n", [spec(None, 5, 5)], lambda x: tf.matmul(x, weights(3, 5, 5)))
+together("bmm rank", [spec(None, 5)], lambda x: tf.matmul(weights(3, 5, 5), x, transpose_b=True)[0] * tf.reduce_sum(x))
+together(
+    "transposed norm",
+    [spec(None, 4, 4)],
+    lambda x: tf.nn.softmax(tf.transpose(x, [1, 2, 0]))[0] + tf.transpose(x, [1, 2, 0])[0],
+)
+together(
+    "conv nchw as rows",
+    [spec(None, 4, 4, 3)],
+    lambda x: tf.transpose(tf.nn.conv2d(tf.transpose(x, [1, 2, 0, 3]), weights(1, 2, 3, 3), 1, "SAME"), [2, 0, 1, 3]),
+)
+together(
+    "depthwise rows as channel",
+    [spec(None, 4)],
+    lambda x: tf.nn.depthwise_conv2d(tf.transpose(x)[None, None], weights(1, 3, 3, 1), [1, 1, 1, 1], "SAME")[0, 0],
+)
+together(
+    "lrn channel rows",
+    [spec(None, 4, 4)],
+    lambda x: tf.transpose(
+        tf.nn.local_response_normalization(tf.cast(tf.transpose(x, [1, 2, 0])[None], tf.float32))[0], [2, 0, 1]
+    ),
+)
+together("maxpool rows w", [spec(None, 4, 4)], lambda x: tf.nn.max_pool2d(x[None], 2, 1, "SAME")[0])
+together("d2s rows", [spec(None, 2, 8)], lambda x: tf.nn.depth_to_space(x[None], 2)[0])
+together("pool batch ksize", IMG, lambda x: tf.nn.max_pool2d(tf.transpose(x, [3, 0, 1, 2]), [1, 2, 1, 1], 1, "SAME")[0])
+together(
+    "gather batch dims mix",
+    [spec(None, 5, 4), spec(None, 2, name="i", dtype=tf.int32)],
+    lambda x, i: tf.gather(tf.transpose(x, [1, 0, 2])[:4], tf.minimum(tf.transpose(i), 0), batch_dims=0, axis=1)[0, 0],
+)
+together(
+    "sparse softmax xent mean",
+    [spec(None, 8), spec(None, name="l", dtype=tf.int32)],
+    lambda x, n: x * tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(n, x)),
+)
+together(
+    "lookup reduce", [spec(None, dtype=tf.string)], lambda x: tf.strings.length(x) + tf.reduce_max(tf.strings.length(x))
+)
+together("vectorized_map", X, lambda x: tf.vectorized_map(lambda e: e - tf.reduce_mean(x, 0), x))
+together(
+    "gradient of sum sq",
+    X,
+    lambda x: tf.gradients(tf.reduce_sum(tf.square(x - tf.reduce_mean(x, 0, keepdims=True)) ** 2), x)[0],
+)
+together("hessian", X, lambda x: tf.gradients(tf.reduce_sum(x @ tf.transpose(x)), x)[0])
+together("stft", [spec(None)], lambda x: tf.abs(tf.signal.stft(tf.cast(x, tf.float32), 4, 2))[:, 0])
+together("frame", [spec(None)], lambda x: tf.signal.frame(x, 2, 1, pad_end=True)[:, 1])
+together(
+    "sliding", SEQ, lambda x: tf.image.extract_patches(x[None], [1, 3, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], "SAME")[0]
+)
+together(
+    "crop",
+    IMG,
+    lambda x: tf.image.crop_and_resize(
+        tf.cast(x, tf.float32), tf.constant([[0.0, 0.0, 1.0, 1.0]]), tf.constant([0]), [8, 8]
+    ),
+)
+together("random crop", IMG, lambda x: tf.image.stateless_random_crop(x, [tf.shape(x)[0], 4, 4, 3], [1, 2]))
+together("flip 3d", [spec(None, 4, 3)], lambda x: tf.image.flip_up_down(x))
+together("rot 3d", [spec(None, 4, 3)], lambda x: tf.image.rot90(tf.concat([x, x], 1)[:, :4]))
+together("hist eq", X, lambda x: x - tf.nn.moments(tf.reshape(x, [-1]), 0)[0])
+together("total variation", IMG, lambda x: x * tf.reduce_sum(tf.image.total_variation(x)))
+together("psnr", IMG, lambda x: x * tf.cast(tf.reduce_mean(tf.image.psnr(x, x * 2, 1.0)), F64))
+
+
+@pytest.mark.parametrize("name", list(CASES)[::SHARE])
+def test_rows_that_meet_are_never_concluded_to_be_apart(name: str, tmp_path: Path) -> None:
+    """The kind: a row's answer depends on other rows, on how many there are, or is not at the row's own place."""
+    specs, forward = CASES[name]
+    finding = analyse(write(forward, specs, tmp_path))
+    assert finding.rows != "independent"
+    assert finding.reason
+
+
+@pytest.mark.full
+def test_none_of_all_is_concluded_to_be_apart(tmp_path: Path) -> None:
+    for place, (name, (specs, forward)) in enumerate(CASES.items()):
+        finding = analyse(write(forward, specs, tmp_path / str(place)))
+        assert finding.rows != "independent", name
+        assert finding.rows == "unknown" or not keeps_rows_apart(forward, specs), (name, finding.reason)
