@@ -13,7 +13,7 @@ from models.importing.independence.tf_graph import analyse
 from tests.models.independence.tf_models import F64, Specs, keeps_rows_apart, spec, weights, write
 
 #: The quick run takes one of so many; `full` takes all.
-SHARE = 4
+SHARE = 10
 
 CASES: dict[str, tuple[Specs, Callable[..., Any]]] = {}
 X = [spec(None, 8)]

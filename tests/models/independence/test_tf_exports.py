@@ -114,8 +114,8 @@ def steps_of_images() -> Any:
 @pytest.mark.parametrize(
     "build",
     [
-        transformer,
         of_words,
+        pytest.param(transformer, marks=pytest.mark.full),
         pytest.param(recurrent, marks=pytest.mark.full),
         pytest.param(convolutional, marks=pytest.mark.full),
         pytest.param(steps_of_images, marks=pytest.mark.full),
