@@ -12,6 +12,7 @@ from gateway.types import (
     InferRequest,
     InferResponse,
     ModelMetadata,
+    Rows,
     Signature,
     Tensor,
     TensorSpec,
@@ -23,7 +24,9 @@ POISON = 13.0
 #: Rows that hold this make the model fail.
 FAILING = 666.0
 
-SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, -1)),))
+SIGNATURE = Signature(
+    (TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, -1)),), rows=Rows.INDEPENDENT
+)
 
 
 class Doubling(Layer):

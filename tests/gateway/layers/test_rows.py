@@ -55,7 +55,7 @@ def test_a_joined_request_has_the_latest_deadline_for_each_caller_holds_to_its_o
 def test_cut_parts_are_the_rows_that_went_in_without_a_copy() -> None:
     whole = np.arange(6, dtype=np.float32).reshape(3, 2)
     response = InferResponse("m", "v", 1, (Tensor("p", "FP32", whole),))
-    (part,) = rows.cut(response, 1, 2)
+    (part,) = rows.cut(response.outputs, 1, 2)
     assert part.data.tolist() == [[2, 3], [4, 5]]
     assert np.shares_memory(part.data, whole)
 
