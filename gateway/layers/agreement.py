@@ -34,6 +34,8 @@ class Difference:
     def __str__(self) -> str:
         if self.form:
             return f"output {self.output!r} has another form"
+        if self.size == inf:
+            return f"output {self.output!r} differs from a row without a number other than 0"
         return f"output {self.output!r} differs by {self.size:.2g} of its row's greatest value"
 
 
