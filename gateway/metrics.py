@@ -63,7 +63,7 @@ class Metrics:
         )
         batch_rows = Histogram(
             "duet_batch_rows",
-            "Rows of each run of a model: of one request, or of those that waited together.",
+            "Rows of each run of a model whose rows may be joined: of one request, or of those that waited together.",
             ("model", "variant", "version"),
             registry=registry,
             buckets=_SIZES,

@@ -68,7 +68,7 @@ class Batching(Layer):
         lane = self._lanes.get(key)
         if found is not None and (lane is None or lane.known is not found):
             lane = self._refreshed(key, found)
-        if lane is None:
+        if lane is None or not lane.joins:
             return await self.inner.infer(request)
         return await lane.infer(request)
 

@@ -113,22 +113,20 @@ class Lane:
 
     @property
     def joins(self) -> bool:
-        return self.independence.rows is Rows.INDEPENDENT and not self.evidence.refuted
+        """Whether its requests are joined. Otherwise they pass beside it."""
+        return self._independent and not self.evidence.refuted
 
     def follow(self, known: ModelMetadata, independence: Independence) -> None:
         """Takes over what the server last said of itself, and what is known of the rows now."""
         self.known = known
         self.independence = independence
+        self._independent = independence.rows is Rows.INDEPENDENT
         self._places = self._batch.in_flight or known.parallelism
         limits = self._batch.limits
         most = independence.max_rows
         self._limits = limits if most is None else replace(limits, max_rows=min(most, limits.max_rows))
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        if not self.joins:
-            response = await self._inner.infer(request)
-            self._batch_rows.observe(request.rows)
-            return response
         now = self._loop.time()
         if request.deadline is not None and request.deadline <= now:
             raise _too_late(request)
