@@ -77,7 +77,8 @@ class Sample:
         where terms cancel, little of the value is left beside that. So of the request that differs most, a batch of the
         same size is asked for that holds its rows alone, again and again. The order of sums is the same there, only the
         company differs. It is asked for thrice before it counts, since replicas on other processors round otherwise.
-        Raises what ``ask`` raises.
+        What does not come from the company may come from a row's place or the number of rows: then half of the rows at
+        least differ by more than rounding explains. Raises what ``ask`` raises.
         """
         total = sum(request.rows for request in self.requests)
         found: list[tuple[Difference, int, InferRequest]] = []
@@ -95,23 +96,14 @@ class Sample:
         worst, start, request = max(found, key=lambda each: each[0].size)
         for _ in range(_CROWDS):
             crowd = (await ask(_crowd(request, start, total))).outputs
-            if not self._explains(crowd, start, request.rows, worst.size):
-                # Neither the company nor the place: rounding, unless most rows differ for good.
-                return worst if 2 * sum(each.gross_rows for each, _, _ in found) > total else None
+            if not _rows_differ(self.outputs, crowd, start, request.rows, worst.size):
+                return worst if 2 * sum(each.gross_rows for each, _, _ in found) >= total else None
         return worst
 
-    def _explains(self, crowd: Sequence[Tensor], start: int, count: int, size: float) -> bool:
-        """Whether the rows' company, or their place, make up for a difference of ``size``."""
-        if _rows_differ(self.outputs, start, crowd, start, count, size):
-            return True
-        place = start % count if start >= count else start + count
-        total = len(self.outputs[0].data)
-        return place + count <= total and _rows_differ(crowd, start, crowd, place, count, size)
 
-
-def _rows_differ(one: Sequence[Tensor], at: int, other: Sequence[Tensor], there: int, count: int, size: float) -> bool:
+def _rows_differ(one: Sequence[Tensor], other: Sequence[Tensor], start: int, count: int, size: float) -> bool:
     """Whether these rows differ by a good part of the difference that is to be explained."""
-    apart = difference(rows.cut(one, at, count), rows.cut(other, there, count))
+    apart = difference(rows.cut(one, start, count), rows.cut(other, start, count))
     return apart is not None and (apart.form or apart.size >= min(size, 1.0) / 4)
 
 
