@@ -153,11 +153,11 @@ class Batching(Layer):
     def _evidence_of(self, model: str, version: VersionMetadata) -> Evidence:
         """What is known of the version; nothing where another artifact has taken its number.
 
-        A version that is not ready tells no signatures, and may come back as it was.
+        To be asked of versions with signatures alone: one that is not ready has none, and may come back as it was.
         """
         key = (model, version.version)
         found, now = self._evidence.get(key), identity(version)
-        if found is None or (version.ready and found.identity != now):
+        if found is None or found.identity != now:
             found = self._evidence[key] = Evidence(now)
         return found
 
