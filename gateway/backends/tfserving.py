@@ -200,7 +200,9 @@ class TFServing:
         try:
             with self._translated(describing=True):
                 data = await self._get_metadata(request)
-        except (errors.InvalidArgument, errors.FailedPrecondition, errors.NotFound, errors.Unimplemented):
+        except (errors.Unavailable, errors.DeadlineExceeded):
+            raise  # it may yet tell
+        except errors.DuetError:
             return {}
         answer = _parsed(data, pb.GetModelMetadataResponse)
         with suppress(DecodeError):

@@ -132,8 +132,9 @@ class Lane:
             raise _too_late(request)
         if len(self._flights) < self._places and not self._queue:
             return await self._alone(request, now)
-        # Where nothing can be joined (no rows, or inputs with different numbers of them) there is nothing to wait for.
-        if not request.inputs or not request.rows or not rows.in_step(request):
+        # Where nothing can be joined (an input is left out, there are no rows, or inputs have different numbers of
+        # them) there is nothing to wait for.
+        if len(request.inputs) != len(self.signature.inputs) or not request.rows or not rows.in_step(request):
             return await self._alone(request, now)
         size_bytes = rows.size_bytes(request)
         # What would be alone in its batch need not wait for it either.
