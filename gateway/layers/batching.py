@@ -122,7 +122,7 @@ class Batching(Layer):
         batch = self._models.get(model, self._default)
         lane = self._lanes.get(key)
         if version is None or signature is None or batch is None or not rows.can_join(signature):
-            self._lanes.pop(key, None)
+            self._retire(key)
             return None
         independence = self._independence(model, version, signature, batch)
         evidence = self._evidence_of(model, version)
@@ -130,6 +130,7 @@ class Batching(Layer):
         if lane is not None and lane.signature == signature and lane.evidence is evidence:
             lane.follow(found, independence)
             return lane
+        self._retire(key)
         self._forget_gone(found)
         self._lanes[key] = Lane(
             self.inner,
@@ -144,6 +145,11 @@ class Batching(Layer):
             metrics=self._metrics,
         )
         return self._lanes[key]
+
+    def _retire(self, key: _Key) -> None:
+        lane = self._lanes.pop(key, None)
+        if lane is not None:
+            lane.retire()
 
     def _independence(self, model: str, version: VersionMetadata, signature: Signature, batch: Batch) -> Independence:
         if not rows.can_join(signature):

@@ -142,6 +142,11 @@ class Lane:
             return await self._alone(request, now)
         return await self._queued(request, size_bytes)
 
+    def retire(self) -> None:
+        """Another lane takes its place. What waits and what is on its way is still answered; no sample is finished."""
+        if self._sample is not None:
+            self._sample.cancel()
+
     def close(self) -> None:
         """Ends what is in flight and refuses what waits. Nothing comes after it."""
         if self._look_again is not None:

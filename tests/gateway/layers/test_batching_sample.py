@@ -372,6 +372,22 @@ def test_a_sample_that_hangs_is_given_up() -> None:
     world.run(test())
 
 
+def test_another_artifact_ends_a_sample_of_the_one_before() -> None:
+    """Alone it would be asked of the new one, joined it was asked of the old one."""
+    world = World(sample_share=1e-9)
+    own = Doubling(seconds=1e6)
+    world.layer._again = own
+
+    async def test() -> None:
+        await world.ask_all(1.0, 2.0, 3.0)
+        world.model.artifact = "another"
+        await world.ask_all(1.0)
+        assert own.given_up == 1
+        assert world.told()["joined"]
+
+    world.run(test())
+
+
 def test_the_end_gives_up_a_sample() -> None:
     world = World(sample_share=1.0)
     own = Doubling(seconds=1e6)
