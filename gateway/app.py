@@ -17,6 +17,7 @@ from gateway import __version__
 from gateway.backends.balanced import Balanced, Resolve, resolve_host
 from gateway.backends.base import Backend
 from gateway.backends.tfserving import TFServing
+from gateway.backends.tfserving_config import BatchingParametersFile
 from gateway.backends.torchserve import TorchServe
 from gateway.config import Settings, TFServingServer, TorchServeServer
 from gateway.errors import DuetError
@@ -171,7 +172,8 @@ def _stack(
     Bounds come first: what is too large is refused before anything is spent on it. The deadline is around all the rest,
     so that nothing a layer does can outlive it. The cache is inside the router, which knows
     the version that its keys need, and outside the rest: what it has need not wait for anything. The limit comes before
-    all that queues, so that overload is refused early. Batching is outside retry, so that a batch is retried whole.
+    all that queues, so that overload is refused early. Batching is outside retry, so that a batch is retried whole;
+    the batches that it asks again, as samples, go around retry, hedge and metrics, so that no caller pays for them.
     Metrics are inside retry, so that they time one attempt; totals per request are observed at the fronts, where bad
     requests are seen. Retry is outside balance, so that another endpoint can be taken. Breakers are asked by balance
     and are no layer around it: whether a call is let through decides where it goes. Validation is inside that, since
@@ -181,7 +183,7 @@ def _stack(
     for name, server in servers.items():
         timed = Timed(server, metrics=metrics, variant=name)
         retried = layers.retried(layers.hedged(timed, name), name)
-        batched = layers.batched(retried, name, registry)
+        batched = layers.batched(retried, name, registry, again=server)
         backends[name] = layers.cached(layers.limited(batched, name, registry), name, registry)
     rules = {
         name: Rule(settings.default_variant(name), model.allow_non_finite) for name, model in settings.models.items()
@@ -207,9 +209,16 @@ def _server(
     def connect(address: str) -> Backend:
         authority = f"[{address}]" if ":" in address else address
         if isinstance(server, TFServingServer):
-            config_file = server.model_config_file
+            path = server.batching_parameters_file
+            setting = f"servers.{name}.batching_parameters_file"
             return layers.validated(
-                TFServing(f"{authority}:{port}", variant=name, model_config_file=config_file, tls=tls)
+                TFServing(
+                    f"{authority}:{port}",
+                    variant=name,
+                    model_config_file=server.model_config_file,
+                    batching_parameters=BatchingParametersFile(path, setting=setting) if path else None,
+                    tls=tls,
+                )
             )
         return layers.validated(
             TorchServe(

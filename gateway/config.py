@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gateway.errors import InvalidArgument
 from gateway.layers.settings import (
     Balance,
     Batching,
@@ -26,6 +27,7 @@ from gateway.layers.settings import (
     Retry,
     Seconds,
     Validation,
+    followed,
 )
 from gateway.pins import is_model_name
 from gateway.security import settings as security
@@ -146,12 +148,31 @@ class TFServingServer(_Settings):
     """``endpoint``: host:port of its gRPC; a name may stand for several addresses, and they may change.
 
     ``model_config_file``: the file that the server reads, where it can be read here too; models come and go with it.
+    ``batching_parameters_file``: the file that the server gets by its flag of that name. The server then batches all of
+    its models, so requests for them are joined here too, up to its max_batch_size. Leave it out for a server that runs
+    with ``--enable_per_model_batching_parameters``, which ignores the file's sizes.
     """
 
     kind: Literal["tfserving"]
     endpoint: str
     model_config_file: Path | None = None
+    batching_parameters_file: Path | None = None
     tls: ServerTls | None = None
+
+    @field_validator("batching_parameters_file")
+    @classmethod
+    def _can_be_understood(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            # Not at the top: a supervisor of workers has no other use for protobuf.
+            from gateway.codecs.batching_parameters import max_batch_size
+
+            try:
+                max_batch_size(value.read_text())
+            except OSError as error:
+                raise ValueError(f"{value}: {error.strerror}") from error
+            except (UnicodeDecodeError, InvalidArgument) as error:
+                raise ValueError(f"{value}: {error}; name the file that the server itself reads") from error
+        return value
 
     @field_validator("endpoint")
     @classmethod
@@ -209,7 +230,9 @@ class Model(_Settings):
 
     ``opaque``: its handler in TorchServe is the user's own. Bodies are passed on as they are, and so are its answers;
     only TorchServe's dialect can call it.
-    ``batching`` replaces the settings of that name that hold for all models; without ``cache`` nothing is kept.
+    What ``batching``, ``limit``, ``retry``, ``breaker`` and ``hedge`` leave out follows the settings of that name for
+    all models. ``batching.rows`` says whether a row's answer depends on the rows beside it. Without ``cache`` nothing
+    is kept.
     """
 
     variants: tuple[str, ...] = ()
@@ -248,11 +271,11 @@ class Settings(_Settings):
     models: dict[str, Model] = {}
     #: Whether what the servers list is served too, though ``models`` does not name it.
     discover: bool = True
-    #: For every model that has no such settings of its own.
+    #: For all models; a model's own settings replace single fields.
     batching: Batching = Batching()
     #: A request without a deadline of its own is answered or failed after this time.
     default_deadline_seconds: Seconds = 30.0
-    #: For every model that has no such settings of its own; so it is with all settings of a model below.
+    #: These are for all models as well; see `Model`.
     limit: Limit = Limit()
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
@@ -276,6 +299,7 @@ class Settings(_Settings):
     def _variants_have_servers(self) -> Settings:
         if not self.servers:
             raise ValueError("servers: name at least one")
+        self._names_servers(self.batching, "")
         for name, model in self.models.items():
             if not is_model_name(name):
                 raise ValueError(f"models.{name}: a model's name must not be empty or hold any of @ / :")
@@ -286,11 +310,24 @@ class Settings(_Settings):
                     raise ValueError(
                         f"models.{name}: {variant!r} is no server; the servers are {', '.join(self.servers)}"
                     )
+            self._names_servers(model.batching, f"models.{name}.")
             if model.default and model.default not in self.variants(name):
                 raise ValueError(f"models.{name}: the default {model.default!r} is not among its variants")
             if model.opaque and [self.servers[variant].kind for variant in self.variants(name)] != ["torchserve"]:
                 raise ValueError(f"models.{name}: opaque needs one TorchServe server; name it alone in variants")
         return self
+
+    def batching_of(self, model: str) -> Batching:
+        """What holds for one model."""
+        own = self.models.get(model)
+        return followed(own.batching if own else None, self.batching)
+
+    def _names_servers(self, batching: Batching | None, of: str) -> None:
+        for variant in batching.rows if batching and isinstance(batching.rows, dict) else ():
+            if variant not in self.servers:
+                raise ValueError(
+                    f"{of}batching.rows: {variant!r} is no server; the servers are {', '.join(self.servers)}"
+                )
 
     def variants(self, model: str) -> tuple[str, ...]:
         """The names of the servers that may serve the model; of an opaque one, those that can."""

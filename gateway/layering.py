@@ -1,12 +1,13 @@
 """Settings -> layers, for the composition root, which says in which order they stand.
 
-A layer that is off is not there. Each has settings for all models, in place of which a model can have its own.
+A layer that is off is not there. Each has settings for all models; a model's own replace single fields of them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from gateway.backends.balanced import Balanced, Unguarded
@@ -18,6 +19,7 @@ from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.cache import Cache
 from gateway.layers.gate import Waits
 from gateway.layers.hedge import Hedge
+from gateway.layers.independence import Operator, setting_of
 from gateway.layers.lane import Batch
 from gateway.layers.limit import Bounds, Budget, Limit
 from gateway.layers.queue import Limits
@@ -50,22 +52,42 @@ class Layering:
         self.limits: dict[str, Limit] = {}
         self.retries: dict[str, Retry] = {}
         self.servers: dict[str, Balanced] = {}
+        self._batchings: dict[str, Batching] = {}
+        self._registries: dict[str, Registry] = {}
 
     @property
     def balanced(self) -> bool:
         return self._settings.balance.enabled
 
-    def batched(self, inner: Backend, variant: str, registry: Registry) -> Backend:
+    def batched(self, inner: Backend, variant: str, registry: Registry, *, again: Backend) -> Backend:
+        """``again`` is the way to the server around retries and metrics."""
         default, models = self._chosen(lambda model: model.batching, self._settings.batching, _batch)
+        if default is not None:
+            default = replace(default, operator=self._operator(None, variant))
+        for name, batch in models.items():
+            if batch is not None:
+                models[name] = replace(
+                    batch, operator=self._operator(self._settings.models[name].batching, variant, name)
+                )
         if default is None and not any(models.values()):
             return inner
-        return Batching(
+        self._registries[variant] = registry
+        self._batchings[variant] = Batching(
             inner,
             metadata=lambda model: registry.known(model, variant),
             metrics=self._metrics,
             default=default,
             models=models,
+            again=again,
         )
+        return self._batchings[variant]
+
+    def _operator(self, own: tuned.Batching | None, variant: str, model: str = "") -> Operator:
+        """The word about one model goes before the word about all."""
+        said = own.rows_of(variant) if own is not None else None
+        if said is not None:
+            return Operator(said, setting_of(model))
+        return Operator(self._settings.batching.rows_of(variant))
 
     def state(self) -> dict[str, Any]:
         """What the layers of this process hold now, for operators."""
@@ -74,9 +96,15 @@ class Layering:
                 "endpoints": self.servers[name].state() if name in self.servers else {},
                 "limits": self.limits[name].state() if name in self.limits else {},
                 "retries": self.retries[name].state() if name in self.retries else {},
+                "batching": self._batching_state(name),
             }
             for name in self._settings.servers
         }
+
+    def _batching_state(self, variant: str) -> dict[str, Any]:
+        if variant not in self._batchings:
+            return {}
+        return self._batchings[variant].state(sorted(self._registries[variant].models))
 
     def retried(self, inner: Backend, variant: str) -> Backend:
         default, models = self._chosen(lambda model: model.retry, self._settings.retry, _again)
@@ -121,7 +149,7 @@ class Layering:
             variant=variant,
             signals=self._signals,
             budget=self._budget,
-            places=lambda model: self._places(model, registry.known(model, variant)),
+            places=lambda model: self._places(model, variant, registry.known(model, variant)),
             default=default,
             models=models,
         )
@@ -135,13 +163,11 @@ class Layering:
         registry.on_change(variant, cache.forget)
         return cache
 
-    def _places(self, model: str, known: ModelMetadata | None) -> int:
+    def _places(self, model: str, variant: str, known: ModelMetadata | None) -> int:
         """Twice what the server works on: while one batch is computed, the next one gathers."""
-        chosen = self._settings.models.get(model)
-        batching = (chosen.batching if chosen else None) or self._settings.batching
-        opaque = known is not None and any(version.opaque for version in known.versions.values())
+        batching = self._settings.batching_of(model)
         calls = known.parallelism if known else 1
-        if opaque or not batching.enabled:
+        if variant not in self._batchings or not self._batchings[variant].joins(model):
             return max(_LEAST_SINGLE, 2 * calls)
         return max(_LEAST_BATCHED, 2 * (batching.in_flight or calls) * batching.max_rows)
 
@@ -150,12 +176,14 @@ class Layering:
     ) -> tuple[_To | None, dict[str, _To | None]]:
         """What holds for all models, and for those with settings of their own; None where it is switched off."""
         own = {name: of(model) for name, model in self._settings.models.items()}
-        models = {name: made(entry) if entry.enabled else None for name, entry in own.items() if entry is not None}
+        whole = {name: tuned.followed(entry, default) for name, entry in own.items() if entry is not None}
+        models = {name: made(entry) if entry.enabled else None for name, entry in whole.items()}
         return made(default) if default.enabled else None, models
 
 
 def _batch(batching: tuned.Batching) -> Batch:
-    return Batch(Limits(batching.max_rows, batching.max_bytes), batching.in_flight)
+    limits = Limits(batching.max_rows, batching.max_bytes)
+    return Batch(limits, batching.in_flight, sample_share=batching.sample_share)
 
 
 def _again(retry: tuned.Retry) -> Again:

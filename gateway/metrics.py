@@ -63,7 +63,7 @@ class Metrics:
         )
         batch_rows = Histogram(
             "duet_batch_rows",
-            "Rows of each run of a model: of one request, or of those that waited together.",
+            "Rows of each run of a model whose rows may be joined: of one request, or of those that waited together.",
             ("model", "variant", "version"),
             registry=registry,
             buckets=_SIZES,
@@ -74,6 +74,18 @@ class Metrics:
             ("model", "variant", "version"),
             registry=registry,
             buckets=_BUCKETS,
+        )
+        batching_samples = Counter(
+            "duet_batching_samples",
+            "Batches that were asked again request by request, to see whether their rows are independent.",
+            ("model", "variant", "version"),
+            registry=registry,
+        )
+        batching_differences = Counter(
+            "duet_batching_differences",
+            "Batches whose answers were not what each request is answered alone: batching is off for that version.",
+            ("model", "variant", "version"),
+            registry=registry,
         )
         cache_requests = Counter(
             "duet_cache_requests",
@@ -135,6 +147,14 @@ class Metrics:
             return queue_seconds.labels(model, variant, str(version))
 
         @cache
+        def batching_samples_of(model: str, variant: str, version: int | None) -> Counter:
+            return batching_samples.labels(model, variant, str(version))
+
+        @cache
+        def batching_differences_of(model: str, variant: str, version: int | None) -> Counter:
+            return batching_differences.labels(model, variant, str(version))
+
+        @cache
         def cache_requests_of(model: str, variant: str, outcome: str) -> Counter:
             return cache_requests.labels(model, variant, outcome)
 
@@ -157,6 +177,8 @@ class Metrics:
         self.faults = faults_of
         self.batch_rows = batch_rows_of
         self.queue_seconds = queue_seconds_of
+        self.batching_samples = batching_samples_of
+        self.batching_differences = batching_differences_of
         self.cache_requests = cache_requests_of
         self.cache_bytes = cache_bytes_of
         self.in_flight = in_flight_of

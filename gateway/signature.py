@@ -24,7 +24,6 @@ def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool
     specs = _sent(given, signature.inputs)
     for spec in specs:
         _check_tensor(given[spec.name], spec, allow_non_finite)
-    _check_batch(specs, given)
     _check_outputs(request.outputs, signature)
     if len(request.inputs) < 2:
         return request
@@ -115,13 +114,6 @@ def _check_tensor(tensor: Tensor, spec: TensorSpec, allow_non_finite: bool) -> N
         raise InvalidArgument(
             f"input {tensor.name!r} holds NaN or infinity; the model's setting allow_non_finite would let them in"
         )
-
-
-def _check_batch(specs: tuple[TensorSpec, ...], given: Mapping[str, Tensor]) -> None:
-    """Inputs whose first dimension is free share one batch size."""
-    sizes = {spec.name: given[spec.name].shape[0] for spec in specs if spec.shape[:1] == (-1,)}
-    if len(set(sizes.values())) > 1:
-        raise InvalidArgument(f"the inputs' first dimensions differ: {sizes}")
 
 
 def _listed(names: Iterable[str]) -> str:

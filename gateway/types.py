@@ -102,10 +102,23 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerBatching:
+    """The server itself joins requests, by its own configuration, which ``why`` names.
+
+    ``max_rows`` is the most that one call to it may have; None where there is no such bound.
+    """
+
+    why: str
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionMetadata:
     """One version of one variant, as its server describes it. ``signatures`` are known once the version is ready.
 
-    An ``opaque`` one has none: what it takes and gives, only its own handler knows.
+    An ``opaque`` one has none: what it takes and gives, only its own handler knows. ``batching`` is set where the
+    server joins requests itself. ``artifact`` tells one artifact from another of the same number; empty where the
+    server does not say.
     """
 
     version: int
@@ -113,6 +126,8 @@ class VersionMetadata:
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     reason: str = ""
     opaque: bool = False
+    batching: ServerBatching | None = None
+    artifact: str = ""
 
     @property
     def signature(self) -> Signature | None:
@@ -211,7 +226,7 @@ class InferRequest:
 
     @property
     def rows(self) -> int:
-        """Size of the first dimension, which is the batch; 1 for a scalar."""
+        """Size of the first input's first dimension, which mostly is the batch; 1 for a scalar."""
         return self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
 
 

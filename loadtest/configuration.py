@@ -154,8 +154,8 @@ def _gateway(stack: Stack, model: str) -> dict[str, str]:
     of_model = settings["models"].get(model) or {}
     if of_model.get("cache") or settings.get("cache"):
         raise LoadFailed(f"the gateway keeps answers of {model}; take `cache` out of {stack.config} for a comparison")
-    batching = of_model.get("batching") or settings.get("batching")
-    return {"batching in the gateway": json.dumps(batching).strip("{}").replace('"', "")} if batching else {}
+    batching = stack.settings.batching_of(model).model_dump(mode="json")
+    return {"batching in the gateway": json.dumps(batching).strip("{}").replace('"', "")}
 
 
 def _describe(stack: Stack, server: TorchServeServer, variant: str, model: str, version: int) -> dict[str, Any]:

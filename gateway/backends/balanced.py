@@ -12,6 +12,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,15 @@ from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.backends.pace import Pace
 from gateway.backends.witness import Witnesses
 from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
+from gateway.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Rows,
+    ServerBatching,
+    Tensor,
+    VersionMetadata,
+)
 
 #: A host and its port -> the addresses that the name stands for now.
 Resolve = Callable[[str, int], Awaitable[Collection[str]]]
@@ -454,12 +463,35 @@ def _copied(request: InferRequest, deadline: float) -> InferRequest:
     return replace(request, inputs=inputs, deadline=deadline)
 
 
+def _of_both(one: VersionMetadata, other: VersionMetadata) -> VersionMetadata:
+    """Of rows and batching only what holds at both endpoints: a joined call may go to either."""
+    signatures = {
+        name: signature
+        if name not in other.signatures or other.signatures[name].rows is signature.rows
+        else replace(signature, rows=_worse(signature.rows, other.signatures[name].rows))
+        for name, signature in one.signatures.items()
+    }
+    return replace(one, signatures=signatures, batching=_narrower(one.batching, other.batching))
+
+
+def _worse(one: Rows, other: Rows) -> Rows:
+    return Rows.DEPENDENT if Rows.DEPENDENT in (one, other) else Rows.UNKNOWN
+
+
+def _narrower(one: ServerBatching | None, other: ServerBatching | None) -> ServerBatching | None:
+    if one is None or other is None:
+        return None
+    return min(one, other, key=lambda each: inf if each.max_rows is None else each.max_rows)
+
+
 def _merge(answers: Sequence[ModelMetadata]) -> ModelMetadata:
     versions: dict[int, VersionMetadata] = {}
     for answer in answers:
         for number, version in answer.versions.items():
             if number not in versions or (version.ready and not versions[number].ready):
                 versions[number] = version
+            elif version.ready:
+                versions[number] = _of_both(versions[number], version)
     defaults = [answer.default for answer in answers if answer.default is not None]
     ready = [default for default in defaults if versions[default].ready]
     first = answers[0]

@@ -6,20 +6,31 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.wrappers_pb2 import BytesValue
 
 from gateway import errors
-from gateway.backends.tfserving_config import ModelConfigFile
+from gateway.backends.tfserving_config import BatchingParametersFile, ModelConfigFile
 from gateway.backends.translation import TFSERVING, Lost, readable, translated
+from gateway.codecs import artifact
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
 from gateway.tls import ClientTls
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, VersionMetadata
+from gateway.types import (
+    DEFAULT_SIGNATURE,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Rows,
+    Signature,
+    VersionMetadata,
+)
 
 log = logging.getLogger("duet.backends.tfserving")
 
@@ -43,25 +54,37 @@ _LAST_CALLS_SECONDS = 60.0
 
 _GONE = VersionMetadata(0, ready=False)
 
+#: The metadata field by which Duet's own TensorFlow server reports `assets.extra/duet.json`.
+_DUET_FIELD = "duet"
+
 
 class TFServing:
     """The Backend that one TensorFlow Serving endpoint is. ``variant`` is the name that its answers carry.
 
     ``model_config_file`` is the file that the server itself reads (its flag of that name): no call lists its models,
     nor their labels. Which version a label stands for is asked of the server, which may not have read the file again.
+    ``batching_parameters`` is the same of the file by which the server batches.
     """
 
     def __init__(
-        self, endpoint: str, *, variant: str, model_config_file: Path | None = None, tls: ClientTls | None = None
+        self,
+        endpoint: str,
+        *,
+        variant: str,
+        model_config_file: Path | None = None,
+        batching_parameters: BatchingParametersFile | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._tls, self._tls_version = tls, 0
         self._closing: set[asyncio.Task[None]] = set()
         self._config = ModelConfigFile(model_config_file) if model_config_file else None
+        self._batching_parameters = batching_parameters
         self._variant = variant
         self._open()
         # A version's signature never changes while it is served.
         self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
+        self._artifacts: dict[tuple[str, int], str] = {}
 
     def _open(self) -> None:
         if self._tls is None:
@@ -109,12 +132,20 @@ class TFServing:
             spec = pb.ModelSpec(name=model)
             data = await self._get_status(pb.GetModelStatusRequest(model_spec=spec))
         answer = _parsed(data, pb.GetModelStatusResponse)
+        batching = self._batching_parameters.batching() if self._batching_parameters else None
         versions: dict[int, VersionMetadata] = {}
         for status in sorted(answer.model_version_status, key=lambda status: status.version):
             ready = status.state == pb.ModelVersionStatus.AVAILABLE
             signatures = await self._described(model, status.version) if ready else {}
             reason = status.status.error_message or pb.ModelVersionStatus.State.Name(status.state)
-            versions[status.version] = VersionMetadata(status.version, ready, signatures, "" if ready else reason)
+            versions[status.version] = VersionMetadata(
+                status.version,
+                ready,
+                signatures,
+                "" if ready else reason,
+                batching=batching,
+                artifact=self._artifacts.get((model, status.version), ""),
+            )
         self._forget_all_but(model, versions)
         default = max((version.version for version in versions.values() if version.ready), default=None)
         return ModelMetadata(model, self._variant, PLATFORM, versions, default, await self._labelled(model))
@@ -152,13 +183,37 @@ class TFServing:
         answer = _parsed(data, pb.GetModelMetadataResponse)
         definitions = pb.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
         signatures = {name: codec.decode_signature(definitions[name]) for name in sorted(definitions)}
+        described = await self._self_described(spec)
+        if DEFAULT_SIGNATURE in signatures and (rows := artifact.rows(described)) is not Rows.UNKNOWN:
+            signatures[DEFAULT_SIGNATURE] = replace(signatures[DEFAULT_SIGNATURE], rows=rows)
+        if described:
+            self._artifacts[model, version] = artifact.digest(described)
         self._signatures[model, version] = signatures
         return signatures
+
+    async def _self_described(self, spec: pb.ModelSpec) -> dict[str, Any]:
+        """What the artifact says of itself, which Duet's own server reports and TensorFlow's refuses to.
+
+        It is about the default signature.
+        """
+        request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=[_DUET_FIELD])
+        try:
+            with self._translated(describing=True):
+                data = await self._get_metadata(request)
+        except (errors.Unavailable, errors.DeadlineExceeded):
+            raise  # it may yet tell
+        except errors.DuetError:
+            return {}
+        answer = _parsed(data, pb.GetModelMetadataResponse)
+        with suppress(DecodeError):
+            return artifact.parsed(BytesValue.FromString(answer.metadata[_DUET_FIELD].value).value)
+        return {}
 
     def _forget_all_but(self, model: str, versions: dict[int, VersionMetadata]) -> None:
         gone = [key for key in self._signatures if key[0] == model and not versions.get(key[1], _GONE).ready]
         for key in gone:
             del self._signatures[key]
+            self._artifacts.pop(key, None)
 
     @contextmanager
     def _translated(self, *, describing: bool = False) -> Iterator[None]:

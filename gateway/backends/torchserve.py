@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from gateway import errors
 from gateway.backends.http import HttpPool, Piece, Response
 from gateway.backends.torchserve_keys import Keys
 from gateway.backends.translation import TORCHSERVE, readable, translated
-from gateway.codecs import v2
+from gateway.codecs import artifact, v2
 from gateway.tls import ClientTls
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -27,6 +27,7 @@ from gateway.types import (
     InferResponse,
     ModelMetadata,
     Payload,
+    ServerBatching,
     Signature,
     TensorSpec,
     VersionMetadata,
@@ -41,6 +42,15 @@ _HANDLERS = "InternalServerException"
 _ALSO_TORCHSERVES = frozenset({500, 503, 507})
 #: TorchServe's answer without a body, and those of something between: a proxy or a mesh.
 _WITHOUT_KIND = frozenset({413, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What a handler tells of its model. ``ours`` is false for a stranger's handler."""
+
+    signature: Signature
+    ours: bool
+    artifact: str
 
 
 class TorchServe:
@@ -69,7 +79,7 @@ class TorchServe:
         self._keys = Keys(key_file)
         # TorchServe's versions are text ("1", "1.0"); ours are integers.
         self._version_texts: dict[tuple[str, int], str] = {}
-        self._signatures: dict[tuple[str, int], Signature] = {}
+        self._described: dict[tuple[str, int], _Described] = {}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         # TorchServe takes no deadline. Who waits for the call gives it up in time, which closes its connection.
@@ -126,12 +136,16 @@ class TorchServe:
             if model in self._opaque:
                 versions[version] = VersionMetadata(version, ready, reason=_reason(ready), opaque=True)
                 continue
-            signature = await self._signature(model, version) if ready else None
-            signatures = {DEFAULT_SIGNATURE: signature} if signature else {}
-            reason = _reason(ready)
-            if ready and signature is None:
-                reason = "its handler does not describe its signature"
-            versions[version] = VersionMetadata(version, bool(signatures), signatures, reason)
+            found = await self._description(model, version) if ready else None
+            if found is not None:
+                signatures = {DEFAULT_SIGNATURE: found.signature}
+                batching = _batching(entry, found)
+                versions[version] = VersionMetadata(
+                    version, True, signatures, batching=batching, artifact=found.artifact
+                )
+                continue
+            reason = "its handler does not describe its signature" if ready else _reason(ready)
+            versions[version] = VersionMetadata(version, False, reason=reason)
         platform = OPAQUE if model in self._opaque else PLATFORM
         ordered = dict(sorted(versions.items()))
         default_version = _default(versions, str(default))
@@ -169,7 +183,7 @@ class TorchServe:
                 response = await self._management.request("GET", path, headers=self._keys.management)
         except errors.Unavailable:
             # It may come back with other archives under the same names.
-            self._signatures.clear()
+            self._described.clear()
             raise
         if response.status != 200:
             raise _failure(response, describing=True)
@@ -178,14 +192,14 @@ class TorchServe:
         except orjson.JSONDecodeError:
             raise errors.DataLoss("TorchServe's management sent no JSON") from None
 
-    async def _signature(self, model: str, version: int) -> Signature | None:
-        known = self._signatures.get((model, version))
+    async def _description(self, model: str, version: int) -> _Described | None:
+        known = self._described.get((model, version))
         if known is None:
             text = quote(self._version_texts[model, version], safe="")
             entries = await self._describe(f"/models/{quote(model, safe='')}/{text}?customized=true")
-            known = _decode_signature(entries[0].get("customizedMetadata"))
+            known = _decoded(entries[0].get("customizedMetadata"))
             if known is not None:
-                self._signatures[model, version] = known
+                self._described[model, version] = known
         return known
 
     async def _renew_keys(self) -> None:
@@ -269,20 +283,34 @@ def _default(versions: dict[int, VersionMetadata], text: str) -> int | None:
     return default if default in versions else None
 
 
-def _decode_signature(described: Any) -> Signature | None:
+def _batching(entry: dict[str, Any], found: _Described) -> ServerBatching | None:
+    """Set where TorchServe gathers requests for a handler that is not ours, whose rows are then its author's business.
+
+    Ours merges only rows that its artifact calls independent, and its artifact says so here too.
+    """
+    size = entry.get("batchSize")
+    if found.ours or not isinstance(size, int) or size <= 1:
+        return None
+    return ServerBatching(f"TorchServe batches this model itself (batchSize {size})")
+
+
+def _decoded(described: Any) -> _Described | None:
     if isinstance(described, str):
-        try:
-            described = orjson.loads(described)
-        except orjson.JSONDecodeError:
-            return None
+        described = artifact.parsed(described)
     try:
-        return Signature(_specs(described["inputs"]), _specs(described["outputs"]))
+        signature = Signature(_specs(described["inputs"]), _specs(described["outputs"]), rows=artifact.rows(described))
     except (KeyError, TypeError, ValueError):
         return None
+    return _Described(signature, artifact.is_of_duet(described), artifact.digest(described))
 
 
 def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(size) for size in entry["shape"]))
+        TensorSpec(
+            str(entry["name"]),
+            str(entry["datatype"]),
+            tuple(int(size) for size in entry["shape"]),
+            optional=entry.get("optional") is True,
+        )
         for entry in entries
     )

@@ -7,8 +7,6 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from itertools import accumulate
 from time import perf_counter
 
 from gateway.backends.base import Backend
@@ -23,9 +21,11 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.layers import rows
+from gateway.layers.independence import Evidence, Independence, Operator, setting_of
 from gateway.layers.queue import Limits, Pace, Queue, Waiting
+from gateway.layers.sample import Sample, Turns
 from gateway.metrics import Metrics
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Rows, Signature
 
 log = logging.getLogger("duet.batching")
 
@@ -36,27 +36,21 @@ _OF_ONE_REQUEST = (InvalidArgument, FailedPrecondition, PayloadTooLarge, DataLos
 _PATIENCE = 10
 _LEAST_PATIENCE_SECONDS = 0.1
 _FIRST_PATIENCE_SECONDS = 1.0
-#: Between two tries to find out whether rows are independent, where the first was not answered.
-_TRY_AGAIN_SECONDS = 1.0
-#: The deadline of each call of a try: nobody waits for it.
-_TRIAL_SECONDS = 30.0
+#: The deadline of each call of a sample: nobody waits for it.
+_SAMPLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How a model's requests are joined. ``in_flight`` None follows what the server says of itself."""
+    """How a model's requests are joined. ``in_flight`` None follows what the server says of itself.
+
+    ``operator`` is what its settings say of its rows, ``sample_share`` the part of batches that are asked again.
+    """
 
     limits: Limits
     in_flight: int | None = None
-
-
-class _Trust(Enum):
-    """Whether rows are independent of one another."""
-
-    UNKNOWN = "unknown"
-    TRYING = "trying"
-    GIVEN = "given"
-    REFUSED = "refused"
+    operator: Operator = Operator()  # noqa: RUF009 - frozen
+    sample_share: float = 0.001
 
 
 @dataclass(slots=True, eq=False)
@@ -70,27 +64,38 @@ class _Flight:
 
 
 class Lane:
-    """The queue of one signature of one version, and the calls in flight for it."""
+    """The queue of one signature of one version, and the calls in flight for it.
+
+    ``again`` answers what a sample asks: a way to the server on which nothing is charged to callers. ``evidence`` is
+    shared by the lanes of the version's signatures. Each process has lanes of its own and judges for itself.
+    """
 
     def __init__(
         self,
         inner: Backend,
+        again: Backend,
+        *,
         batch: Batch,
         signature: Signature,
         known: ModelMetadata,
+        version: int | None,
+        independence: Independence,
+        evidence: Evidence,
         buffers: rows.Buffers,
         metrics: Metrics,
-        version: int | None,
     ) -> None:
         self.signature = signature
+        self.evidence = evidence
         self._inner = inner
-        self._limits = batch.limits
-        self._in_flight = batch.in_flight
+        self._again = again
+        self._batch = batch
         self._buffers = buffers
         self._loop = asyncio.get_running_loop()
         labels = (known.model, known.variant, version)
         self._batch_rows = metrics.batch_rows(*labels)
         self._queue_seconds = metrics.queue_seconds(*labels)
+        self._samples = metrics.batching_samples(*labels)
+        self._differences = metrics.batching_differences(*labels)
         self._name = f"{known.model}@{known.variant} version {version}"
         self._queue = Queue()
         self._flights: dict[_Flight, None] = {}
@@ -98,41 +103,55 @@ class Lane:
         self._pace = Pace()
         self._usual_seconds = _FIRST_PATIENCE_SECONDS / _PATIENCE
         self._look_again: asyncio.TimerHandle | None = None
-        self._trust = _Trust.UNKNOWN
-        self._try_at = 0.0
-        self._trial: asyncio.Task[None] | None = None
-        self.follow(known)
+        self._turns = Turns(batch.sample_share)
+        self._sample: asyncio.Task[None] | None = None
+        self.follow(known, independence)
 
     @property
     def idle(self) -> bool:
-        return not self._flights and not self._queue
+        return not self._flights and not self._queue and self._sample is None
 
-    def follow(self, known: ModelMetadata) -> None:
-        """Takes over what the server last said of itself."""
+    @property
+    def joins(self) -> bool:
+        """Whether its requests are joined. Otherwise they pass beside it."""
+        return self._independent and not self.evidence.refuted
+
+    def follow(self, known: ModelMetadata, independence: Independence) -> None:
+        """Takes over what the server last said of itself, and what is known of the rows now."""
         self.known = known
-        self._places = self._in_flight or known.parallelism
+        self.independence = independence
+        self._independent = independence.rows is Rows.INDEPENDENT
+        self._places = self._batch.in_flight or known.parallelism
+        limits = self._batch.limits
+        most = independence.max_rows
+        self._limits = limits if most is None else replace(limits, max_rows=min(most, limits.max_rows))
 
     async def infer(self, request: InferRequest) -> InferResponse:
         now = self._loop.time()
         if request.deadline is not None and request.deadline <= now:
             raise _too_late(request)
-        if self._trust is not _Trust.GIVEN:
-            if self._trust is _Trust.UNKNOWN:
-                self._consider(request, now)
-            return await self._alone(request, now)
         if len(self._flights) < self._places and not self._queue:
             return await self._alone(request, now)
+        # Where nothing can be joined (an input is left out, there are no rows, or inputs have different numbers of
+        # them) there is nothing to wait for.
+        if len(request.inputs) != len(self.signature.inputs) or not request.rows or not rows.in_step(request):
+            return await self._alone(request, now)
         size_bytes = rows.size_bytes(request)
-        # What would be alone in its batch need not wait for it, and an empty one has no rows to be joined.
-        if not request.rows or 2 * request.rows > self._limits.max_rows or 2 * size_bytes > self._limits.max_bytes:
+        # What would be alone in its batch need not wait for it either.
+        if 2 * request.rows > self._limits.max_rows or 2 * size_bytes > self._limits.max_bytes:
             return await self._alone(request, now)
         return await self._queued(request, size_bytes)
+
+    def retire(self) -> None:
+        """Another lane takes its place. What waits and what is on its way is still answered; no sample is finished."""
+        if self._sample is not None:
+            self._sample.cancel()
 
     def close(self) -> None:
         """Ends what is in flight and refuses what waits. Nothing comes after it."""
         if self._look_again is not None:
             self._look_again.cancel()
-        for task in [self._trial, *(flight.task for flight in self._flights)]:
+        for task in [self._sample, *(flight.task for flight in self._flights)]:
             if task is not None:
                 task.cancel()
         while self._queue:
@@ -223,7 +242,10 @@ class Lane:
             self._send()
 
     async def _serve(self, batch: Sequence[Waiting]) -> None:
-        """Answers each of them, by one call if all goes well; halves what fails to find the request at fault."""
+        """Answers each of them, by one call if all goes well; halves what fails to find the request at fault.
+
+        Once rows have turned out not to be independent, each is asked alone, at the same time as the others.
+        """
         now = self._loop.time()
         for waiting in batch:
             if waiting.deadline <= now:
@@ -248,6 +270,9 @@ class Lane:
         if response is not None:
             self._answer(batch, response, sent)
             return
+        if not self.joins:
+            await asyncio.gather(*(self._serve([waiting]) for waiting in batch))
+            return
         middle = len(batch) // 2
         await self._serve(batch[:middle])
         await self._serve(batch[middle:])
@@ -259,7 +284,7 @@ class Lane:
             response = await self._inner.infer(requests[0])
             self._learn(requests[0].rows, self._loop.time() - started, response)
             return response
-        if self._trust is not _Trust.GIVEN:
+        if not self.joins:
             return None
         buffer = self._buffers.take(rows.buffer_bytes(requests))
         joined = rows.join(requests, buffer)
@@ -267,9 +292,13 @@ class Lane:
         # After a failure the buffer is not used again: what was given up may still be on its way out of it.
         if not rows.lies_in(response, joined):
             self._buffers.give_back(buffer)
-        if not rows.has_rows(response, joined.rows):
-            self._settle(_Trust.REFUSED)
+        if self.evidence.refuted:  # by a sample, meanwhile: what came is in doubt
             return None
+        if not rows.has_rows(response, joined.rows):
+            self._refuted("an answer did not have a row for each row that went in")
+            return None
+        if self._turns.due(self._loop.time()):
+            self._take(requests, response)
         self._learn(joined.rows, self._loop.time() - started, response)
         return response
 
@@ -278,7 +307,7 @@ class Lane:
         self._batch_rows.observe(total)
         start, counted = 0, total
         for waiting in batch:
-            outputs = response.outputs if len(batch) == 1 else rows.cut(response, start, waiting.rows)
+            outputs = response.outputs if len(batch) == 1 else rows.cut(response.outputs, start, waiting.rows)
             start += waiting.rows
             if waiting.answer.done():
                 continue
@@ -295,50 +324,50 @@ class Lane:
             size = rows.output_bytes(response)
             self._pace = self._pace.after(rows=count, seconds=seconds, output_bytes=size)
 
-    def _consider(self, request: InferRequest, now: float) -> None:
-        """Begins the trial once two requests meet that could be joined."""
-        if len(self._flights) < self._places or now < self._try_at or not request.rows:
+    def _take(self, requests: Sequence[InferRequest], response: InferResponse) -> None:
+        """Asks this batch again in the background, request by request."""
+        self._turns.begun(self._loop.time())
+        sample = Sample.of(requests, response)
+        self._sample = self._loop.create_task(self._ask_again(sample))
+        self._sample.add_done_callback(self._sampled)
+
+    def _sampled(self, task: asyncio.Task[None]) -> None:
+        self._sample = None
+        error = None if task.cancelled() else task.exception()
+        self._turns.ended(self._loop.time(), answered=not task.cancelled() and error is None)
+        if isinstance(error, DuetError | TimeoutError):
+            log.info("%s: a batch could not be asked again, which proves nothing: %s", self._name, error or "no answer")
+        elif error is not None:
+            log.error("%s: a batch could not be asked again", self._name, exc_info=error)
+
+    async def _ask_again(self, sample: Sample) -> None:
+        different = await sample.difference(self._ask)
+        self._samples.inc()
+        self.evidence.samples += 1
+        if different is not None:
+            self._refuted(f"asked alone, {different}")
+
+    async def _ask(self, request: InferRequest) -> InferResponse:
+        deadline = self._loop.time() + _SAMPLE_SECONDS
+        async with asyncio.timeout_at(deadline):
+            return await self._again.infer(request.due(deadline))
+
+    def _refuted(self, what: str) -> None:
+        """From now on requests of this version go alone, those that wait already too."""
+        self._differences.inc()
+        self.evidence.differences += 1
+        if self.evidence.refuted:
             return
-        companion = next(iter(self._flights)).request
-        alike = rows.group(companion, self.signature) == rows.group(request, self.signature)
-        if not alike or not companion.rows or rows.same_inputs(companion, request):
-            companion = rows.another(request)
-        self._trust = _Trust.TRYING
-        deadline = now + _TRIAL_SECONDS
-        pair = replace(request, deadline=deadline), replace(companion, deadline=deadline)
-        self._trial = self._loop.create_task(self._try(*pair))
-
-    async def _try(self, first: InferRequest, second: InferRequest) -> None:
-        """Asks both alone and joined, the first on both sides of the second: rows may depend on those before or after.
-
-        Without an answer nothing is known, and it is tried again later.
-        """
-        trust = _Trust.UNKNOWN
-        try:
-            one, other = await self._inner.infer(first), await self._inner.infer(second)
-            requests = (first, second, first)
-            joined = await self._inner.infer(rows.join(requests, bytearray(rows.buffer_bytes(requests))))
-            independent = _independent(requests, (one, other, one), joined)
-            trust = _Trust.GIVEN if independent else _Trust.REFUSED
-        except DuetError as error:
-            log.info("%s: rows could not be tried together: %s", self._name, error.message)
-        finally:
-            self._try_at = self._loop.time() + _TRY_AGAIN_SECONDS
-            self._settle(trust)
-
-    def _settle(self, trust: _Trust) -> None:
-        if trust is _Trust.REFUSED and self._trust is not trust:
-            log.warning("%s is not batched: the answer to a row depends on the rows beside it", self._name)
-        self._trust = trust
-
-
-def _independent(requests: Sequence[InferRequest], alone: Sequence[InferResponse], joined: InferResponse) -> bool:
-    """Whether each request's rows of ``joined`` are what it was answered ``alone``."""
-    ends = list(accumulate(request.rows for request in requests))
-    return rows.has_rows(joined, ends[-1]) and all(
-        rows.agree(rows.cut(joined, end - request.rows, request.rows), response.outputs)
-        for request, response, end in zip(requests, alone, ends, strict=True)
-    )
+        self.evidence.refuted = what
+        log.error(
+            "%s is no longer batched: %s. Its rows depend on the rows beside them, though %s. It stays so in this "
+            "process until another version comes or the gateway is restarted (SIGHUP restarts workers); "
+            "%s: dependent turns batching off for good",
+            self._name,
+            what,
+            self.independence.why,
+            setting_of(self.known.model),
+        )
 
 
 def _is_of_one_request(error: DuetError) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +11,6 @@ from gateway.types import DATATYPES, Array, InferRequest, InferResponse, Signatu
 
 _ALIGNMENT = 64
 _KEPT_BUFFERS = 8
-
-#: How far apart two runs of one row may be, in parts of the largest value: sums in another order, never other rows.
-_TOLERANCE = {"FP16": 2e-2, "BF16": 2e-2, "FP32": 1e-3, "FP64": 1e-6}
 
 
 class Buffers:
@@ -46,7 +41,7 @@ def can_join(signature: Signature) -> bool:
 
 
 def group(request: InferRequest, signature: Signature) -> Hashable:
-    """Requests of one group can be joined: their inner shapes are the same, and they ask for the same outputs.
+    """Requests of one group can be joined: inputs and inner shapes are the same, and they ask for the same outputs.
 
     To ask for all outputs in the signature's order is the same as to ask for none. A request that leaves out an input
     is alone in its group: the model's default for it has a first dimension of its own, which is the same however many
@@ -58,6 +53,13 @@ def group(request: InferRequest, signature: Signature) -> Hashable:
     if outputs == tuple(spec.name for spec in signature.outputs):
         outputs = ()
     return (outputs, *(tensor.data.shape[1:] for tensor in request.inputs))
+
+
+def in_step(request: InferRequest) -> bool:
+    """Whether all inputs have one number of rows. Others hold two batches: such a request is never joined."""
+    if len(request.inputs) == 1:
+        return True
+    return len({tensor.data.shape[:1] for tensor in request.inputs}) == 1
 
 
 def size_bytes(request: InferRequest) -> int:
@@ -107,9 +109,9 @@ def has_rows(response: InferResponse, rows: int) -> bool:
     return all(tensor.data.ndim > 0 and len(tensor.data) == rows for tensor in response.outputs)
 
 
-def cut(response: InferResponse, start: int, rows: int) -> tuple[Tensor, ...]:
+def cut(outputs: Sequence[Tensor], start: int, rows: int) -> tuple[Tensor, ...]:
     """The part of each output that belongs to these rows; no copy."""
-    return tuple(Tensor(tensor.name, tensor.datatype, tensor.data[start : start + rows]) for tensor in response.outputs)
+    return tuple(Tensor(tensor.name, tensor.datatype, tensor.data[start : start + rows]) for tensor in outputs)
 
 
 def lies_in(response: InferResponse, request: InferRequest) -> bool:
@@ -117,55 +119,5 @@ def lies_in(response: InferResponse, request: InferRequest) -> bool:
     return any(np.may_share_memory(out.data, given.data) for out in response.outputs for given in request.inputs)
 
 
-def another(request: InferRequest) -> InferRequest:
-    """A request of the same form that differs in every value that is not 0, or, where all are 0, in all."""
-    return replace(request, inputs=tuple(_another(tensor) for tensor in request.inputs))
-
-
-def same_inputs(one: InferRequest, other: InferRequest) -> bool:
-    return all(
-        np.array_equal(a.data.view(_bits(a.data)), b.data.view(_bits(b.data)))
-        for a, b in zip(one.inputs, other.inputs, strict=True)
-    )
-
-
-def agree(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether two answers to one question are the same, but for what sums in another order make of it."""
-    return len(one) == len(other) and all(
-        a.name == b.name and a.datatype == b.datatype and a.shape == b.shape and _close(a, b)
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    tolerance = _TOLERANCE.get(one.datatype)
-    if tolerance is None:
-        return bool(np.array_equal(one.data, other.data))
-    a, b = _floats(one), _floats(other)
-    finite = a[np.isfinite(a)]
-    scale = float(np.abs(finite).max()) if finite.size else 0.0
-    return bool(np.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True))
-
-
-def _floats(tensor: Tensor) -> Array:
-    if tensor.datatype == "BF16":  # the upper half of a float32's bits
-        return (tensor.data.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return tensor.data.astype(np.float64)
-
-
-def _another(tensor: Tensor) -> Tensor:
-    data = tensor.data
-    if data.dtype == object:
-        other = np.full(data.shape, b"" if any(data.ravel()) else b"a", object)
-    else:
-        other = np.zeros_like(data) if data.any() else np.ones_like(data)
-    return Tensor(tensor.name, tensor.datatype, other)
-
-
 def _array_bytes(data: Array) -> int:
     return data.nbytes if data.dtype != object else sum(map(len, data.ravel())) + 4 * data.size
-
-
-def _bits(data: Array) -> np.dtype[Any]:
-    """Bytes of numbers are compared, so that a NaN is the same as itself."""
-    return data.dtype if data.dtype == object else np.dtype(f"u{data.dtype.itemsize}")

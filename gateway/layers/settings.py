@@ -1,10 +1,15 @@
-"""The parts of duet.yaml that tune the layers, with their defaults."""
+"""The parts of duet.yaml that tune the layers, with their defaults.
+
+A model can have settings of its own. What they leave out follows the settings for all models.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from gateway.types import Rows
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -19,16 +24,63 @@ class Switched(_Part):
     enabled: bool = True
 
 
+_S = TypeVar("_S", bound=Switched)
+
+
+def followed(own: _S | None, default: _S) -> _S:
+    """A model's own settings, and ``default`` where they leave something out.
+
+    >>> followed(Retry(share=0.5), Retry(per_second=1))
+    Retry(enabled=True, share=0.5, per_second=1.0, wait_seconds=0.02)
+    """
+    if own is None:
+        return default
+    return default.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+
+
 class Batching(Switched):
-    """Requests for one model that wait are sent together, where its rows are independent (which is tried out).
+    """Requests that wait for one model are sent together, where its rows are known to be independent.
+
+    That is known where the model's artifact says so, where the server batches by its own configuration, or where
+    ``rows`` is ``independent`` here, for all models or for one (``models.<name>.batching.rows``). ``rows`` may also
+    name variants: ``rows: {tensorflow: independent}``. ``dependent`` wins over what an artifact says. Where nothing is
+    known, requests go alone.
 
     ``max_rows`` and ``max_bytes`` bound one batch. While fewer than ``in_flight`` calls are on their way, a request
     goes at once; by default that many as the model's servers work on at a time.
+
+    ``sample_share`` of the batches, at least one a minute, and the first one are asked again request by request, in the
+    background. The first answer that differs turns batching off for that version. 0 asks nothing again.
     """
 
+    rows: Rows | dict[str, Rows] | None = None
     max_rows: Annotated[int, Field(ge=1, le=65_536)] = 64
     max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 1 << 20
     in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
+    sample_share: Annotated[float, Field(ge=0, le=1)] = 0.001
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _says_something(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return {str(variant): _word(word) for variant, word in value.items()}
+        return _word(value)
+
+    def rows_of(self, variant: str) -> Rows | None:
+        """What is said of one variant's rows; None where that is nothing."""
+        return self.rows.get(variant) if isinstance(self.rows, dict) else self.rows
+
+
+def _word(value: Any) -> Rows:
+    for rows in (Rows.INDEPENDENT, Rows.DEPENDENT):
+        if value in (rows, rows.value):
+            return rows
+    raise ValueError(
+        f"{value!r} must be independent or dependent, or one of them for each variant, "
+        f"as in rows: {{tensorflow: independent}}"
+    )
 
 
 class Cache(_Part):

@@ -46,7 +46,11 @@ def build(
 
     @app.get("/admin/backends", response_class=Response)
     async def live_picture() -> Response:
-        """Each server's endpoints, what is out and why, the limits, the retries left."""
+        """Each server's endpoints, what is out and why, the limits, the retries left; whose rows are joined, and why.
+
+        Nothing can be changed here. Batching that a sample has turned off comes back with another version, or when the
+        gateway is restarted.
+        """
         told = {"pid": os.getpid(), "servers": backends()}
         return Response(orjson.dumps(told, option=orjson.OPT_INDENT_2), media_type="application/json")
 

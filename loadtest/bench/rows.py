@@ -32,6 +32,9 @@ _RELAY = "through a relay of bytes"
 _QUOTAS = ("--rate=1000000", "--concurrency=100000", f"--elements-per-day={1 << 50}", f"--bytes-per-day={1 << 50}")
 
 
+#: Of a call to a server, about.
+_ROUND_TRIP_SECONDS = 0.001
+
 _LAYERS = ("bounds", "limit", "retry", "breaker", "balance", "validation")
 
 
@@ -87,6 +90,17 @@ class Bench:
         settings = {**_echo_settings(), **switched, "batching": {"enabled": False}}
         gateway = self.stack.gateway(name, settings, command=("-m", "loadtest.bench.echo", "--balanced"))
         return self.to_echo(gateway)
+
+    def joined(self, name: str, **batching: Any) -> Job:
+        """To a front whose servers take a millisecond a call, so that requests for them are joined."""
+        settings = {**_echo_settings(), "batching": batching}
+        command = ("-m", "loadtest.bench.echo", f"--round-trip={_ROUND_TRIP_SECONDS}")
+        return self.to_echo(self.stack.gateway(name, settings, command=command))
+
+    def unproven(self, name: str, *, on: bool) -> Job:
+        """To a front whose models say nothing of their rows, with batching on or without it."""
+        settings = {**_echo_settings(), "batching": {"enabled": on}}
+        return self.to_echo(self.stack.gateway(name, settings, command=("-m", "loadtest.bench.echo", "--unproven")))
 
     def to_echo(self, gateway: Gateway, *, headers: str = "") -> Job:
         return self.echoed.v2_binary(gateway.http, "/v2/models/m0/infer", headers=headers)
@@ -232,6 +246,18 @@ def layers_alone(bench: Bench) -> Outcome:
     return bench.compare(bench.layered("layers-on", on=True), other, measure=p50, unit=" us")
 
 
+def sampled(bench: Bench) -> Outcome:
+    """What the sample of batches that are asked again costs, where requests are joined."""
+    other = {"no batch asked again": many(bench.joined("sampled-off", sample_share=0))}
+    return bench.compare(many(bench.joined("sampled-on")), other)
+
+
+def unproven(bench: Bench) -> Outcome:
+    """What it costs to look up that nobody knows whether rows are independent. Every request goes alone."""
+    other = {"batching off": many(bench.unproven("unproven-off", on=False))}
+    return bench.compare(many(bench.unproven("unproven-on", on=True)), other)
+
+
 def start(bench: Bench) -> Outcome:
     """Before real servers that are up, until ``/readyz`` says yes."""
     found = [bench.stack.gateway(f"start-{number}", bench.servers.settings) for number in range(_STARTS)]
@@ -280,6 +306,8 @@ ROWS = (
     Row("guarded-p50", "what they add to p50 at 1 connection, us", Target(most=150), guarded_alone),
     Row("layers", "every layer on, against all off, unbatched, 64 connections", Target(least=0.95), layers),
     Row("layers-p50", "the same, p50 at 1 connection", Target(most=1.05), layers_alone),
+    Row("sampled", "joined, the default share of batches asked again, against none", Target(least=0.98), sampled),
+    Row("unproven", "rows of which nothing is known, against batching off", Target(least=0.98), unproven),
     Row("workers", "two workers against one, generator aside", Target(least=1.6), workers),
     Row("memory-after", "resident memory after the rows above, against idle", Target(most=1.3), memory_after),
 )

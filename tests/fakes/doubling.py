@@ -12,6 +12,8 @@ from gateway.types import (
     InferRequest,
     InferResponse,
     ModelMetadata,
+    Rows,
+    ServerBatching,
     Signature,
     Tensor,
     TensorSpec,
@@ -23,7 +25,7 @@ POISON = 13.0
 #: Rows that hold this make the model fail.
 FAILING = 666.0
 
-SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, -1)),))
+SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, -1)),), rows=Rows.INDEPENDENT)
 
 
 class Doubling(Layer):
@@ -39,15 +41,26 @@ class Doubling(Layer):
         self.rows_answered = 0
         self.in_flight = 0
         self.given_up = 0
-        self._known: dict[tuple[int, ...], ModelMetadata] = {}
+        #: More signatures of each version.
+        self.others: dict[str, Signature] = {}
+        self.batching: ServerBatching | None = None
+        self.artifact = ""
+        self.ready = True
+        self._known: tuple[object, ModelMetadata] | None = None
 
     def known(self, model: str) -> ModelMetadata:
-        if self.versions not in self._known:
-            versions = {number: VersionMetadata(number, True, {"f": self.signature}) for number in self.versions}
-            self._known[self.versions] = ModelMetadata(
-                model, "v", "test", versions, max(self.versions), parallelism=self.parallelism
+        state = (self.versions, self.signature, self.batching, self.artifact, self.ready)
+        if self._known is None or self._known[0] != state:
+            signatures = {"f": self.signature, **self.others} if self.ready else {}
+            versions = {
+                number: VersionMetadata(number, self.ready, signatures, batching=self.batching, artifact=self.artifact)
+                for number in self.versions
+            }
+            self._known = (
+                state,
+                ModelMetadata(model, "v", "test", versions, max(self.versions), parallelism=self.parallelism),
             )
-        return self._known[self.versions]
+        return self._known[1]
 
     async def infer(self, request: InferRequest) -> InferResponse:
         self.asked.append(request)

@@ -1,5 +1,7 @@
 """A TensorFlow Serving that doubles: y = 2x, for every model that it was given, with scripted faults.
 
+The model ``pair`` has two inputs, ``query`` and ``candidates``: y is each candidate times the query, summed up.
+
 It also classifies and regresses examples of one float feature, ``x``: the scores of the classes `CLASSES` are x and
 1 - x, the regression's value is 2x. Examples without it count as x = 0.
 """
@@ -12,6 +14,8 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+import numpy as np
+from google.protobuf.wrappers_pb2 import BytesValue
 
 from gateway.protos import tfserving_pb2 as pb
 
@@ -37,6 +41,8 @@ class FakeTFServing:
         #: The models that were asked about.
         self.described: list[str] = []
         self.timeouts: list[float | None] = []
+        #: What Duet's own server reports as an artifact's description; TensorFlow's knows no such field.
+        self.duet: bytes | None = None
         self._server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([_services(self)])
         address = f"127.0.0.1:{port}"
@@ -63,6 +69,12 @@ class FakeTFServing:
         if "inputs" in request.inputs:
             _examine(request, answer)
             return answer
+        if "query" in request.inputs:
+            try:
+                _score(request, answer)
+            except ValueError:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Incompatible shapes: [2,2] vs. [3,2]")
+            return answer
         x, y = request.inputs["x"], answer.outputs["y"]
         y.dtype = x.dtype
         y.tensor_shape.CopyFrom(x.tensor_shape)
@@ -83,13 +95,38 @@ class FakeTFServing:
             answer.model_version_status.add(version=version, state=pb.ModelVersionStatus.AVAILABLE)
         return answer
 
-    def metadata(self, request: pb.GetModelMetadataRequest, _: grpc.ServicerContext) -> pb.GetModelMetadataResponse:
-        shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=-1), pb.TensorShapeProto.Dim(size=1)])
-        info = pb.TensorInfo(name="t:0", dtype=pb.DT_FLOAT, tensor_shape=shape)
-        definition = pb.SignatureDef(inputs={"x": info}, outputs={"y": info}, method_name="tensorflow/serving/predict")
+    def metadata(
+        self, request: pb.GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelMetadataResponse:
+        if list(request.metadata_field) == ["duet"]:
+            if self.duet is None:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Metadata field duet is not supported")
+            described = pb.Any(
+                type_url="type.googleapis.com/google.protobuf.BytesValue",
+                value=BytesValue(value=self.duet).SerializeToString(),
+            )
+            return pb.GetModelMetadataResponse(model_spec=request.model_spec, metadata={"duet": described})
+        info, pair = _info(1), {"query": _info(2), "candidates": _info(2)}
+        inputs = pair if request.model_spec.name == "pair" else {"x": info}
+        definition = pb.SignatureDef(inputs=inputs, outputs={"y": info}, method_name="tensorflow/serving/predict")
         definitions = pb.SignatureDefMap(signature_def={"serving_default": definition, **_of_examples()})
         value = pb.Any(value=definitions.SerializeToString())
         return pb.GetModelMetadataResponse(model_spec=request.model_spec, metadata={"signature_def": value})
+
+
+def _info(width: int) -> pb.TensorInfo:
+    shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=-1), pb.TensorShapeProto.Dim(size=width)])
+    return pb.TensorInfo(name="t:0", dtype=pb.DT_FLOAT, tensor_shape=shape)
+
+
+def _score(request: pb.PredictRequest, answer: pb.PredictResponse) -> None:
+    query, candidates = (
+        np.frombuffer(request.inputs[name].tensor_content, np.float32).reshape(-1, 2)
+        for name in ("query", "candidates")
+    )
+    scores = (query * candidates).sum(axis=1)
+    shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=len(scores)), pb.TensorShapeProto.Dim(size=1)])
+    answer.outputs["y"].CopyFrom(pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=shape, float_val=scores.tolist()))
 
 
 def _of_examples() -> dict[str, pb.SignatureDef]:

@@ -1,5 +1,7 @@
 """A TorchServe with Duet's handler that doubles: y = 2x, for every model that it was given, with scripted faults.
 
+Of two inputs, ``query`` and ``candidates``, y is each candidate times the query, summed up.
+
 Inference and management share one port here. Its answers are those that were seen on TorchServe 0.12.
 """
 
@@ -16,8 +18,17 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
+
 SIGNATURE = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+}
+PAIR = {
+    "inputs": [
+        {"name": "query", "datatype": "FP32", "shape": [-1, 2]},
+        {"name": "candidates", "datatype": "FP32", "shape": [-1, 2]},
+    ],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
 }
 
@@ -45,6 +56,11 @@ class FakeTorchServe:
         #: The path of every call, of management's too.
         self.asked: list[str] = []
         self.describes_signatures = True
+        #: What the handler tells of every model, and what TorchServe itself adds to a description.
+        self.signature: dict[str, Any] = SIGNATURE
+        self.described: dict[str, Any] = {}
+        #: Whether an answer has the mean of all rows in it, as of a model whose rows depend on one another.
+        self.answers_by_company = False
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = self._server.server_address[1]
         if tls is not None:
@@ -125,12 +141,17 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
             if fake.answer is not None:
                 return fake.answer()
             blob = body[length:]
+            if len(message["inputs"]) == 2:
+                try:
+                    found = scores(message["inputs"], blob)
+                except ValueError as error:
+                    return failure(503, "InternalServerException", f"the model failed: {error}")
+                return _output([len(found) // 4, 1], found)
             count = len(blob) // 4
-            doubled = struct.pack(f"<{count}f", *(2 * value for value in struct.unpack(f"<{count}f", blob)))
-            parameters = {"binary_data_size": len(doubled)}
-            output = {"name": "y", "datatype": "FP32", "shape": message["inputs"][0]["shape"], "parameters": parameters}
-            document = json.dumps({"outputs": [output]}).encode()
-            return 200, {"inference-header-content-length": str(len(document))}, document + doubled
+            values = struct.unpack(f"<{count}f", blob)
+            mean = sum(values) / count if fake.answers_by_company and count > 1 else 0.0
+            doubled = struct.pack(f"<{count}f", *(2 * value - mean for value in values))
+            return _output(message["inputs"][0]["shape"], doubled)
 
         def _send(self, answer: Answer) -> None:
             status, headers, body = answer
@@ -143,6 +164,21 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
             self.close_connection = fake.close_idle_connections or fake.break_off_after is not None or status >= 400
 
     return Handler
+
+
+def scores(inputs: list[dict[str, Any]], blob: bytes) -> bytes:
+    """Of each candidate by the only query, or by its own."""
+    size = 4 * inputs[0]["shape"][0] * 2
+    given = {}
+    for entry, part in zip(inputs, (blob[:size], blob[size:]), strict=True):
+        given[entry["name"]] = np.frombuffer(part, "<f4").reshape(entry["shape"])
+    return (given["query"] * given["candidates"]).sum(axis=1).astype("<f4").tobytes()
+
+
+def _output(shape: list[int], data: bytes) -> Answer:
+    output = {"name": "y", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(data)}}
+    document = json.dumps({"outputs": [output]}).encode()
+    return 200, {"inference-header-content-length": str(len(document))}, document + data
 
 
 def _refused(fake: FakeTorchServe, request: BaseHTTPRequestHandler) -> Answer | None:
@@ -167,10 +203,10 @@ def _describe(fake: FakeTorchServe, path: str) -> Answer:
     wanted = versions if rest == ["all"] else rest or versions[:1]
     status = "READY" if fake.workers_ready else "UNLOADING"
     entries: list[dict[str, Any]] = [
-        {"modelName": name, "modelVersion": version, "workers": [{"id": "9000", "status": status}]}
+        {"modelName": name, "modelVersion": version, "workers": [{"id": "9000", "status": status}], **fake.described}
         for version in wanted
     ]
     if "customized=true" in query and fake.describes_signatures:
         for entry in entries:
-            entry["customizedMetadata"] = SIGNATURE
+            entry["customizedMetadata"] = fake.signature
     return 200, {"content-type": "application/json"}, json.dumps(entries).encode()

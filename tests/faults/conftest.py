@@ -18,7 +18,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 #: `make test` runs what it runs of these as it is by default, and `make faults` both.
 @pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.faults)], ids=["batched", "unbatched"])
 def batching(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"batching": {"enabled": request.param}}
+    return {"batching": {"enabled": request.param, "rows": "independent"}}
 
 
 @pytest.fixture

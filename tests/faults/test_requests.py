@@ -61,7 +61,7 @@ def test_r11_three_times_the_load(kind: str, batching: dict[str, Any], found: Fo
     slo = 6 * seconds_each
 
     async def scenario() -> None:
-        settings = {"batching": {"enabled": batched, "max_rows": 2, "in_flight": 4}}
+        settings = {"batching": {"enabled": batched, "rows": "independent", "max_rows": 2, "in_flight": 4}}
         async with Rig(tmp_path, kind, replicas=1, **settings) as rig:
             await rig.replicas[kind][0].order(workers=4, seconds=seconds_each)
             async with Load(rig.ports, rate=0.225 * capacity) as load:

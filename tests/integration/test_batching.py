@@ -117,7 +117,7 @@ def test_callers_of_all_fronts_get_what_they_would_get_alone(stack: Stack, varia
     alone = [outcome(stack, variant, call) for call in calls]
     before = joined(stack, variant)
     with ThreadPoolExecutor(WORKERS) as pool:
-        for _ in range(2):  # in the first, rows are tried together; in the second, joined
+        for _ in range(2):  # the first batch that is joined is asked again in the background meanwhile
             together = list(pool.map(partial(outcome, stack, variant), calls))
             wrong = [call for call, one, other in zip(calls, alone, together, strict=True) if not same(one, other)]
             assert not wrong

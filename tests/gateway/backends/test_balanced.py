@@ -13,7 +13,16 @@ from gateway.backends.translation import TORCHSERVE, translated
 from gateway.errors import DeadlineExceeded, DuetError, NotFound, ResourceExhausted, Unavailable
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.signals import Signals
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
+from gateway.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Rows,
+    ServerBatching,
+    Signature,
+    Tensor,
+    VersionMetadata,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +42,8 @@ class Endpoint:
         self.closed = False
         self.pending = 0
         self.seconds = 0.0
+        self.rows = Rows.INDEPENDENT
+        self.batching: ServerBatching | None = None
         self.tick: Callable[[float], None] = lambda seconds: None
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -49,7 +60,11 @@ class Endpoint:
             await asyncio.sleep(60)
         if self.failure:
             raise self.failure
-        versions = {number: VersionMetadata(number, ready=True) for number in self.ready}
+        signatures = {"f": Signature((), (), rows=self.rows)}
+        versions = {
+            number: VersionMetadata(number, ready=True, signatures=signatures, batching=self.batching)
+            for number in self.ready
+        }
         return ModelMetadata(model, "v", "p", versions, self.default, pending=self.pending)
 
     async def models(self) -> Collection[str] | None:
@@ -337,3 +352,40 @@ async def test_models_are_not_taken_away_while_an_endpoint_is_silent() -> None:
 
 async def test_a_literal_address_stands_for_itself() -> None:
     assert await resolve_host("127.0.0.1", 80) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "merged"),
+    [
+        ((Rows.INDEPENDENT, Rows.INDEPENDENT), Rows.INDEPENDENT),
+        ((Rows.INDEPENDENT, Rows.UNKNOWN), Rows.UNKNOWN),
+        ((Rows.UNKNOWN, Rows.DEPENDENT), Rows.DEPENDENT),
+        ((Rows.DEPENDENT, Rows.INDEPENDENT), Rows.DEPENDENT),
+    ],
+)
+async def test_rows_are_independent_where_every_endpoint_says_so(rows: tuple[Rows, Rows], merged: Rows) -> None:
+    """A joined call may go to either of them."""
+    world = World(a=Endpoint(), b=Endpoint())
+    world.endpoints["a"].rows, world.endpoints["b"].rows = rows
+    metadata = await world.balanced.metadata("m")
+    assert metadata.versions[1].signatures["f"].rows is merged
+
+
+async def test_an_endpoint_where_the_version_is_not_there_has_no_say() -> None:
+    world = World(a=Endpoint(), b=Endpoint(ready=(2,), default=2))
+    world.endpoints["b"].rows = Rows.UNKNOWN
+    metadata = await world.balanced.metadata("m")
+    assert metadata.versions[1].signatures["f"].rows is Rows.INDEPENDENT
+
+
+@pytest.mark.parametrize(
+    ("sizes", "merged"), [((8, 4), 4), ((None, 4), 4), ((None, None), None), ((8, "not"), "not"), (("not", 8), "not")]
+)
+async def test_servers_batch_where_every_endpoint_does(
+    sizes: tuple[int | str | None, ...], merged: int | str | None
+) -> None:
+    world = World(a=Endpoint(), b=Endpoint())
+    for endpoint, size in zip(world.endpoints.values(), sizes, strict=True):
+        endpoint.batching = None if isinstance(size, str) else ServerBatching("it does", size)
+    batching = (await world.balanced.metadata("m")).versions[1].batching
+    assert ("not" if batching is None else batching.max_rows) == merged

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gateway import errors
 from gateway.backends.tfserving import TFServing
-from gateway.types import InferRequest, Tensor, TensorSpec
+from gateway.backends.tfserving_config import BatchingParametersFile
+from gateway.types import InferRequest, Rows, Tensor, TensorSpec, VersionMetadata
 from tests.fakes.tfserving import FakeTFServing
 
 pytestmark = pytest.mark.anyio
@@ -97,3 +99,86 @@ async def test_a_server_that_comes_back_is_called_again_soon() -> None:
     finally:
         again.close()
         await backend.aclose()
+
+
+async def described(server: FakeTFServing, text: bytes | None) -> VersionMetadata:
+    server.duet = text
+    backend = TFServing(server.endpoint, variant="tensorflow")
+    metadata = await backend.metadata("m")
+    await backend.aclose()
+    return metadata.versions[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (b'{"rows": "independent", "inputs": []}', Rows.INDEPENDENT),
+        (b'{"rows": "dependent"}', Rows.DEPENDENT),
+        (b'{"rows": "perhaps"}', Rows.UNKNOWN),
+        (b'{"inputs": []}', Rows.UNKNOWN),
+        (b"[1]", Rows.UNKNOWN),
+        (b"{", Rows.UNKNOWN),
+        (b"", Rows.UNKNOWN),
+        (None, Rows.UNKNOWN),
+    ],
+)
+async def test_duets_own_server_reports_what_the_artifact_says(
+    server: FakeTFServing, text: bytes | None, rows: Rows
+) -> None:
+    """Of the default signature. TensorFlow's own server refuses to, with which all else goes on as ever."""
+    version = await described(server, text)
+    assert version.signature is not None
+    assert version.signature.rows is rows
+    assert {found.rows for name, found in version.signatures.items() if name != "serving_default"} == {Rows.UNKNOWN}
+
+
+async def test_another_artifact_of_the_same_number_is_told_apart(server: FakeTFServing) -> None:
+    found = [
+        (await described(server, text)).artifact for text in (b'{"fingerprint": "a"}', b'{"fingerprint": "b"}', None)
+    ]
+    assert len(set(found)) == 3
+    assert found[2] == ""
+
+
+async def test_the_servers_own_parameters_say_that_it_batches(server: FakeTFServing, tmp_path: Path) -> None:
+    """Read again when they change; while they cannot be read nothing is known, and the log names the setting once."""
+    path = tmp_path / "batching.txt"
+    path.write_text(
+        "max_batch_size { value: 32 }\nbatch_timeout_micros { value: 100 }\npad_variable_length_inputs: true"
+    )
+    parameters = BatchingParametersFile(path, setting="servers.tensorflow.batching_parameters_file")
+    backend = TFServing(server.endpoint, variant="tensorflow", batching_parameters=parameters)
+
+    async def max_rows() -> int | None:
+        metadata = await backend.metadata("m")
+        assert len({version.batching for version in metadata.versions.values()}) == 1
+        batching = metadata.versions[1].batching
+        return None if batching is None else batching.max_rows
+
+    assert await max_rows() == 32
+    path.write_text("num_batch_threads { value: 4 }")
+    assert await max_rows() == 1000
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("text", ["max_batch_size { value: }", "max_batch_size { value: 0 }", None], ids=str)
+async def test_parameters_that_cannot_be_used_are_logged_once(
+    tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "batching.txt"
+    path.write_text("max_batch_size { value: 8 }")
+    parameters = BatchingParametersFile(path, setting="servers.t.batching_parameters_file")
+    assert parameters.batching() is not None
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    assert parameters.batching() is None
+    assert parameters.batching() is None
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().startswith("servers.t.batching_parameters_file: ")
+    path.write_text("max_batch_size { value: 9 }")
+    found = parameters.batching()
+    assert found is not None
+    assert found.max_rows == 9

@@ -3,14 +3,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gateway import errors
 from gateway.backends.torchserve import TorchServe
-from gateway.types import InferRequest, Tensor, TensorSpec
-from tests.fakes.torchserve import FakeTorchServe
+from gateway.types import InferRequest, Rows, Tensor, TensorSpec, VersionMetadata
+from tests.fakes.torchserve import SIGNATURE, FakeTorchServe
 
 pytestmark = pytest.mark.anyio
 
@@ -100,3 +101,67 @@ async def test_new_keys_are_read_when_the_old_are_refused(server: FakeTorchServe
     assert (await backend.infer(REQUEST)).outputs[0].data.tolist() == [[3.0], [4.0]]
     assert (await backend.metadata("m")).default == 1
     await backend.aclose()
+
+
+async def told(server: FakeTorchServe, described: dict[str, Any], **of_torchserve: Any) -> VersionMetadata:
+    server.signature = {**SIGNATURE, **described}
+    server.described = of_torchserve
+    backend = client(server)
+    metadata = await backend.metadata("m")
+    await backend.aclose()
+    return metadata.versions[2]
+
+
+@pytest.mark.parametrize(
+    ("word", "rows"),
+    [
+        ("independent", Rows.INDEPENDENT),
+        ("dependent", Rows.DEPENDENT),
+        ("unknown", Rows.UNKNOWN),
+        ("Independent!", Rows.UNKNOWN),
+        (True, Rows.UNKNOWN),
+        (["independent"], Rows.UNKNOWN),
+        (None, Rows.UNKNOWN),
+    ],
+)
+async def test_what_the_artifact_says_of_its_rows_is_read(server: FakeTorchServe, word: Any, rows: Rows) -> None:
+    """The kind: a word of the contract, another word, another type, nothing. Only a clear word is one."""
+    version = await told(server, {"rows": word} if word is not None else {})
+    assert version.signature is not None
+    assert version.signature.rows is rows
+
+
+async def test_optional_inputs_are_read(server: FakeTorchServe) -> None:
+    entries = [{**SIGNATURE["inputs"][0], "name": str(word), "optional": word} for word in (True, False, "yes")]
+    version = await told(server, {"inputs": [*SIGNATURE["inputs"], *entries]})
+    assert version.signature is not None
+    assert [spec.optional for spec in version.signature.inputs] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("described", "size", "batches"),
+    [
+        ({}, 8, True),
+        ({"author": "a stranger"}, 2, True),
+        ({}, 1, False),
+        ({}, None, False),
+        ({}, "8", False),
+        ({"fingerprint": "sha256:1"}, 8, False),
+        ({"rows": "unknown"}, 8, False),
+        ({"rows": "dependent"}, 8, False),
+    ],
+)
+async def test_a_batch_size_counts_where_the_handler_is_not_ours(
+    server: FakeTorchServe, described: dict[str, Any], size: Any, batches: bool
+) -> None:
+    """Ours merges what its artifact calls independent, whatever the batch size; a stranger's gets all together."""
+    version = await told(server, described, **({} if size is None else {"batchSize": size}))
+    assert (version.batching is not None) is batches
+    if version.batching is not None:
+        assert version.batching.max_rows is None
+        assert f"batchSize {size}" in version.batching.why
+
+
+async def test_another_artifact_of_the_same_number_is_told_apart(server: FakeTorchServe) -> None:
+    prints = [(await told(server, {"fingerprint": text})).artifact for text in ("a", "b", "a")]
+    assert prints[0] == prints[2] != prints[1]

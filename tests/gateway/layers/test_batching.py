@@ -229,7 +229,7 @@ def test_a_call_that_hangs_does_not_hold_up_the_others_for_ever() -> None:
 
 
 def test_a_model_can_be_left_as_it_is() -> None:
-    world = World(trusted=False)
+    world = World()
 
     async def test() -> None:
         requests = [InferRequest("off", ask(1.0).inputs, version=1, signature_name="f") for _ in range(4)]
@@ -241,7 +241,7 @@ def test_a_model_can_be_left_as_it_is() -> None:
 
 def test_a_signature_without_a_free_first_dimension_is_left_as_it_is() -> None:
     fixed = Signature(SIGNATURE.inputs, (TensorSpec("y", "FP32", (1,)),))
-    world = World(Doubling(signature=fixed), trusted=False)
+    world = World(Doubling(signature=fixed))
 
     async def test() -> None:
         for _ in range(2):

@@ -55,7 +55,7 @@ def test_a_joined_request_has_the_latest_deadline_for_each_caller_holds_to_its_o
 def test_cut_parts_are_the_rows_that_went_in_without_a_copy() -> None:
     whole = np.arange(6, dtype=np.float32).reshape(3, 2)
     response = InferResponse("m", "v", 1, (Tensor("p", "FP32", whole),))
-    (part,) = rows.cut(response, 1, 2)
+    (part,) = rows.cut(response.outputs, 1, 2)
     assert part.data.tolist() == [[2, 3], [4, 5]]
     assert np.shares_memory(part.data, whole)
 
@@ -94,25 +94,29 @@ def test_a_free_first_dimension_of_all_tensors_is_needed(
     assert rows.can_join(Signature(specs(inputs), specs(outputs))) is can
 
 
-def test_answers_agree_but_for_the_last_digits() -> None:
-    def outputs(*values: float, datatype: str = "FP32") -> tuple[Tensor, ...]:
-        return (Tensor("p", datatype, np.array(values, DATATYPES[datatype])),)
+def test_an_optional_input_that_is_left_out_parts_groups() -> None:
+    """A joined call has an optional input for all rows or for none."""
+    whole = request(1)
+    for left in (0, 1):
+        partly = InferRequest("m", (whole.inputs[left],))
+        assert rows.group(partly, SIGNATURE) != rows.group(whole, SIGNATURE)
+    alike = (Tensor("s", "FP32", np.ones((1, 2), np.float32)),)
+    assert rows.group(InferRequest("m", alike), SIGNATURE) != rows.group(
+        InferRequest("m", (whole.inputs[0],)), SIGNATURE
+    )
 
-    assert rows.agree(outputs(1.0, 0.0, np.nan), outputs(1.000001, 1e-7, np.nan))
-    assert not rows.agree(outputs(1.0, 0.0), outputs(1.01, 0.0))
-    assert not rows.agree(outputs(1.0), outputs(np.nan))
-    assert not rows.agree(outputs(1.0), outputs(1.0, 1.0))
-    assert not rows.agree(outputs(1, datatype="INT64"), outputs(2, datatype="INT64"))
-    assert rows.agree(outputs(0x3F80, datatype="BF16"), outputs(0x3F81, datatype="BF16"))  # 1.0 and its neighbour
-    assert not rows.agree(outputs(0x3F80, datatype="BF16"), outputs(0x4000, datatype="BF16"))
 
+def test_inputs_in_step_have_one_number_of_rows() -> None:
+    def sized(*sizes: int) -> InferRequest:
+        return InferRequest("m", tuple(Tensor(str(size), "FP32", np.ones((size, 2), np.float32)) for size in sizes))
 
-def test_another_request_has_the_form_and_not_the_values() -> None:
-    for given in (request(2, 3), rows.another(request(2, 3))):
-        other = rows.another(given)
-        assert rows.group(other, SIGNATURE) == rows.group(given, SIGNATURE)
-        assert not rows.same_inputs(other, given)
-        assert all((a.data != b.data).all() for a, b in zip(other.inputs, given.inputs, strict=True))
+    assert [rows.in_step(sized(*sizes)) for sizes in ((3,), (3, 3), (1, 5), (0, 1), (2, 2, 1))] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_buffer_is_used_again_where_it_is_large_enough() -> None:

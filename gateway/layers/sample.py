@@ -1,0 +1,130 @@
+"""Joined batches that are asked again request by request, to see whether their rows really are independent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from gateway.layers import rows
+from gateway.layers.agreement import Difference, difference
+from gateway.types import InferRequest, InferResponse, Tensor
+
+_EVERY_SECONDS = 60.0
+#: After a sample that was not answered.
+_AGAIN_SECONDS = 1.0
+#: Many times a thousandth makes a little less than a whole.
+_WHOLE = 1.0 - 1e-9
+_CROWDS = 3
+
+#: Asks a server outside the callers' way.
+Ask = Callable[[InferRequest], Awaitable[InferResponse]]
+
+
+class Turns:
+    """Says which batches are asked again: the first, ``share`` of the rest, and one a minute at least.
+
+    One at a time: `begun`, then `ended`. 0 asks none. Time comes in as an argument.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved = 1.0
+        self._not_before = -inf
+        self._begun_at = -inf
+        self._busy = False
+
+    def due(self, now: float) -> bool:
+        """To be asked once for each batch."""
+        if not self._share:
+            return False
+        self._saved = min(1.0, self._saved + self._share)
+        if self._busy or now < self._not_before:
+            return False
+        return self._saved >= _WHOLE or now - self._begun_at >= _EVERY_SECONDS
+
+    def begun(self, now: float) -> None:
+        self._busy = True
+        self._begun_at = now
+        self._saved = 0.0
+
+    def ended(self, now: float, *, answered: bool) -> None:
+        """What was not answered proves nothing, and is taken again soon."""
+        self._busy = False
+        if not answered:
+            self._saved = 1.0
+            self._not_before = now + _AGAIN_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A joined batch and its answer, in memory of its own: what they came in may be used again."""
+
+    requests: tuple[InferRequest, ...]
+    outputs: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, requests: Sequence[InferRequest], response: InferResponse) -> Sample:
+        wanted = requests[0].outputs
+        return cls(tuple(_plain(request, wanted) for request in requests), _copied(response.outputs))
+
+    async def difference(self, ask: Ask) -> Difference | None:
+        """What in the batch's answer is not what its requests are answered alone, if anything.
+
+        Numbers that come from sums are never quite the same: a batch of another size is added up in another order, and
+        where terms cancel, little of the value is left beside that. So of the request that differs most, a batch of the
+        same size is asked for that holds its rows alone, again and again. The order of sums is the same there, only the
+        company differs. It is asked for thrice before it counts, since replicas on other processors round otherwise.
+        What does not come from the company may come from a row's place or the number of rows: then half of the rows at
+        least differ by more than rounding explains. Raises what ``ask`` raises.
+        """
+        total = sum(request.rows for request in self.requests)
+        found: list[tuple[Difference, int, InferRequest]] = []
+        start = 0
+        for request in self.requests:
+            alone = await ask(request)
+            apart = difference(alone.outputs, rows.cut(self.outputs, start, request.rows))
+            if apart is not None and apart.form:
+                return apart
+            if apart is not None:
+                found.append((apart, start, request))
+            start += request.rows
+        if not found:
+            return None
+        worst, start, request = max(found, key=lambda each: each[0].size)
+        for _ in range(_CROWDS):
+            crowd = (await ask(_crowd(request, start, total))).outputs
+            if not _rows_differ(self.outputs, crowd, start, request.rows, worst.size):
+                return worst if 2 * sum(each.gross_rows for each, _, _ in found) >= total else None
+        return worst
+
+
+def _rows_differ(one: Sequence[Tensor], other: Sequence[Tensor], start: int, count: int, size: float) -> bool:
+    """Whether these rows differ by a good part of the difference that is to be explained."""
+    apart = difference(rows.cut(one, start, count), rows.cut(other, start, count))
+    return apart is not None and (apart.form or apart.size >= min(size, 1.0) / 4)
+
+
+def _crowd(request: InferRequest, start: int, total: int) -> InferRequest:
+    """``total`` rows, all of them the request's own, which stand at ``start`` in their order."""
+    places = (np.arange(total) - start) % request.rows
+    inputs = tuple(Tensor(tensor.name, tensor.datatype, tensor.data[places]) for tensor in request.inputs)
+    return replace(request, inputs=inputs)
+
+
+def _plain(request: InferRequest, outputs: tuple[str, ...]) -> InferRequest:
+    """As it is in a joined call, which carries nothing of one caller alone."""
+    return InferRequest(
+        request.model,
+        _copied(request.inputs),
+        outputs,
+        request.version,
+        request.variant,
+        signature_name=request.signature_name,
+    )
+
+
+def _copied(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(tensor.name, tensor.datatype, tensor.data.copy()) for tensor in tensors)
