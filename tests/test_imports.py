@@ -31,7 +31,7 @@ ALLOWED = {
     "statistics": set(),
     "information": {"types", "errors", "statistics", "codecs", "backends.base", "security"},
     "observation": {"types", "errors", "metrics", "statistics", "logging", "security.access", "security.audit"},
-    "security": {"types", "errors", "config", "backends.base", "security", "stamps"},
+    "security": {"types", "errors", "config", "backends.base", "security", "stamps", "logging"},
     "registry": {"types", "errors", "pins", "signature", "versions", "backends.base"},
     "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
     "workers": {"config", "security.ledger", "workers"},
