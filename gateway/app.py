@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ from gateway.layering import Layering
 from gateway.layers.bounds import Bounded, Bounds
 from gateway.layers.deadline import Deadline
 from gateway.layers.metrics import Timed
-from gateway.logging import AccessLog, BufferedAccessLog, NoAccessLog
+from gateway.logging import AccessLog, LineWriter, NoAccessLog, QueuedAccessLog
 from gateway.metrics import Metrics
 from gateway.observation import Observer
 from gateway.registry import Registry
@@ -79,9 +80,16 @@ class Gateway:
         self.draining = False
         self._member = member
         self._guard: Guard | None = None
-        self._access_log: AccessLog = BufferedAccessLog(sys.stdout.buffer) if settings.log.access else NoAccessLog()
         metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
-        self._securing = _securing(settings, metrics, member)
+
+        @cache
+        def stdout() -> LineWriter:
+            """The one writer of access lines and audit lines, which must not mix within a line."""
+            lost = metrics.log_lines_dropped("stdout")
+            return LineWriter(sys.stdout.buffer, on_dropped=lost.inc, on_lost=lost.inc)
+
+        self._access_log: AccessLog = QueuedAccessLog(stdout()) if settings.log.access else NoAccessLog()
+        self._securing = _securing(settings, metrics, member, stdout)
         decisions = self._securing.decisions if self._securing else None
         observer = Observer(metrics=metrics, access_log=self._access_log, decisions=decisions)
         self.metrics = metrics
@@ -154,11 +162,13 @@ class Gateway:
         self._access_log.close()
 
 
-def _securing(settings: Settings, metrics: Metrics, member: Member | None) -> Securing | None:
+def _securing(
+    settings: Settings, metrics: Metrics, member: Member | None, stdout: Callable[[], LineWriter]
+) -> Securing | None:
     """None where everybody may do everything. That this is meant, `gateway.config.require_auth` has seen to."""
     if settings.auth is None or settings.auth.mode == "off":
         return None
-    return Securing(settings.auth, registry=metrics.registry, member=member)
+    return Securing(settings.auth, registry=metrics.registry, member=member, stdout=stdout)
 
 
 def _stack(

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Code(Enum):
@@ -101,6 +102,16 @@ class DuetError(Exception):
         self.target: Target | None = None
         self.fault: Fault | None = None
         self.endpoint: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by what it holds: subclasses take other arguments than the message."""
+        return _rebuilt, (type(self), self.args), self.__dict__.copy()
+
+
+def _rebuilt(kind: type[DuetError], arguments: tuple[Any, ...]) -> DuetError:
+    made = kind.__new__(kind)
+    made.args = arguments
+    return made
 
 
 class InvalidArgument(DuetError):

@@ -118,6 +118,17 @@ class Metrics:
             registry=registry,
         )
 
+        log_lines_dropped = Counter(
+            "duet_log_lines_dropped",
+            "Log lines that were not written, since whoever reads the stream did not keep up.",
+            ("stream",),
+            registry=registry,
+        )
+
+        @cache
+        def log_lines_dropped_of(stream: str) -> Counter:
+            return log_lines_dropped.labels(stream)
+
         @cache
         def requests_of(model: str, variant: str, version: str, front: str, code: str) -> Counter:
             return requests.labels(model, variant, version, front, code)
@@ -183,6 +194,7 @@ class Metrics:
         self.cache_bytes = cache_bytes_of
         self.in_flight = in_flight_of
         self.cut = cut_of
+        self.log_lines_dropped = log_lines_dropped_of
 
     def exposition(self) -> bytes:
         """The text format, version 0.0.4."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter
 
 from gateway.backends.base import Backend
 from gateway.config import ConfigError
+from gateway.logging import LineWriter
 from gateway.security.audit import Audit, Decisions, NoAudit, QueuedAudit
 from gateway.security.gate import Allowance, Callers, Gate
 from gateway.security.grants import Grants
@@ -32,9 +32,16 @@ if TYPE_CHECKING:  # the library of signatures is loaded where there are tokens 
 class Securing:
     """Who may call this gateway. Raises ConfigError where its files cannot be used."""
 
-    def __init__(self, auth: AuthSettings, *, registry: CollectorRegistry, member: Member | None) -> None:
+    def __init__(
+        self,
+        auth: AuthSettings,
+        *,
+        registry: CollectorRegistry,
+        member: Member | None,
+        stdout: Callable[[], LineWriter],
+    ) -> None:
         self.quotas = Quotas(member.ledger() if member else Alone())
-        self.decisions = Decisions(_audit(auth.audit, registry), registry=registry)
+        self.decisions = Decisions(_audit(auth.audit, registry, stdout), registry=registry)
         self._jwks: Jwks | None = None
         tokens: Tokens | None = None
         if auth.tokens:
@@ -95,14 +102,14 @@ def _allowances(callers: Sequence[Caller], pattern: Callable[[Caller], str | Non
     return [Allowance(text, Grants(caller.grants), caller.quota.quota()) for text, caller in found if text is not None]
 
 
-def _audit(settings: AuditSettings, registry: CollectorRegistry) -> Audit:
+def _audit(settings: AuditSettings, registry: CollectorRegistry, stdout: Callable[[], LineWriter]) -> Audit:
     if not settings.enabled:
         return NoAudit()
     dropped = Counter("duet_audit_dropped", "Audit lines that could not be written.", registry=registry)
     if settings.file is None:
-        return QueuedAudit(sys.stdout.buffer, dropped=dropped, own=False)
+        return QueuedAudit(stdout(), dropped=dropped)
     try:
-        stream: BinaryIO = open(settings.file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115 - closed by the audit
+        with open(settings.file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+            return QueuedAudit(LineWriter(stream, on_lost=dropped.inc), dropped=dropped)
     except OSError as error:
         raise ConfigError(f"auth.audit.file: {settings.file}: {error.strerror}") from error
-    return QueuedAudit(stream, dropped=dropped, own=True)

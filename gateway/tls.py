@@ -7,7 +7,6 @@ written, is passed over: what was read before goes on until there is one that do
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 
 import grpc
 
-log = logging.getLogger("duet.tls")
+from gateway.stamps import Stamp, stamp
 
-_Stamp = tuple[tuple[int, int, int], ...]
+log = logging.getLogger("duet.tls")
 
 
 class _Files(ABC):
@@ -25,27 +24,34 @@ class _Files(ABC):
 
     def __init__(self, *, cert: Path | None, key: Path | None, authorities: Path | None) -> None:
         self._cert, self._key, self._authorities = cert, key, authorities
-        self._stamp: _Stamp | None = None
+        self._stamp: tuple[Stamp, ...] | None = None
+        self._reported: tuple[Stamp, ...] | str | None = None
         self.version = 0
         self.read()
         if not self.version:
             raise OSError("the certificates cannot be used, see above")
 
     def read(self) -> bool:
-        """Whether there is something new. What is no pair is told in the log, once."""
+        """Whether there is something new. Files that cannot be used are tried each time, and reported once."""
+        found: tuple[Stamp, ...] | None = None
         try:
-            stamp = tuple(_stamp(path) for path in (self._cert, self._key, self._authorities) if path)
-            if stamp == self._stamp:
+            found = tuple(stamp(path) for path in (self._cert, self._key, self._authorities) if path)
+            if found == self._stamp:
                 return False
-            self._stamp = stamp
             self.load()
         except (OSError, ssl.SSLError, ValueError) as error:
-            if self.version == 0 or self._stamp is not None:
-                reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
-                log.warning("%s: %s; the certificates are not taken", self._cert or self._authorities, reason)
+            self._report(found, getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error))
             return False
+        self._stamp, self._reported = found, None
         self.version += 1
         return True
+
+    def _report(self, found: tuple[Stamp, ...] | None, reason: str) -> None:
+        """Once for each state of the files."""
+        state = found or reason
+        if state != self._reported:
+            self._reported = state
+            log.warning("%s: %s; the certificates are not taken", self._cert or self._authorities, reason)
 
     @abstractmethod
     def load(self) -> None:
@@ -130,11 +136,6 @@ class ClientTls(_Files):
 
 def _configuration(cert: Path | None, key: Path | None, client_ca: Path | None) -> Any:
     return grpc.ssl_server_certificate_configuration([(_bytes(key), _bytes(cert))], _bytes(client_ca))
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _bytes(path: Path | None) -> bytes | None:

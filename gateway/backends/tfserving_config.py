@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway import errors
 from gateway.codecs import batching_parameters, model_config
+from gateway.stamps import Stamp, stamp
 from gateway.types import ServerBatching
 
 log = logging.getLogger("duet.backends.tfserving")
@@ -18,14 +19,13 @@ class ModelConfigFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read_at: tuple[int, int, int] | None = None
+        self._read_at: Stamp | None = None
         self._labels: Mapping[str, tuple[str, ...]] = {}
 
     def labels(self) -> Mapping[str, tuple[str, ...]]:
         """The labels of each model by its name. Raises Unavailable where the file cannot be read or understood."""
         try:
-            stat = self._path.stat()
-            now = stat.st_mtime_ns, stat.st_size, stat.st_ino
+            now = stamp(self._path)
             if now != self._read_at:
                 self._labels = model_config.labels(self._path.read_text())
                 self._read_at = now
@@ -47,14 +47,13 @@ class BatchingParametersFile:
     def __init__(self, path: Path, *, setting: str) -> None:
         self._path = path
         self._setting = setting
-        self._read_at: tuple[int, int, int] | None = None
+        self._read_at: Stamp | None = None
         self._batching: ServerBatching | None = None
         self._fault = ""
 
     def batching(self) -> ServerBatching | None:
         try:
-            stat = self._path.stat()
-            now = stat.st_mtime_ns, stat.st_size, stat.st_ino
+            now = stamp(self._path)
             if now != self._read_at:
                 size = batching_parameters.max_batch_size(self._path.read_text())
                 why = f"the server batches by its own configuration ({self._setting}, max_batch_size {size})"

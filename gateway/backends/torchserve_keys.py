@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from gateway.stamps import Stamp, stamp
+
 #: Keys with less to live are renewed at once.
 _LEAST_SECONDS = 1.0
 
@@ -27,7 +29,7 @@ class Keys:
     def __init__(self, path: Path | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._path = path
         self._now = now
-        self._read_at: tuple[float, int] | None = None
+        self._read_at: Stamp | None = None
         self._lifetime_seconds = 0.0
         self._keys: dict[str, Any] = {}
         self.inference = self.management = ""
@@ -37,13 +39,13 @@ class Keys:
         if self._path is None:
             return
         try:
-            stat = self._path.stat()
-            if (stat.st_mtime, stat.st_ino) == self._read_at:
+            found = stamp(self._path)
+            if found == self._read_at:
                 return
             keys = orjson.loads(self._path.read_bytes())
         except (OSError, orjson.JSONDecodeError):
             return
-        self._read_at = (stat.st_mtime, stat.st_ino)
+        self._read_at = found
         self._keys = keys if isinstance(keys, dict) else {}
         self.inference, self.management = _line(self._keys.get("inference")), _line(self._keys.get("management"))
         self._lifetime_seconds = self._seconds_left() or 0.0

@@ -15,7 +15,7 @@ import numpy as np
 from gateway.backends.base import Backend, Layer
 from gateway.errors import DeadlineExceeded, DuetError, Unavailable
 from gateway.metrics import Metrics
-from gateway.types import InferRequest, InferResponse, Tensor
+from gateway.types import Criticality, InferRequest, InferResponse, Tensor
 
 #: What an entry takes besides its tensors' bytes, about.
 _ENTRY_BYTES = 1024
@@ -32,7 +32,7 @@ class _Shelf:
     max_bytes: int
     used_bytes: int = 0
     kept: OrderedDict[Key, InferResponse] = field(default_factory=OrderedDict)
-    asked: dict[Key, _Asked] = field(default_factory=dict)
+    asked: dict[tuple[Key, Criticality], _Asked] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +46,8 @@ class _Asked:
 class Cache(Layer):
     """Keeps up to ``max_bytes`` (by model) of answers; models without an entry there pass through.
 
-    Requests that are the same while the first is on its way share its call. `forget` is to be called whenever other
+    Requests that are the same while the first is on its way share its call, if they are as critical: what is refused
+    to a sheddable request need not be refused to a critical one. `forget` is to be called whenever other
     versions of a model are ready than before: a server may come back with other weights under the same number.
     """
 
@@ -89,11 +90,12 @@ class Cache(Layer):
 
     async def _shared(self, shelf: _Shelf, key: Key, request: InferRequest) -> tuple[InferResponse, str]:
         """The answer to the call that the same requests share, and whether it was on its way before."""
+        call = key, request.criticality
         while True:
-            asked = shelf.asked.get(key)
+            asked = shelf.asked.get(call)
             outcome = "miss" if asked is None else "joined"
             if asked is None:
-                asked = shelf.asked[key] = _Asked(asyncio.create_task(self._ask(shelf, key, request)))
+                asked = shelf.asked[call] = _Asked(asyncio.create_task(self._ask(shelf, key, request)))
             asked.waiting += 1
             try:
                 return await asyncio.shield(asked.task), outcome
@@ -112,16 +114,17 @@ class Cache(Layer):
                 asked.waiting -= 1
                 if not asked.waiting and not asked.task.done():
                     asked.task.cancel()
-                    _drop(shelf, key, asked)
+                    _drop(shelf, call, asked)
 
     async def _ask(self, shelf: _Shelf, key: Key, request: InferRequest) -> InferResponse:
         mine = asyncio.current_task()
         try:
             response = await self.inner.infer(request)
         finally:
-            asked = shelf.asked.get(key)
+            call = key, request.criticality
+            asked = shelf.asked.get(call)
             if asked is not None and asked.task is mine:
-                del shelf.asked[key]
+                del shelf.asked[call]
         if shelf is self._shelves[request.model]:
             self._keep(shelf, key, response)
         return response
@@ -164,9 +167,9 @@ def _digest(request: InferRequest) -> bytes:
     return digest.digest()
 
 
-def _drop(shelf: _Shelf, key: Key, asked: _Asked) -> None:
-    if shelf.asked.get(key) is asked:
-        del shelf.asked[key]
+def _drop(shelf: _Shelf, call: tuple[Key, Criticality], asked: _Asked) -> None:
+    if shelf.asked.get(call) is asked:
+        del shelf.asked[call]
 
 
 def _again(response: InferResponse, timings: dict[str, float], *, execution_rows: int | None) -> InferResponse:

@@ -160,10 +160,10 @@ def _answer(refusal: Refused, url: bytes) -> bytes:
 
 
 def _tls(transport: asyncio.BaseTransport) -> dict[str, Any] | None:
-    """ASGI's extension of that name. ``client_cert`` is ours: what the client showed, as ``getpeercert`` gives it."""
+    """ASGI's extension of that name. ``client_cert`` is ours: the client's certificate in its DER form."""
     layer: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if layer is None:
         return None
     cipher = layer.cipher()
-    certificate = layer.getpeercert() or None
+    certificate = layer.getpeercert(binary_form=True)
     return {"client_cert": certificate, "tls_version": layer.version(), "cipher_suite": cipher[0] if cipher else None}

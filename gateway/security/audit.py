@@ -1,27 +1,22 @@
 """One line for each decision: who asked for what, and what was decided. No payload, no header, no secret.
 
-Lines wait in a queue of bounded length for a thread that writes them, so that a slow disk holds nobody up; what the
-queue cannot take is counted. JSON escapes line ends, and whatever clients wrote is cut and made ASCII.
+Lines are made and written by the thread of a `LineWriter`, so that a slow disk holds nobody up; what its queue cannot
+take is counted. JSON escapes line ends, and whatever clients wrote is cut and made ASCII.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import deque
+from functools import partial
 from time import time
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter
 
+from gateway.logging import LineWriter
 from gateway.security.access import ALLOWED, NOT_GRANTED, OVER_QUOTA, UNAUTHENTICATED, Access
 from gateway.security.grants import Verb
 
-log = logging.getLogger("duet.security")
-
-_MAX_LINES = 10_000
-_FLUSH_SECONDS = 0.2
 _MAX_TEXT = 64
 _VERBS = tuple(map(str, Verb))
 
@@ -51,47 +46,18 @@ class NoAudit:
 
 
 class QueuedAudit:
-    """``stream`` is closed at the end where it is the audit's own."""
-
-    def __init__(self, stream: BinaryIO, *, dropped: Counter, own: bool, max_lines: int = _MAX_LINES) -> None:
-        self._stream = stream
-        self._own = own
-        self._max_lines = max_lines
-        self._lines: deque[tuple[float, Access, Seen, float]] = deque()
+    def __init__(self, writer: LineWriter, *, dropped: Counter) -> None:
+        self._writer = writer
         self._dropped = dropped
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_writing, name="audit", daemon=True)
-        self._thread.start()
 
     def write(self, access: Access, request: Seen, seconds: float) -> None:
         """Takes the line's time now. Never waits. Neither the access nor the request changes any more."""
-        if len(self._lines) >= self._max_lines:
+        if not self._writer.put(partial(_line, time(), access, request, seconds)):
             self._dropped.inc()
-            return
-        self._lines.append((time(), access, request, seconds))
 
     def close(self) -> None:
         """Writes what waits, if that goes within a few seconds."""
-        self._stop.set()
-        self._thread.join(5)
-
-    def _keep_writing(self) -> None:
-        while not self._stop.wait(_FLUSH_SECONDS):
-            self._flush()
-        self._flush()
-        if self._own:
-            self._stream.close()
-
-    def _flush(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        if not lines:
-            return
-        try:
-            self._stream.write(b"".join(_line(*line) for line in lines))
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._dropped.inc(len(lines))
-            log.exception("%s audit lines could not be written", len(lines))
+        self._writer.close()
 
 
 def _line(moment: float, access: Access, request: Seen, seconds: float) -> bytes:

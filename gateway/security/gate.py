@@ -9,7 +9,7 @@ from fnmatch import translate
 
 from gateway.errors import DuetError, Unauthenticated
 from gateway.security.access import OVER_QUOTA, UNAUTHENTICATED, Access, Identity, Notes, Quota
-from gateway.security.certificates import Names
+from gateway.security.certificates import Name, Names, fits
 from gateway.security.grants import Grants
 from gateway.security.keys import Keyring
 from gateway.security.quotas import QuotaExceeded, Quotas
@@ -32,17 +32,20 @@ class Allowance:
 
 
 class Callers:
-    """Names -> identities, by the first allowance that fits; a name that fits none may do nothing."""
+    """Names -> identities, by the first allowance that fits; a name that fits none may do nothing.
+
+    A certificate's name fits patterns of its own kind alone (`gateway.security.certificates.fits`).
+    """
 
     def __init__(self, means: str, allowances: Sequence[Allowance]) -> None:
         self._means = means
         self._allowances = [(re.compile(translate(each.pattern)), each) for each in allowances]
-        self._known: dict[str, Identity] = {}
+        self._known: dict[str | Name, Identity] = {}
 
-    def identity(self, name: str) -> Identity:
+    def identity(self, name: str | Name) -> Identity:
         found = self._known.get(name)
         if found is None:
-            found = self._find(name) or Identity(f"{self._means}:{name}", name, self._means, Grants(()))
+            found = self._made(name, self._fitting(name))
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
             self._known[name] = found
@@ -50,12 +53,18 @@ class Callers:
 
     def first(self, names: Names) -> Identity:
         """Of the first name that an allowance fits, otherwise of the first."""
-        return self.identity(next((name for name in names if self._find(name)), names[0]))
+        return self.identity(next((name for name in names if self._fitting(name)), names[0]))
 
-    def _find(self, name: str) -> Identity | None:
+    def _made(self, name: str | Name, allowance: Allowance | None) -> Identity:
+        text, name_id = (name.text, name.id) if isinstance(name, Name) else (name, f"{self._means}:{name}")
+        grants, quota = (allowance.grants, allowance.quota) if allowance else (Grants(()), None)
+        return Identity(name_id, text, self._means, grants, quota)
+
+    def _fitting(self, name: str | Name) -> Allowance | None:
+        text, kind = (name.text, name.kind) if isinstance(name, Name) else (name, None)
         for pattern, allowance in self._allowances:
-            if pattern.fullmatch(name):
-                return Identity(f"{self._means}:{name}", name, self._means, allowance.grants, allowance.quota)
+            if (kind is None or fits(allowance.pattern, kind)) and pattern.fullmatch(text):
+                return allowance
         return None
 
 

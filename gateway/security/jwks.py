@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
-from typing import Any, cast
-from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from typing import Any
 
 import jwt
 import orjson
 
 from gateway.errors import Unavailable
+from gateway.security.fetching import FetchError, get
 from gateway.security.settings import is_trusted_url
 
 log = logging.getLogger("duet.security")
@@ -28,7 +26,10 @@ STALE_SECONDS = 86_400.0
 _BETWEEN_SECONDS = 30.0
 #: The same while there are no keys at all.
 _BETWEEN_FIRST_SECONDS = 2.0
-_TIMEOUT_SECONDS = 5.0
+#: For one document, from its connection to its last byte.
+FETCH_SECONDS = 5.0
+#: How long one caller waits for keys that are being fetched; what is known serves others meanwhile.
+WAIT_SECONDS = 5.0
 _MAX_BYTES = 256 << 10
 _MAX_KEYS = 100
 _MIN_RSA_BITS = 2048
@@ -110,7 +111,7 @@ class Jwks:
         task = self._begin()
         if task is not None:
             # One caller's end must not end what others wait for.
-            await asyncio.shield(task)
+            await asyncio.wait([task], timeout=WAIT_SECONDS)
 
     async def _load(self) -> None:
         try:
@@ -198,21 +199,8 @@ def from_issuer(issuer: str) -> Fetch:
     return fetch
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """None: the answer is an error, wherever it leads."""
-
-
 def _get(url: str) -> bytes:
-    request = Request(url, headers={"accept": "application/json"})  # noqa: S310 - settings allow https and loopback
     try:
-        with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_SECONDS) as answer:
-            content = cast(bytes, answer.read(_MAX_BYTES + 1))
-    except HTTPError as error:
-        error.close()
-        raise JwksError(f"{url}: status {error.code}") from None
-    except (OSError, ValueError, HTTPException) as error:
-        raise JwksError(f"{url}: {error}") from None
-    if len(content) > _MAX_BYTES:
-        raise JwksError(f"{url}: more than {_MAX_BYTES} bytes")
-    return content
+        return get(url, seconds=FETCH_SECONDS, max_bytes=_MAX_BYTES)
+    except FetchError as error:
+        raise JwksError(str(error)) from None

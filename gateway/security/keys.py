@@ -17,12 +17,15 @@ from time import monotonic, time
 
 from gateway.security.access import Identity
 from gateway.security.keyfile import Entry, KeyFileError, read_entries
+from gateway.stamps import Stamp, stamp
 
 log = logging.getLogger("duet.security")
 
 PEPPER_BYTES = 32
 #: How often the file is looked at for changes.
 _LOOK_SECONDS = 1.0
+#: How often it is reported that the file cannot be read.
+_REMIND_SECONDS = 60.0
 #: Keys that were found right and are remembered as they were shown.
 _MAX_REMEMBERED = 4096
 _KEY = re.compile(rb"gw_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
@@ -56,6 +59,8 @@ class _Known:
 class Keyring:
     """The keys of a file. It is read again when it changes; while what is there cannot be read, the last one counts.
 
+    Such a file is tried again each second, and reported each minute: it may hold a revocation.
+
     ``time`` is of the epoch, since keys expire by the calendar; ``clock`` only measures.
     """
 
@@ -76,6 +81,7 @@ class Keyring:
         self._looked = clock()
         self._stamp = _stamp(path)
         self._known = _known(read_entries(path))
+        self._reported: float | None = None
         self._right: dict[bytes, _Known] = {}
 
     def identify(self, key: bytes) -> Identity | None:
@@ -105,16 +111,22 @@ class Keyring:
 
     def _look(self, now: float) -> None:
         self._looked = now
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        found = _stamp(self._path)
+        if found == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._known = _known(read_entries(self._path))
-            self._right.clear()
-            log.info("%s: %s keys", self._path, len(self._known))
         except KeyFileError as error:
-            log.error("the keys stay as they were: %s", error)
+            self._report(error, now)
+            return
+        self._stamp, self._reported = found, None
+        self._right.clear()
+        log.info("%s: %s keys", self._path, len(self._known))
+
+    def _report(self, error: KeyFileError, now: float) -> None:
+        if self._reported is None or now - self._reported >= _REMIND_SECONDS:
+            self._reported = now
+            log.error("the keys stay as they were, revoked ones too, until the file can be read: %s", error)
 
 
 def _known(entries: Mapping[str, Entry]) -> dict[str, _Known]:
@@ -127,9 +139,8 @@ def _known(entries: Mapping[str, Entry]) -> dict[str, _Known]:
     }
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> Stamp | None:
     try:
-        status = path.stat()
+        return stamp(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -27,7 +27,11 @@ def read_secret(path: Path, *, min_bytes: int) -> bytes:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Makes the file, for its owner's eyes only, whole or not at all; it takes the place of one that is there."""
+    """Makes the file, for its owner's eyes only, whole or not at all; it takes the place of one that is there.
+
+    The owner, group and mode of that one are kept: an administrator may change what a gateway of another user reads.
+    Raises OSError where they cannot be, with the file as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -35,7 +39,19 @@ def write_secret(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            _keep_owner(path, file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _keep_owner(path: Path, descriptor: int) -> None:
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        return
+    mine = os.fstat(descriptor)
+    if (before.st_uid, before.st_gid) != (mine.st_uid, mine.st_gid):
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))

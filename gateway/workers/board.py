@@ -25,11 +25,12 @@ class State(IntEnum):
 class Board:
     """``places`` is one more than there are workers: while one is replaced, its successor has a place of its own.
 
-    The file holds the places, each a state and a process id, and before them whether the whole is about to stop.
+    The file holds the places, each a state, a process id and a count of signs of life, and before them whether the
+    whole is about to stop.
     """
 
     _HEAD = struct.Struct("=Q")
-    _PLACE = struct.Struct("=II")
+    _PLACE = struct.Struct("=III")
 
     def __init__(self, folder: Path, *, workers: int) -> None:
         self._folder = folder
@@ -48,7 +49,9 @@ class Board:
         self._HEAD.pack_into(self._memory, 0, 1)
 
     def write(self, place: int, state: State, pid: int) -> None:
-        self._PLACE.pack_into(self._memory, self._HEAD.size + place * self._PLACE.size, state, pid)
+        """It is a sign of life too."""
+        beat = (self.beat(place) + 1) & 0xFFFFFFFF
+        self._PLACE.pack_into(self._memory, self._HEAD.size + place * self._PLACE.size, state, pid, beat)
 
     def clear(self, place: int) -> None:
         """For a worker that has ended. What its gauges said is no more; its counters stay, and go on in the place."""
@@ -59,10 +62,14 @@ class Board:
     def state(self, place: int) -> State:
         return State(self._read(place)[0])
 
+    def beat(self, place: int) -> int:
+        """Changes with each sign of life."""
+        return self._read(place)[2]
+
     def running(self) -> Iterator[tuple[int, int]]:
         """Place and process id of each worker that there is."""
         for place in range(self.places):
-            state, pid = self._read(place)
+            state, pid, _ = self._read(place)
             if state != State.EMPTY:
                 yield place, pid
 
@@ -81,6 +88,6 @@ class Board:
                 return place
         raise LookupError("all places are taken")
 
-    def _read(self, place: int) -> tuple[int, int]:
-        state, pid = self._PLACE.unpack_from(self._memory, self._HEAD.size + place * self._PLACE.size)
-        return state, pid
+    def _read(self, place: int) -> tuple[int, int, int]:
+        state, pid, beat = self._PLACE.unpack_from(self._memory, self._HEAD.size + place * self._PLACE.size)
+        return state, pid, beat

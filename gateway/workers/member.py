@@ -31,6 +31,7 @@ class Member:
         self._order = order
         self._board = Board(order.folder, workers=order.workers)
         self._telling: asyncio.Task[None] | None = None
+        self._leaving = False
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(order.folder)
         values.ValueClass = values.MultiProcessValue(lambda: order.place)  # type: ignore[no-untyped-call]
 
@@ -57,17 +58,17 @@ class Member:
         return Shared(path, places=self._board.places, place=self._order.place, running=running)
 
     def tell(self, ready: Callable[[], bool]) -> None:
-        """Keeps the board informed until `leave`."""
+        """Keeps the board informed while the event loop moves: the supervisor ends a worker that is silent."""
         self._telling = asyncio.create_task(self._keep_telling(ready))
 
     def leave(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
+        self._leaving = True
         self._board.write(self._order.place, State.LEAVING, os.getpid())
 
     async def _keep_telling(self, ready: Callable[[], bool]) -> None:
         while True:
-            self._board.write(self._order.place, State.READY if ready() else State.SERVING, os.getpid())
+            state = State.LEAVING if self._leaving else State.READY if ready() else State.SERVING
+            self._board.write(self._order.place, state, os.getpid())
             await asyncio.sleep(_TELL_SECONDS)
 
 

@@ -32,6 +32,8 @@ log = logging.getLogger("duet.workers")
 _MAX_DEATHS = 5
 _MINUTE_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+#: How long a worker may take to start. Its event loop does not run before, so that it can give no sign of life.
+_START_SECONDS = 120.0
 #: How long a new worker may take to be as ready as the one that it replaces.
 _READY_SECONDS = 30.0
 
@@ -42,6 +44,10 @@ class _Worker:
     process: subprocess.Popen[bytes]
     #: Closed only after its end: until then it tells the worker that the supervisor lives.
     order_pipe: IO[bytes]
+    #: Its last sign of life, and for how long this has been the last. Only time counts in which we looked: after a
+    #: pause of the whole machine nobody is late.
+    beat: int = 0
+    silent_seconds: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -97,6 +103,7 @@ class Supervisor:
         restarting: asyncio.Task[None] | None = None
         while not self._stopping:
             self._bury()
+            self._end_silent()
             for slot in self._slots:
                 if slot.worker is None and not self._stopping:
                     slot.worker = self._start(slot)
@@ -108,6 +115,7 @@ class Supervisor:
             restarting.cancel()
         while self._workers:
             self._bury()
+            self._end_silent()
             await asyncio.sleep(_POLL_SECONDS)
 
     def _on_stop(self, name: str) -> None:
@@ -167,6 +175,29 @@ class Supervisor:
                     slot.worker = None
                     if not self._stopping:
                         self._note_death(slot, worker)
+
+    def _end_silent(self) -> None:
+        """Kills workers whose event loop stands still; `_bury` sees to their successors. They hear no other signal."""
+        for worker in self._workers:
+            beat = self._board.beat(worker.place)
+            if beat != worker.beat:
+                worker.beat, worker.silent_seconds = beat, 0.0
+                continue
+            worker.silent_seconds += _POLL_SECONDS
+            if worker.silent_seconds > self._patience(worker):
+                log.error(
+                    "worker %s (process %s) has given no sign of life for %.0f s: ending it",
+                    worker.place,
+                    worker.process.pid,
+                    worker.silent_seconds,
+                )
+                worker.silent_seconds = 0.0
+                worker.process.kill()
+
+    def _patience(self, worker: _Worker) -> float:
+        """Its own watchdog reports the stack at half of that time."""
+        starting = self._board.state(worker.place) is State.STARTING
+        return _START_SECONDS if starting else 2 * self._settings.max_lag_seconds
 
     def _note_death(self, slot: _Slot, worker: _Worker) -> None:
         log.warning("worker %s (process %s) died: %s", worker.place, worker.process.pid, _cause(worker.process))

@@ -185,6 +185,26 @@ def test_sigterm_drains_every_worker(pair: RunningGateway, pytorch: FakeTorchSer
     assert not any(worker.is_running() for worker in found)
 
 
+@pytest.mark.parametrize("while_leaving", [False, True], ids=["serving", "leaving"])
+def test_a_worker_that_hangs_is_replaced(gateway_with: Start, pytorch: FakeTorchServe, *, while_leaving: bool) -> None:
+    """The kind: alive for the kernel, and dead for its callers. Stopped by a signal, it hears none but SIGKILL."""
+    server = {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url}
+    settings = {"servers": {"pytorch": server}, "models": {"m": {}}, "discover": False, "workers": 2}
+    pair = gateway_with({**settings, "max_lag_seconds": 0.5})
+    pair.wait_until("/v2/health/ready", 200)
+    before = workers(pair)
+    before[0].suspend()
+    if while_leaving:
+        pair.process.send_signal(signal.SIGTERM)
+        assert pair.process.wait(20) == 0
+        return
+    wait_for(lambda: not before[0].is_running(), "the hung worker to be ended")
+    wait_for(lambda: len(workers(pair)) == 2, "another in its place")
+    pair.wait_until("/v2/health/ready", 200)
+    assert before[1] in workers(pair)
+    assert {infer(pair).status_code for _ in range(20)} == {200}
+
+
 def test_workers_end_with_their_supervisor(pair: RunningGateway) -> None:
     found = workers(pair)
     pair.process.kill()

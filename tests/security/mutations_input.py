@@ -107,6 +107,6 @@ INPUT: tuple[Mutation, ...] = (
         "least",
     ),
     Mutation(
-        "certificates are read anew", _TLS, "if stamp == self._stamp:", "if self._stamp:", "test_transport.py", "change"
+        "certificates are read anew", _TLS, "if found == self._stamp:", "if self._stamp:", "test_transport.py", "change"
     ),
 )

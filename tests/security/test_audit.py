@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import threading
@@ -16,6 +15,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from gateway.logging import LineWriter
 from gateway.observation import Observation
 from gateway.security.access import NOBODY, Access
 from gateway.security.audit import Decisions, QueuedAudit
@@ -41,7 +41,8 @@ ACCESS, REQUEST = Access(NOBODY, model="m"), Observation("id", "trace", 0.0, "fr
 
 def test_lines_are_json_objects_with_their_time(tmp_path: Path) -> None:
     path = tmp_path / "audit"
-    audit = QueuedAudit(path.open("ab"), dropped=dropped(), own=True)
+    with path.open("ab") as stream:
+        audit = QueuedAudit(LineWriter(stream), dropped=dropped())
     for number in range(100):
         audit.write(Access(NOBODY, elements=number), REQUEST, 0.001)
     audit.close()
@@ -54,12 +55,13 @@ def test_who_cannot_be_written_to_holds_nobody_up_and_what_is_lost_is_counted() 
     """A pipe that nobody reads takes 64 KB; the queue takes 100 lines; all that comes then is counted."""
     reading, writing = os.pipe()
     lost = dropped()
-    audit = QueuedAudit(os.fdopen(writing, "wb"), dropped=lost, own=True, max_lines=100)
+    with os.fdopen(writing, "wb") as pipe:
+        audit = QueuedAudit(LineWriter(pipe, max_lines=100), dropped=lost)
     finished = threading.Event()
 
     def write() -> None:
         audit.write(ACCESS, replace(REQUEST, front="x" * 100_000), 0.001)
-        wait_for(lambda: not audit._lines, "the first line to be on its way")
+        wait_for(lambda: not audit._writer._lines, "the first line to be on its way")
         for _ in range(500):
             audit.write(ACCESS, REQUEST, 0.001)
         finished.set()
@@ -72,7 +74,9 @@ def test_who_cannot_be_written_to_holds_nobody_up_and_what_is_lost_is_counted() 
     with os.fdopen(reading, "rb") as stream:
         ending = threading.Thread(target=audit.close)
         ending.start()
-        assert len(stream.read().splitlines()) == 101
+        *lines, last = stream.read().splitlines()
+        assert len(lines) == 101
+        assert json.loads(last) == {"dropped_lines": 400}
         ending.join()
 
 
@@ -91,13 +95,14 @@ ODD = (
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_nothing_that_a_client_wrote_can_end_a_line(text: str) -> None:
+def test_nothing_that_a_client_wrote_can_end_a_line(text: str, tmp_path: Path) -> None:
     """Not for a reader of JSON, nor for one who splits at whatever Unicode takes for a line's end."""
-    stream = io.BytesIO()
-    audit = QueuedAudit(stream, dropped=dropped(), own=False)
+    path = tmp_path / "audit"
+    with path.open("ab") as stream:
+        audit = QueuedAudit(LineWriter(stream), dropped=dropped())
     Decisions(audit, registry=CollectorRegistry()).note(Access(NOBODY, model=text), REQUEST, 0.001)
     audit.close()
-    written = stream.getvalue().decode()
+    written = path.read_text()
     assert len(written.splitlines()) == 1
     model = json.loads(written)["model"]
     assert model.isascii()

@@ -6,16 +6,23 @@ import asyncio
 import re
 from contextvars import copy_context
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import NotFound, UnknownModel
 from gateway.security.access import ACCESS, NOBODY, Access, Identity
-from gateway.security.certificates import of_auth_context, of_scope
+from gateway.security.certificates import Kind, Name, Names, of_auth_context, of_scope
 from gateway.security.gate import Allowance, Callers
 from gateway.security.grants import GrantError, Grants, Verb
 from gateway.security.guard import Guard
@@ -138,26 +145,75 @@ def test_what_is_no_grant_says_how_one_is_written(entry: str) -> None:
         Grants([entry])
 
 
-def test_certificates_name_their_bearers() -> None:
-    """URIs first, then hosts, then the common name, over REST and gRPC alike."""
-    certificate = {
-        "subject": ((("organizationName", "x"),), (("commonName", "alice"),)),
-        "subjectAltName": (("DNS", "a.example.com"), ("URI", "spiffe://prod/a"), ("email", "x@y")),
-    }
-    assert of_scope({"extensions": {"tls": {"client_cert": certificate}}}) == (
-        "spiffe://prod/a",
-        "a.example.com",
-        "alice",
+SPIFFE, HOST, MAIL, ADDRESS = "spiffe://prod/a", "a.example.com", "x@y.example", "10.0.0.1"
+
+
+def both(common: str, *alternatives: x509.GeneralName) -> tuple[Names, Names]:
+    """The names of one certificate as they come over REST and over gRPC."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "x"), x509.NameAttribute(NameOID.COMMON_NAME, common)]
     )
-    for scope in ({}, {"extensions": {}}, {"extensions": {"tls": {}}}, {"extensions": {"tls": {"client_cert": None}}}):
-        assert of_scope(scope) == ()
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+    )
+    if alternatives:
+        built = built.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    certificate = built.sign(key, SHA256())
+    pem, der = (certificate.public_bytes(encoding) for encoding in (Encoding.PEM, Encoding.DER))
     context = {
         "transport_security_type": [b"ssl"],
-        "x509_subject_alternative_name": [b"a.example.com", b"spiffe://prod/a"],
-        "x509_common_name": [b"alice"],
+        "x509_pem_cert": [pem],
+        # As gRPC gives them: of whatever kind.
+        "x509_subject_alternative_name": [str(one.value).encode() for one in alternatives],
+        "x509_common_name": [common.encode()],
     }
-    assert of_auth_context(context) == ("spiffe://prod/a", "a.example.com", "alice")
     assert of_auth_context({**context, "transport_security_type": [b"insecure"]}) == ()
+    return of_scope({"extensions": {"tls": {"client_cert": der}}}), of_auth_context(context)
+
+
+def test_certificates_name_their_bearers() -> None:
+    """URIs first, then hosts, then the common name, over REST and gRPC alike; e-mail and IP addresses name nobody."""
+    over_rest, over_grpc = both(
+        "alice",
+        x509.DNSName(HOST),
+        x509.UniformResourceIdentifier(SPIFFE),
+        x509.RFC822Name(MAIL),
+        x509.IPAddress(ip_address(ADDRESS)),
+    )
+    assert over_rest == over_grpc == (Name(Kind.URI, SPIFFE), Name(Kind.HOST, HOST), Name(Kind.COMMON, "alice"))
+    assert both("bob") == ((Name(Kind.COMMON, "bob"),),) * 2
+    for scope in ({}, {"extensions": {}}, {"extensions": {"tls": {}}}, {"extensions": {"tls": {"client_cert": None}}}):
+        assert of_scope(scope) == ()
+    assert of_scope({"extensions": {"tls": {"client_cert": b"no certificate"}}}) == ()
+
+
+@pytest.mark.parametrize(
+    "impostor",
+    [
+        Name(Kind.COMMON, SPIFFE),
+        Name(Kind.HOST, SPIFFE),
+    ],
+    ids=["a common name", "a host"],
+)
+def test_names_fit_patterns_of_their_own_kind(impostor: Name) -> None:
+    """The kind: a name counts as what the certificate says that it is, whatever its text looks like."""
+    prod = Allowance("spiffe://prod/*", Grants(["predict:*"]), None)
+    hosts = Allowance("*.example.com", Grants(["metadata:*"]), None)
+    callers = Callers("certificate", [prod, hosts])
+    assert callers.first((impostor,)).grants.entries == ()
+    assert callers.first((Name(Kind.URI, SPIFFE),)).grants.entries == ("predict:*",)
+    assert callers.first((Name(Kind.URI, "x://a.example.com"),)).grants.entries == ()
+    assert callers.first((Name(Kind.HOST, HOST),)).grants.entries == ("metadata:*",)
+    # Of one text and two kinds: two callers, with quotas and audit lines of their own.
+    assert callers.first((Name(Kind.COMMON, HOST),)).id != callers.first((Name(Kind.HOST, HOST),)).id
 
 
 def test_the_first_caller_that_fits_a_name_counts() -> None:
@@ -166,12 +222,13 @@ def test_the_first_caller_that_fits_a_name_counts() -> None:
         Allowance("*", Grants(["metadata:*"]), None),
     ]
     callers = Callers("certificate", allowances)
-    assert callers.identity("spiffe://prod/a").grants.entries == ("predict:*",)
-    assert callers.identity("alice").grants.entries == ("metadata:*",)
-    assert callers.first(("a", "spiffe://prod/a")).name == "a"
+    uri, other, third = Name(Kind.URI, SPIFFE), Name(Kind.COMMON, "a"), Name(Kind.COMMON, "b")
+    assert callers.identity(uri).grants.entries == ("predict:*",)
+    assert callers.identity(Name(Kind.COMMON, "alice")).grants.entries == ("metadata:*",)
+    assert callers.first((other, uri)).name == "a"
     strict = Callers("certificate", allowances[:1])
-    assert strict.first(("a", "spiffe://prod/a")).name == "spiffe://prod/a"
-    assert strict.first(("a", "b")).grants.entries == ()
+    assert strict.first((other, uri)).name == SPIFFE
+    assert strict.first((other, third)).grants.entries == ()
 
 
 @pytest.mark.parametrize(

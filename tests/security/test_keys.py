@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -236,3 +237,76 @@ def test_the_time_of_a_lookup_does_not_tell_how_much_of_a_key_is_right(folder: K
         kept = differences[5_000:-5_000]
         mean, error = statistics.fmean(kept), statistics.stdev(kept) / len(kept) ** 0.5
         assert abs(mean) <= max(2.58 * error, 1000), f"{mean:.0f} ns +- {error:.1f}"
+
+
+def test_a_revocation_in_a_file_that_was_unreadable_for_a_moment_counts_once_it_can_be_read(folder: KeyFolder) -> None:
+    """The kind: what a file says is never passed over because it could not be read when it changed.
+
+    The modification time is the same all along, as when only the mode or the owner is put right.
+    """
+    key = folder.make("alice")
+    now = [0.0]
+    keys = ring(folder, clock=lambda: now[0])
+    times = folder.file.stat().st_mtime_ns, folder.file.stat().st_mtime_ns
+    for unreadable in ("a folder in its place", "half of it", "nothing"):
+        content = folder.file.read_bytes()
+        folder.file.unlink()
+        if unreadable == "a folder in its place":
+            folder.file.mkdir()
+        elif unreadable == "half of it":
+            folder.file.write_bytes(content[: len(content) // 2])
+        now[0] += 1.0
+        assert keys.identify(key.encode()) is not None
+        if folder.file.is_dir():
+            folder.file.rmdir()
+        folder.file.write_text(json.dumps({"keys": []}))
+        os.utime(folder.file, ns=times)
+        now[0] += 1.0
+        assert keys.identify(key.encode()) is None
+        folder.file.write_bytes(content)
+        now[0] += 1.0
+        assert keys.identify(key.encode()) is not None
+
+
+def test_a_file_that_fails_to_be_read_is_tried_again_though_nothing_about_it_changes(
+    folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network's file system, or with no descriptor left."""
+    key = folder.make("alice")
+    now = [0.0]
+    keys = ring(folder, clock=lambda: now[0])
+    folder.file.write_text(json.dumps({"keys": []}))
+
+    def fails(path: Path) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", fails)
+        now[0] += 1.0
+        assert keys.identify(key.encode()) is not None
+    now[0] += 1.0
+    assert keys.identify(key.encode()) is None
+
+
+def test_a_file_that_cannot_be_read_is_reported_each_minute(
+    folder: KeyFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = folder.make("alice")
+    now = [0.0]
+    keys = ring(folder, clock=lambda: now[0])
+    folder.file.write_text("{half")
+    for _ in range(130):
+        now[0] += 1.0
+        keys.identify(key.encode())
+    assert len([record for record in caplog.records if "revoked ones too" in record.message]) == 3
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_the_owner_and_mode_of_the_file_stay_when_another_user_changes_it(folder: KeyFolder) -> None:
+    """Otherwise the gateway, which runs as that owner, could not read the revocation."""
+    folder.make("alice")
+    os.chown(folder.file, 12345, 23456)
+    folder.file.chmod(0o640)
+    folder.make("bob")
+    status = folder.file.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 23456, 0o640)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import DuetError, Unauthenticated, Unavailable
+from gateway.security import jwks
+from gateway.security.fetching import FetchError, get
 from gateway.security.jwks import Jwks, JwksError, from_issuer, from_url
 from gateway.security.tokens import Tokens
 from tests.fakes.tfserving import FakeTFServing
@@ -275,6 +278,76 @@ def test_redirections_and_floods_of_keys_are_errors(page: bytes) -> None:
         with pytest.raises(JwksError):
             asyncio.run(from_url(f"{url}/keys")())
         assert asked == ["/keys"]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "its handshake": b"\x16\x03\x03\x10\x00",  # a record of 4,096 bytes
+    "its head": HEAD,
+    "its head's end": HEAD + b"x: " + b"x" * 4000,
+    "its body": HEAD + b"content-length: 1000\r\n\r\n{",
+    "its chunks": HEAD + b"transfer-encoding: chunked\r\n\r\n",
+    "a body without end": HEAD + b"\r\n",
+}
+
+
+@contextmanager
+def dripping(beginning: bytes) -> Iterator[str]:
+    """A server that sends ``beginning`` and then a byte each twentieth of a second, for ever."""
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(beginning)
+            while not ended.wait(0.05):
+                connection.sendall(b"1")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=drip, args=(listening.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize("beginning", DRIPS.values(), ids=list(DRIPS))
+def test_an_issuer_that_drips_is_given_up_as_a_whole(beginning: bytes) -> None:
+    """The kind: whatever part of the answer never ends, each of its reads is in time and the whole is not."""
+    with dripping(beginning) as address, pytest.raises(FetchError, match=r"not whole after 0\.3 s"):
+        get(f"{'http' if beginning.startswith(b'HTTP') else 'https'}://{address}/keys", seconds=0.3, max_bytes=10_000)
+
+
+def test_callers_with_known_keys_are_served_while_the_issuer_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller whose key is not known waits for a bounded time; those whose key is known do not wait at all."""
+    monkeypatch.setattr(jwks, "WAIT_SECONDS", 0.05)
+    source, hanging = Source(issuer.jwks("rsa")), asyncio.Event()
+    world = World(source)
+
+    async def drips() -> bytes:
+        await hanging.wait()
+        raise JwksError("never whole")
+
+    async def story() -> None:
+        assert await world.once(token("rsa")) == "alice"
+        world.jwks._fetch = drips
+        world.pass_seconds(31)
+        with pytest.raises(Unauthenticated):
+            await asyncio.wait_for(world.tokens.name(token("ec")), 5)
+        assert await asyncio.wait_for(world.tokens.name(token("rsa", jti="another")), 0.04) == "alice"
+        world.pass_seconds(DAY_SECONDS)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(world.tokens.name(token("rsa", exp=int(world.now) + 60)), 5)
+        hanging.set()
+        await world.settle()
+
+    asyncio.run(story())
 
 
 def test_a_gateway_takes_tokens_over_rest_and_grpc(

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from gateway.errors import DeadlineExceeded, InvalidArgument
 from gateway.layers.cache import Cache
+from gateway.layers.gate import Refused
 from gateway.metrics import Metrics
-from gateway.types import InferRequest, InferResponse, Payload, Tensor
+from gateway.types import Criticality, InferRequest, InferResponse, Payload, Tensor
 from tests.fakes.doubling import POISON, Doubling, ask
 from tests.fakes.simulated import simulate
 
@@ -275,5 +276,35 @@ def test_models_without_a_cache_and_opaque_bodies_pass_through() -> None:
         for request in (other, other, opaque, opaque):
             await world.cache.infer(request)
         assert len(world.model.asked) == 4
+
+    world.run(test())
+
+
+class Busy(Doubling):
+    """Refuses what is not critical, as `gateway.layers.limit` does under load."""
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        await asyncio.sleep(0.01)
+        if request.criticality is not Criticality.CRITICAL:
+            raise Refused(request.model, "is busy", "queue")
+        return await super().infer(request)
+
+
+def test_a_refusal_reaches_all_who_share_it_and_nobody_who_is_more_critical() -> None:
+    """The kind: an error of one caller's standing is not handed to a caller of another, whoever asked first."""
+    world = World()
+    world.model = Busy()
+    world.cache.inner = world.model
+
+    async def test() -> None:
+        orders = [Criticality.SHEDDABLE, Criticality.CRITICAL, Criticality.DEFAULT, Criticality.SHEDDABLE]
+        tasks = [world.send(replace(ask(3.0), criticality=criticality)) for criticality in orders]
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, BaseException)]
+        assert [type(error) for error in refused] == [Refused, Refused, Refused]
+        assert len(set(map(id, refused))) == 3
+        critical = answers[1]
+        assert isinstance(critical, InferResponse)
+        assert first(critical) == 6
 
     world.run(test())
