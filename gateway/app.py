@@ -39,6 +39,7 @@ from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.asgi import App
 from gateway.rest.aside import Aside
+from gateway.rest.bodiless import Bodiless
 from gateway.rest.browsers import Cors, Safe
 from gateway.rest.guarded import AdminGuarded, Guarded
 from gateway.rest.hot import Hot
@@ -111,8 +112,8 @@ class Gateway:
         if settings.http.cors_origins:
             self.http_app = Cors(self.http_app, origins=settings.http.cors_origins)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
-        self.admin_app: App = admin.build(
-            metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state
+        self.admin_app: App = Bodiless(
+            admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
         )
         if self._securing:
             self.admin_app = AdminGuarded(self.admin_app, gate=self._securing.gate)
@@ -244,7 +245,7 @@ def _http_app(
     infer_routes = v2.Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes).routes()
     hot = [
         *infer_routes,
-        *tfserving.routes(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
+        *tfserving.routes(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes, models=gateway.models),
         *torchserve.routes(backend, ready=gateway.ready, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
     ]
     app.router.routes.extend(hot)
