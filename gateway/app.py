@@ -287,6 +287,10 @@ def _grpc_server(
         **grpc_torchserve.services(backend, calls, ready=gateway.ready),
     }
     services |= health.services(calls, ready=gateway.ready, names=services)
+    if settings.grpc.reflection:
+        from gateway.grpc import reflection  # its package is imported where it is used
+
+        services |= reflection.services(calls, names=services)
     return grpc_server.build(
         services,
         max_message_bytes=settings.grpc.max_message_bytes,
@@ -296,6 +300,7 @@ def _grpc_server(
         share_port=settings.workers > 1,
         max_connections=settings.grpc.max_connections,
         transport=settings.grpc.transport,
+        keepalive=grpc_server.Keepalive(**settings.grpc.keepalive.model_dump()),
         interceptors=(Interceptor(securing.gate, observer, open_paths=calls.open_paths),) if securing else (),
     )
 

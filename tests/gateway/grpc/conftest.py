@@ -38,6 +38,7 @@ def settings(tensorflow: FakeTFServing, pytorch: FakeTorchServe) -> dict[str, An
             "pytorch": {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url},
         },
         "models": {"double": {}, "absent": {}},
+        "grpc": {"reflection": True},
         "default_deadline_seconds": 5,
         "drain_seconds": 10,
     }

@@ -194,3 +194,11 @@ def test_requests_count_under_their_front(gateway: RunningGateway, stub: Stub) -
     stub.predictions(request("double@pytorch"), timeout=10)
     labels = 'front="torchserve_grpc",model="double",variant="pytorch",version="3"'
     assert f'duet_requests_total{{code="OK",{labels}}}' in gateway.admin.get("/metrics").text
+
+
+def test_reflection_is_off_unless_it_is_set(channel: grpc.Channel) -> None:
+    for version in ("v1", "v1alpha"):
+        call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(iter([b""]), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
