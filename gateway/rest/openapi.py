@@ -15,7 +15,8 @@ _TENSOR = {
         "datatype": {"type": "string", "enum": list(DATATYPES)},
         "parameters": {
             "type": "object",
-            "description": "`binary_data_size`: bytes of this tensor after the JSON part.",
+            "description": "`binary_data_size`: bytes of this tensor after the JSON part. `content_encoding: base64`: "
+            "the elements of BYTES are Base64, as are an output's that asks for it.",
         },
         "data": {"type": "array", "items": {}, "description": "Row-major, flat or nested as `shape` says."},
     },
