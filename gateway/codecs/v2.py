@@ -258,7 +258,13 @@ def _check_supported(output: Any) -> None:
 
 
 def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS) -> dict[str, Any]:
-    scan.check(document, max_objects=max_objects)
+    try:
+        scan.check(document, max_objects=max_objects)
+    except InvalidArgument as error:
+        if b'"b64"' not in document:
+            raise
+        hint = 'send elements as strings, with the parameter content_encoding "base64", in place of {"b64": ...}'
+        raise InvalidArgument(f"{error.message}; {hint}") from None
     try:
         message = orjson.loads(document)
     except orjson.JSONDecodeError as error:

@@ -110,6 +110,13 @@ def test_what_cannot_be_meant_is_refused(body: bytes, text: str) -> None:
         v2.decode_request(body)
 
 
+def test_more_objects_than_are_taken_are_sent_to_the_form_without() -> None:
+    """Strings have no such bound."""
+    with pytest.raises(InvalidArgument, match="more than 512 objects; send elements as strings"):
+        decoded(request(*[{"b64": TEXT}] * 600))
+    assert len(decoded(request(*[TEXT] * 600, parameters=SAID))) == 600
+
+
 def test_the_request_s_word_is_for_strings_alone() -> None:
     entries = [
         {"name": "x", "shape": [1], "datatype": "INT64", "data": [7]},
