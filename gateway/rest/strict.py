@@ -19,7 +19,7 @@ from gateway.rest.head import Headers, Limits, Refused, check, check_name
 _LAST_WORDS_SECONDS = 1.0
 _MIB = 1 << 20
 
-_HTTP2 = "this port speaks HTTP/1.1, and HTTP/2 to nobody; send HTTP/1.1 here, and gRPC to its own port (grpc.port)"
+_HTTP2 = "this port speaks HTTP/1.1, not HTTP/2; send HTTP/1.1 here, and gRPC to its own port (grpc.port)"
 
 #: uvicorn warns of each request that is no HTTP: whoever sends them could fill a disk.
 _log = logging.getLogger("duet.http")
@@ -74,7 +74,7 @@ class Strict(HttpToolsProtocol):
                 return
             except httptools.HttpParserError:
                 if self.parser.get_method() == b"PRI":
-                    self._noted(Refused(505, _HTTP2))
+                    self._noted(Refused(400, _HTTP2))
                 self.send_400_response("")
                 return
             except httptools.HttpParserUpgrade as offer:

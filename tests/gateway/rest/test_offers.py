@@ -166,7 +166,7 @@ def test_nobody_is_connected_to_anybody(gateway: RunningGateway, target: bytes) 
 def test_http2_that_was_not_asked_about_is_refused_in_words(gateway: RunningGateway, at_once: bool) -> None:
     pieces = [http2.PREFACE] if at_once else [bytes([byte]) for byte in http2.PREFACE]
     answer = talk(gateway.client.base_url.port, *pieces)
-    assert statuses(answer) == [505]
+    assert statuses(answer) == [400]
     assert b"this port speaks HTTP/1.1" in answer
     assert b"grpc.port" in answer
 
@@ -176,7 +176,7 @@ def test_http2_on_a_kept_connection_is_refused_too(gateway: RunningGateway) -> N
         sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: duet\r\n\r\n")
         assert sock.recv(65_536).endswith(b'{"live":true}')
         sock.sendall(http2.PREFACE)
-        assert statuses(sock.recv(65_536)) == [505]
+        assert statuses(sock.recv(65_536)) == [400]
 
 
 def java(*arguments: str) -> list[str]:
