@@ -256,9 +256,6 @@ CODECS: dict[str, Codec] = {
     "v2 gRPC raw": Codec(lambda given: v2_grpc_both(given, is_raw=True)),
     "v2 gRPC typed": Codec(lambda given: v2_grpc_both(given, is_raw=False), (TYPED,)),
     "v2 Base64 request": Codec(
-        lambda given: v2_base64_request(given, "content_encoding", of_request=False), (base64_form,)
-    ),
-    "v2 Base64 request, MLServer's": Codec(
         lambda given: v2_base64_request(given, "content_type", of_request=False), (base64_form,)
     ),
     "v2 Base64 of the whole request": Codec(

@@ -41,7 +41,9 @@ async def pinged(times: int, interval_seconds: float, **keepalive: Any) -> list[
             try:
                 for _ in range(times):
                     await loop.sock_sendall(sock, http2.ping())
-                    await asyncio.sleep(interval_seconds)
+                    if interval_seconds:  # from its answer on, so that the server cannot read two at once
+                        answer += await loop.sock_recv(sock, 65_536)
+                        await asyncio.sleep(interval_seconds)
             except ConnectionError:  # it was sent away, and what was said is still there to be read
                 pass
             try:
