@@ -59,6 +59,11 @@ SERVICES: Mapping[str, Mapping[str, Method]] = {
     },
 }
 
+_TENSORFLOW = """
+DataType TensorShapeProto TensorProto ResourceHandleProto VariantTensorDataProto TensorInfo SignatureDef TypeSpecProto
+StructuredValue NoneValue ListValue TupleValue DictValue PairValue NamedTupleValue TensorSpecProto
+BoundedTensorSpecProto Example Features Feature BytesList FloatList Int64List
+"""
 #: Messages of each module -> their package on the wire; what is not named has the package that comes first.
 _PACKAGES: Mapping[ModuleType, tuple[str, Mapping[str, str]]] = {
     v2_pb2: ("inference", {}),
@@ -67,9 +72,7 @@ _PACKAGES: Mapping[ModuleType, tuple[str, Mapping[str, str]]] = {
     tfserving_pb2: (
         _SERVING,
         {
-            **dict.fromkeys(("DataType", "TensorShapeProto", "TensorProto", "TensorInfo"), "tensorflow"),
-            **dict.fromkeys(("SignatureDef", "Example", "Features", "Feature"), "tensorflow"),
-            **dict.fromkeys(("BytesList", "FloatList", "Int64List"), "tensorflow"),
+            **dict.fromkeys(_TENSORFLOW.split(), "tensorflow"),
             **dict.fromkeys(("Int64Value", "Any"), "google.protobuf"),
         },
     ),
