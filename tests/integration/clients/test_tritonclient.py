@@ -208,7 +208,8 @@ def test_a_signature_is_named_by_a_parameter(triton: Triton, stack: Stack, varia
     same(result.as_numpy, canonical(stack, LINEAR, variant, examples(LINEAR)))
     inputs = triton.inputs(examples(LINEAR))
     _, text = triton.refusal("infer", f"{LINEAR}@{variant}", inputs, parameters={"signature_name": "nope"})
-    assert "the model's signatures are serving_default" in text
+    assert "no signature 'nope'; the model's signatures are" in text
+    assert "serving_default" in text
 
 
 @BOTH
