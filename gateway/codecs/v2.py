@@ -39,6 +39,7 @@ _DATATYPE = re.compile(r"[A-Z][A-Z0-9_]{1,31}")
 _RAW = "Inference-Header-Content-Length is 0, so the body is the input's bytes and nothing else; that"
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _INSTEAD_OF_JSON = "ask for binary data (the parameter binary_data: true of that output), or call over gRPC"
+_INSTEAD_OF_TEXT = f"ask for Base64 (the parameter content_encoding: base64 of that output), or {_INSTEAD_OF_JSON}"
 #: Of an answer, whose objects are a few for each output: only a server sends it.
 _MAX_ANSWER_OBJECTS = 1 << 16
 
@@ -385,5 +386,6 @@ def _entry(tensor: Tensor, binary: bool, blobs: list[bytes | memoryview], base64
         blobs.append(blob)
         entry["parameters"] = {**entry.get("parameters", {}), "binary_data_size": len(blob)}
     else:
-        entry["data"] = json.encode(tensor, instead=_INSTEAD_OF_JSON)
+        instead = _INSTEAD_OF_TEXT if tensor.datatype == "BYTES" else _INSTEAD_OF_JSON
+        entry["data"] = json.encode(tensor, instead=instead)
     return entry
