@@ -41,6 +41,7 @@ from gateway.registry import Registry
 from gateway.rest import admin, errors, openapi, tfserving, torchserve, v2
 from gateway.rest.asgi import App
 from gateway.rest.aside import Aside
+from gateway.rest.bodiless import Bodiless
 from gateway.rest.browsers import Cors, Safe
 from gateway.rest.guarded import AdminGuarded, Guarded
 from gateway.rest.hot import Hot
@@ -120,8 +121,8 @@ class Gateway:
         if settings.http.cors_origins:
             self.http_app = Cors(self.http_app, origins=settings.http.cors_origins)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
-        self.admin_app: App = admin.build(
-            metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state
+        self.admin_app: App = Bodiless(
+            admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
         )
         if self._securing:
             self.admin_app = AdminGuarded(self.admin_app, gate=self._securing.gate)
@@ -263,7 +264,7 @@ def _http_app(
     infer_routes = v2.Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes).routes()
     hot = [
         *infer_routes,
-        *tfserving.routes(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
+        *tfserving.routes(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes, models=gateway.models),
         *torchserve.routes(backend, ready=gateway.ready, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
     ]
     app.router.routes.extend(hot)
@@ -305,6 +306,10 @@ def _grpc_server(
         **grpc_torchserve.services(backend, calls, ready=gateway.ready),
     }
     services |= health.services(calls, ready=gateway.ready, names=services)
+    if settings.grpc.reflection:
+        from gateway.grpc import reflection  # its package is imported where it is used
+
+        services |= reflection.services(calls, names=services)
     return grpc_server.build(
         services,
         max_message_bytes=settings.grpc.max_message_bytes,
@@ -314,6 +319,7 @@ def _grpc_server(
         share_port=settings.workers > 1,
         max_connections=settings.grpc.max_connections,
         transport=settings.grpc.transport,
+        keepalive=grpc_server.Keepalive(**settings.grpc.keepalive.model_dump()),
         interceptors=(Interceptor(securing.gate, observer, open_paths=calls.open_paths),) if securing else (),
     )
 

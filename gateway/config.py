@@ -111,6 +111,23 @@ class Http(_Settings):
         return values
 
 
+class Keepalive(_Settings):
+    """Pings on gRPC's connections.
+
+    A client may ping every ``min_ping_seconds``, and without a call only with ``permit_without_calls``. One that pings
+    more often ``max_ping_strikes`` times is sent away (GOAWAY, ENHANCE_YOUR_CALM). The gateway itself pings a client
+    that has been silent for ``time_seconds``, and gives it up where no answer comes within ``timeout_seconds``.
+    The transport ``native`` neither counts pings nor sends any.
+    """
+
+    #: Half of what gRPC's clients take at least (10 s), so that one that is a little early is no offender.
+    min_ping_seconds: Annotated[float, Field(ge=0.01, le=7200)] = 5.0
+    permit_without_calls: bool = True
+    max_ping_strikes: Annotated[int, Field(ge=1, le=1000)] = 2
+    time_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 20.0
+
+
 class Grpc(_Settings):
     host: str = "127.0.0.1"
     port: Port = 8001
@@ -129,6 +146,9 @@ class Grpc(_Settings):
     #: ``native`` costs a quarter of the processor time, but its message limit does not protect memory: for trusted
     #: clients only.
     transport: Literal["grpcio", "native"] = "grpcio"
+    keepalive: Keepalive = Keepalive()
+    #: Whether the services describe themselves to clients without stubs (grpcurl, Postman). With keys on, it takes one.
+    reflection: bool = False
 
     @field_validator("transport")
     @classmethod

@@ -7,9 +7,9 @@ from typing import Any
 
 from gateway.backends.base import Backend
 from gateway.codecs import v2_models as codec
-from gateway.errors import DuetError, NotFound
+from gateway.errors import DuetError, InvalidArgument, NotFound
 from gateway.statistics import Compute, Counts, Duration, Served, Statistics
-from gateway.types import ModelMetadata, VersionMetadata
+from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature, VersionMetadata
 
 Models = Callable[[], Iterable[str]]
 
@@ -36,6 +36,16 @@ class Information:
             known = ", ".join(map(str, metadata.versions)) or "none"
             raise NotFound(f"{metadata.model}@{metadata.variant} has no version {version}; its versions are {known}")
         return metadata, metadata.versions[version]
+
+    async def signature(
+        self, name: str, version: int | None, chosen: str
+    ) -> tuple[ModelMetadata, VersionMetadata, Signature | None]:
+        """The same, and the signature that is called ``chosen``; None where none is known. Raises InvalidArgument."""
+        metadata, found = await self.describe(name, version)
+        if found.signatures and chosen not in found.signatures and chosen != DEFAULT_SIGNATURE:
+            known = ", ".join(sorted(found.signatures))
+            raise InvalidArgument(f"no signature {chosen!r}; the model's signatures are {known}")
+        return metadata, found, found.signatures.get(chosen)
 
     async def ready(self, name: str, version: int | None) -> bool:
         """False for what is unknown too."""

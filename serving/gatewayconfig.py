@@ -28,7 +28,7 @@ def render_gateway_config(
     settings: dict[str, Any] = {
         "auth": dict(auth),
         "http": {"host": options.host, "port": ports["--http-port"]},
-        "grpc": {"host": options.host, "port": ports["--grpc-port"]},
+        "grpc": {"host": options.host, "port": ports["--grpc-port"], "reflection": True},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
         "servers": {
             TENSORFLOW: {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from array import array
 from itertools import chain
 from math import prod
@@ -16,8 +17,10 @@ _NO_JSON_FORM = frozenset({"FP16", "BF16"})
 _WANTED = {"b": "booleans (true or false)", "i": "integers", "u": "integers", "f": "numbers"}
 
 
-def decode(name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_hold_booleans: bool) -> Tensor:
-    """A tensor of ``data``, which is flat or nested as ``shape`` says.
+def decode(
+    name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_hold_booleans: bool, base64: bool = False
+) -> Tensor:
+    """A tensor of ``data``, which is flat or nested as ``shape`` says. ``base64``: so are its strings, for BYTES.
 
     ``may_hold_booleans`` is False where the caller knows that the document has neither ``true`` nor ``false`` in it;
     otherwise numbers are searched for them, which numpy would take for 1 and 0. Raises InvalidArgument.
@@ -29,7 +32,7 @@ def decode(name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_h
     if not isinstance(data, list):
         raise InvalidArgument(f"tensor {name!r}: 'data' must be a list")
     if datatype == "BYTES":
-        return Tensor(name, datatype, _strings(name, shape, data))
+        return Tensor(name, datatype, _strings(name, shape, data, base64))
     dtype = DATATYPES[datatype]
     if may_hold_booleans and dtype.kind != "b" and bool in set(map(type, _flatten(data, len(shape)))):
         raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]}, found a boolean")
@@ -54,6 +57,20 @@ def encode(tensor: Tensor, *, instead: str = "ask for binary data") -> Any:
     if flat.dtype.kind == "f" and not np.isfinite(flat).all():
         raise NotAcceptable(f"output {tensor.name!r} holds NaN or infinity, which JSON cannot carry; {instead}")
     return flat
+
+
+def is_base64(value: Any) -> bool:
+    """Whether it is ``{"b64": "..."}``, which stands for a string of any bytes."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def of_base64(name: str, text: str | bytes) -> bytes:
+    """The standard alphabet; padding may be left out. Raises InvalidArgument."""
+    try:
+        encoded = text.encode("ascii") if isinstance(text, str) else text
+        return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
+    except ValueError as error:  # binascii.Error too, and what is not ASCII
+        raise InvalidArgument(f"tensor {name!r}: an element is no Base64 of the standard alphabet: {error}") from None
 
 
 def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) -> Array:
@@ -106,7 +123,8 @@ def _even(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
     return data
 
 
-def _strings(name: str, shape: tuple[int, ...], data: list[Any]) -> Array:
+def _strings(name: str, shape: tuple[int, ...], data: list[Any], base64: bool) -> Array:
+    """An element is a string, or ``{"b64": "..."}`` for one of any bytes."""
     flat = data if not data or isinstance(data[0], str) else list(_flatten(data, len(shape)))
     if len(flat) != prod(shape):
         raise InvalidArgument(
@@ -114,9 +132,12 @@ def _strings(name: str, shape: tuple[int, ...], data: list[Any]) -> Array:
         )
     items = np.empty(len(flat), np.object_)
     for index, item in enumerate(flat):
-        if not isinstance(item, str):
-            raise InvalidArgument(f"tensor {name!r}: BYTES takes strings, nothing else")
-        items[index] = item.encode()
+        if isinstance(item, str):
+            items[index] = of_base64(name, item) if base64 else item.encode()
+        elif is_base64(item):
+            items[index] = of_base64(name, item["b64"])
+        else:
+            raise InvalidArgument(f'tensor {name!r}: BYTES takes strings, or {{"b64": "..."}}, and nothing else')
     return items.reshape(shape)
 
 

@@ -84,6 +84,8 @@ class Body:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     id: str = ""
     form: v2.OutputForm = v2.OutputForm()  # noqa: RUF009 - frozen
+    #: As the Open Inference Protocol's parameters name it.
+    signature_name: str | None = None
 
     @property
     def variant(self) -> str | None:
@@ -109,14 +111,13 @@ def version(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def signature_of(chosen: VersionMetadata) -> Signature:
-    """The signature that bodies are read by. Raises InvalidArgument where a SavedModel has no default one."""
-    if chosen.signature is None:
+def signature_of(chosen: VersionMetadata, name: str = DEFAULT_SIGNATURE) -> Signature:
+    """The signature that bodies are read by. Raises InvalidArgument where the model has none of the name."""
+    found = chosen.signatures.get(name)
+    if found is None:
         known = ", ".join(sorted(chosen.signatures)) or "none"
-        raise InvalidArgument(
-            f"this call needs the signature {DEFAULT_SIGNATURE!r}; the model's signatures are {known}"
-        )
-    return chosen.signature
+        raise InvalidArgument(f"this call needs the signature {name!r}; the model's signatures are {known}")
+    return found
 
 
 def accepted(header: str | None) -> str | None:
@@ -210,7 +211,16 @@ def _rows(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _of_v2(decoded: v2.InferBody, form: v2.OutputForm) -> Body:
-    return Body(decoded.inputs, Envelope.V2, fitting.NOTHING, decoded.outputs, decoded.parameters, decoded.id, form)
+    return Body(
+        decoded.inputs,
+        Envelope.V2,
+        fitting.NOTHING,
+        decoded.outputs,
+        decoded.parameters,
+        decoded.id,
+        form,
+        decoded.signature_name,
+    )
 
 
 def _form(body: bytes, specs: Sequence[TensorSpec]) -> Body:

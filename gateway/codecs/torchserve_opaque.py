@@ -34,6 +34,12 @@ def of_parts(parts: Mapping[str, bytes]) -> Payload:
     return Payload(body, content_type)
 
 
+def check_no_signature(model: str, named: str | None) -> None:
+    """Raises InvalidArgument where a request names a signature: the model's handler knows of none."""
+    if named:
+        raise errors.InvalidArgument(f"model {model!r} has no signatures, and {named!r} is named; name none")
+
+
 def error_of(payload: Payload) -> errors.DuetError:
     """The error that an answer with a status of 400 and above is where there are codes in place of statuses."""
     wrong = errors.InvalidArgument if payload.status < 500 else errors.Internal

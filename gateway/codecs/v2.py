@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import classification, fitting, json, raw, scan
+from gateway.codecs import classification, fitting, json, raw, scan, v2_base64
 from gateway.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
@@ -39,17 +39,27 @@ _DATATYPE = re.compile(r"[A-Z][A-Z0-9_]{1,31}")
 _RAW = "Inference-Header-Content-Length is 0, so the body is the input's bytes and nothing else; that"
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _INSTEAD_OF_JSON = "ask for binary data (the parameter binary_data: true of that output), or call over gRPC"
+_INSTEAD_OF_TEXT = f"ask for Base64 (the parameter content_encoding: base64 of that output), or {_INSTEAD_OF_JSON}"
 #: Of an answer, whose objects are a few for each output: only a server sends it.
 _MAX_ANSWER_OBJECTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class OutputForm:
-    """Which outputs the client wants as binary data, and of which it wants the best classes, and how many."""
+    """Which outputs the client wants as binary data, and of which it wants the best classes, and how many.
+
+    ``base64`` names the parameter by which an output was asked for in Base64 (`v2_base64`), ``all_base64`` all others'.
+    """
 
     all_binary: bool = False
     by_name: dict[str, bool] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
+    base64: dict[str, str] = field(default_factory=dict)
+    all_base64: str = ""
+
+    def asks_base64(self, tensor: Tensor) -> str:
+        """The parameter by which Base64 was asked for, where the tensor is one that can be said so."""
+        return self.base64.get(tensor.name, self.all_base64) if tensor.datatype == "BYTES" else ""
 
     def binary(self, name: str) -> bool:
         return self.by_name.get(name, self.all_binary)
@@ -64,6 +74,7 @@ class InferBody:
     parameters: dict[str, Parameter]
     id: str
     form: OutputForm
+    signature_name: str | None = None
 
 
 def decode_request(body: bytes, header_length: int | None = None) -> InferBody:
@@ -79,15 +90,18 @@ def decode_request(body: bytes, header_length: int | None = None) -> InferBody:
     all_binary = parameters.pop("binary_data_output", False)
     if not isinstance(all_binary, bool):
         raise InvalidArgument("parameter 'binary_data_output' must be true or false")
+    signature_name = take_signature_name(parameters)
     request_id = message.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidArgument("'id' must be a string")
-    names, form = _wanted_outputs(message.get("outputs"), all_binary)
+    base64 = v2_base64.asked(parameters, "the request")
+    names, form = _wanted_outputs(message.get("outputs"), all_binary, base64)
     entries = message.get("inputs")
     if not isinstance(entries, list):
         raise InvalidArgument("'inputs' must be a list of tensors")
-    inputs = _tensors(entries, binary, may_hold_booleans=b"true" in document or b"false" in document)
-    return InferBody(inputs, names, parameters, request_id, form)
+    booleans = b"true" in document or b"false" in document
+    inputs = _tensors(entries, binary, may_hold_booleans=booleans, base64=base64)
+    return InferBody(inputs, names, parameters, request_id, form, signature_name)
 
 
 def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
@@ -127,7 +141,9 @@ def encode_response(
         message["id"] = request_id
     blobs: list[bytes | memoryview] = []
     outputs = classification.best(response.outputs, form.classes)
-    message["outputs"] = [_entry(tensor, form.binary(tensor.name), blobs) for tensor in outputs]
+    message["outputs"] = [
+        _entry(tensor, form.binary(tensor.name), blobs, form.asks_base64(tensor)) for tensor in outputs
+    ]
     document = orjson.dumps(message, option=_JSON_OPTIONS)
     if not any(blobs):
         return [document], None
@@ -178,6 +194,14 @@ def variant(parameters: Mapping[str, Parameter]) -> str | None:
     given = parameters.get("variant")
     if given is not None and not isinstance(given, str):
         raise InvalidArgument("parameter 'variant' must be a string")
+    return given
+
+
+def take_signature_name(parameters: dict[str, Parameter]) -> str | None:
+    """Takes the parameter of that name, which is no parameter of the model's, out. Raises InvalidArgument."""
+    given = parameters.pop("signature_name", None)
+    if given is not None and not isinstance(given, str):
+        raise InvalidArgument("parameter 'signature_name' must be a string")
     return given
 
 
@@ -235,7 +259,13 @@ def _check_supported(output: Any) -> None:
 
 
 def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS) -> dict[str, Any]:
-    scan.check(document, max_objects=max_objects)
+    try:
+        scan.check(document, max_objects=max_objects)
+    except InvalidArgument as error:
+        if b'"b64"' not in document:
+            raise
+        hint = 'send elements as strings, with the parameter content_encoding "base64", in place of {"b64": ...}'
+        raise InvalidArgument(f"{error.message}; {hint}") from None
     try:
         message = orjson.loads(document)
     except orjson.JSONDecodeError as error:
@@ -267,8 +297,8 @@ def _parameters(value: Any, of: str) -> dict[str, Parameter]:
     return value
 
 
-def _wanted_outputs(entries: Any, all_binary: bool) -> tuple[tuple[str, ...], OutputForm]:
-    form = OutputForm(all_binary)
+def _wanted_outputs(entries: Any, all_binary: bool, all_base64: str) -> tuple[tuple[str, ...], OutputForm]:
+    form = OutputForm(all_binary, all_base64=all_base64)
     if entries is None:
         return (), form
     if not isinstance(entries, list):
@@ -280,6 +310,8 @@ def _wanted_outputs(entries: Any, all_binary: bool) -> tuple[tuple[str, ...], Ou
             raise InvalidArgument(f"output {name!r} is asked for twice")
         names.append(name)
         parameters = _parameters(entry.get("parameters"), f"output {name!r}")
+        if parameters:
+            form.base64[name] = v2_base64.asked(parameters, f"output {name!r}", all_base64)
         if "classification" in parameters:
             form.classes[name] = classification.count(name, parameters["classification"])
         if "binary_data" in parameters:
@@ -290,7 +322,10 @@ def _wanted_outputs(entries: Any, all_binary: bool) -> tuple[tuple[str, ...], Ou
     return tuple(names), form
 
 
-def _tensors(entries: list[Any], binary: memoryview, *, may_hold_booleans: bool) -> tuple[Tensor, ...]:
+def _tensors(
+    entries: list[Any], binary: memoryview, *, may_hold_booleans: bool, base64: str | None = None
+) -> tuple[Tensor, ...]:
+    """``base64`` is what the request asks for its tensors (`v2_base64.asked`); None where nobody can ask."""
     tensors: list[Tensor] = []
     offset = 0
     for entry in entries:
@@ -300,16 +335,23 @@ def _tensors(entries: list[Any], binary: memoryview, *, may_hold_booleans: bool)
             raise InvalidArgument(f"tensor {name!r}: 'datatype' is missing or no string")
         parameters = _parameters(entry.get("parameters"), f"tensor {name!r}")
         check_no_shared_memory(name, parameters)
+        encoded = base64 is not None and bool(v2_base64.asked(parameters, f"tensor {name!r}"))
+        if encoded:
+            v2_base64.check_datatype(name, datatype)
+        elif base64 and datatype == "BYTES":
+            encoded = bool(v2_base64.asked(parameters, f"tensor {name!r}", base64))
         size = parameters.get("binary_data_size")
         if (size is None) == ("data" not in entry):
             raise InvalidArgument(f"tensor {name!r}: give either 'data' or the parameter 'binary_data_size'")
         if size is None:
-            tensors.append(json.decode(name, datatype, shape, entry["data"], may_hold_booleans=may_hold_booleans))
+            data, booleans = entry["data"], may_hold_booleans
+            tensors.append(json.decode(name, datatype, shape, data, may_hold_booleans=booleans, base64=encoded))
             continue
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
             left = len(binary) - offset
             raise InvalidArgument(f"tensor {name!r}: binary_data_size is {size}, {left} bytes are left for it")
-        tensors.append(raw.decode(name, datatype, shape, binary[offset : offset + size]))
+        tensor = raw.decode(name, datatype, shape, binary[offset : offset + size])
+        tensors.append(v2_base64.decoded(tensor) if encoded else tensor)
         offset += size
     if offset != len(binary):
         raise InvalidArgument(f"{len(binary) - offset} bytes are left after the last binary tensor")
@@ -333,12 +375,17 @@ def _shape(name: str, value: Any) -> tuple[int, ...]:
     return check_shape(name, value)
 
 
-def _entry(tensor: Tensor, binary: bool, blobs: list[bytes | memoryview]) -> dict[str, Any]:
+def _entry(tensor: Tensor, binary: bool, blobs: list[bytes | memoryview], base64: str = "") -> dict[str, Any]:
+    """``base64`` is the parameter's name by which it was asked for, and which tells of it."""
     entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    if base64:
+        tensor = v2_base64.encoded(tensor)
+        entry["parameters"] = {base64: v2_base64.BASE64}
     if binary:
         blob = raw.encode(tensor)
         blobs.append(blob)
-        entry["parameters"] = {"binary_data_size": len(blob)}
+        entry["parameters"] = {**entry.get("parameters", {}), "binary_data_size": len(blob)}
     else:
-        entry["data"] = json.encode(tensor, instead=_INSTEAD_OF_JSON)
+        instead = _INSTEAD_OF_TEXT if tensor.datatype == "BYTES" else _INSTEAD_OF_JSON
+        entry["data"] = json.encode(tensor, instead=instead)
     return entry

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.codecs import classification, raw, v2
+from gateway.codecs import classification, raw, v2, v2_base64
 from gateway.errors import InvalidArgument
 from gateway.protos import v2_pb2 as pb
 from gateway.types import DATATYPES, Array, InferResponse, Parameter, Tensor
@@ -42,31 +42,42 @@ _AS_IN_MEMORY = frozenset({"BOOL", "FP32", "FP64"})
 
 @dataclass(frozen=True, slots=True)
 class InferMessage:
-    """A decoded request. ``raw`` is the form in which its tensors came, ``classes`` how many of an output are asked."""
+    """A decoded request. ``raw`` is the form in which its tensors came, ``classes`` how many of an output are asked.
+
+    ``form`` says which outputs are asked for in Base64.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...]
     parameters: dict[str, Parameter]
     classes: dict[str, int]
     raw: bool
+    signature_name: str | None = None
+    form: v2.OutputForm = v2.OutputForm()  # noqa: RUF009 - frozen
 
 
 def decode_request(message: pb.ModelInferRequest) -> InferMessage:
     """Raises InvalidArgument, which names the tensor or member at fault."""
     parameters = _parameters(message.parameters, "the request")
     v2.check_parameters(parameters)
+    signature_name = v2.take_signature_name(parameters)
+    base64 = v2_base64.asked(parameters, "the request")
     # A request without inputs has no form; Triton's clients expect raw answers.
     is_raw = bool(message.raw_input_contents) or not message.inputs
     inputs = _raw_inputs(message) if is_raw else tuple(_typed_input(tensor) for tensor in message.inputs)
+    inputs = tuple(_plain(tensor, given, base64) for tensor, given in zip(inputs, message.inputs, strict=True))
     names = [output.name for output in message.outputs]
     if len(set(names)) != len(names):
         raise InvalidArgument("an output is asked for twice")
     classes: dict[str, int] = {}
+    form = v2.OutputForm(all_base64=base64)
     for output in message.outputs:
         asked = _parameters(output.parameters, f"output {output.name!r}")
+        if asked:
+            form.base64[output.name] = v2_base64.asked(asked, f"output {output.name!r}", base64)
         if "classification" in asked:
             classes[output.name] = classification.count(output.name, asked["classification"])
-    return InferMessage(inputs, tuple(names), parameters, classes, is_raw)
+    return InferMessage(inputs, tuple(names), parameters, classes, is_raw, signature_name, form)
 
 
 def encode_response(response: InferResponse, asked: InferMessage, *, request_id: str = "") -> pb.ModelInferResponse:
@@ -76,11 +87,24 @@ def encode_response(response: InferResponse, asked: InferMessage, *, request_id:
     is_raw = asked.raw or any(tensor.datatype not in _FIELDS for tensor in outputs)
     for tensor in outputs:
         entry = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if encoding := asked.form.asks_base64(tensor):
+            tensor = v2_base64.encoded(tensor)
+            entry.parameters[encoding].string_param = v2_base64.BASE64
         if is_raw:
             message.raw_output_contents.append(bytes(raw.encode(tensor)))
         else:
             _fill(entry.contents, tensor)
     return message
+
+
+def _plain(tensor: Tensor, given: pb.ModelInferRequest.InferInputTensor, base64: str) -> Tensor:
+    """The tensor itself where it came in Base64, which it says, or the request for it (``base64``)."""
+    parameters = _parameters(given.parameters, f"tensor {tensor.name!r}") if given.parameters else {}
+    if v2_base64.asked(parameters, f"tensor {tensor.name!r}"):
+        v2_base64.check_datatype(tensor.name, tensor.datatype)
+    elif not base64 or tensor.datatype != "BYTES" or not v2_base64.asked(parameters, "", base64):
+        return tensor
+    return v2_base64.decoded(tensor)
 
 
 def _raw_inputs(message: pb.ModelInferRequest) -> tuple[Tensor, ...]:

@@ -40,13 +40,14 @@ class Message(Protocol):
 class Call:
     """One call as its behaviour sees it. ``deadline`` is of the event loop's clock, ``variant`` the metadata's pin.
 
-    ``criticality`` is as the client wrote it.
+    ``criticality`` is as the client wrote it, ``signature`` the one that the metadata names.
     """
 
     seen: Observation
     variant: str | None
     deadline: float | None
     criticality: str | None = None
+    signature: str | None = None
 
     async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
         """Calls the backend with what the metadata says of the request."""
@@ -225,7 +226,7 @@ class Calls:
         left = context.time_remaining()
         # Without a deadline, gRPC gives one that is centuries away.
         deadline = asyncio.get_running_loop().time() + left if left is not None and left < _FOR_EVER else None
-        return Call(seen, given.get(pins.VARIANT), deadline, given.get(pins.CRITICALITY))
+        return Call(seen, given.get(pins.VARIANT), deadline, given.get(pins.CRITICALITY), given.get(pins.SIGNATURE))
 
     def _trailing(self, call: Call) -> errors.Metadata:
         served = ((pins.VARIANT, call.seen.variant), (pins.VERSION, call.seen.version)) if call.seen.variant else ()

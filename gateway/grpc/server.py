@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 import grpc
@@ -24,6 +25,30 @@ Options = Sequence[tuple[str, Any]]
 Interceptors = Sequence[grpc.aio.ServerInterceptor]
 
 _HANDSHAKE_MILLISECONDS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """As the setting of that name (`gateway.config.Keepalive`)."""
+
+    min_ping_seconds: float = 5.0
+    permit_without_calls: bool = True
+    max_ping_strikes: int = 2
+    time_seconds: float = 300.0
+    timeout_seconds: float = 20.0
+
+    def options(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.http2.min_ping_interval_without_data_ms", round(self.min_ping_seconds * 1e3)),
+            # Otherwise a connection without a call may be pinged every two hours.
+            ("grpc.keepalive_permit_without_calls", int(self.permit_without_calls)),
+            ("grpc.http2.max_ping_strikes", self.max_ping_strikes),
+            # Asks a silent client now and then whether it is there: one that lost its network never says so.
+            ("grpc.keepalive_time_ms", round(self.time_seconds * 1e3)),
+            ("grpc.keepalive_timeout_ms", round(self.timeout_seconds * 1e3)),
+        ]
+
+
 #: Connections that came before the port was closed have said what they are by then.
 _SETTLE_SECONDS = 0.1
 
@@ -73,6 +98,7 @@ def build(
     transport: Transport = "grpcio",
     max_connections: int = 4096,
     interceptors: Interceptors = (),
+    keepalive: Keepalive = Keepalive(),
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
@@ -89,8 +115,6 @@ def build(
         # Above the former calls are refused at random, above this all of them.
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.so_reuseport", int(share_port)),
-        # Clients may ping while they wait for a long call.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
     if transport == "native":
         return Server(_native(services, options), ending, share_port=share_port)
@@ -98,9 +122,7 @@ def build(
     options += [
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
-        # Asks a silent client now and then whether it is there: one that lost its network never says so.
-        ("grpc.keepalive_time_ms", 300_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        *keepalive.options(),
     ]
     return Server(_grpcio(services, options, max_calls, interceptors), ending, share_port=share_port)
 

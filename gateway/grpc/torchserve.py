@@ -66,12 +66,14 @@ class Front:
         start = perf_counter()
         pin, metadata, chosen = await self._find(message, call.variant)
         if chosen.opaque:
+            opaque.check_no_signature(metadata.model, call.signature)
             version = chosen.version if message.model_version else None
             payload = opaque.of_parts(message.input)
             request = InferRequest(metadata.model, (), (), version, pin, deadline=call.deadline, payload=payload)
             return await self._pass_on(request, message, call)
         try:
-            body = codec.decode_named(message.input, codec.signature_of(chosen))
+            body = codec.decode_named(message.input, codec.signature_of(chosen, pins.signature(call.signature)))
+            signature_name = pins.signature(call.signature, body.signature_name)
             variant = pins.agree(pin, body.variant)
         except DuetError as error:
             error.target = Target(metadata.model, metadata.variant, chosen.version)
@@ -85,6 +87,7 @@ class Front:
             body.parameters,
             body.id,
             call.deadline,
+            signature_name,
         )
         call.seen.timings["decode"] = perf_counter() - start
         response = await call.infer(self._backend, request)

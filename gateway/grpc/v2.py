@@ -70,6 +70,7 @@ class Infer:
             asked.parameters,
             message.id,
             _deadline(asked.parameters, call.deadline),
+            pins.signature(call.signature, asked.signature_name),
         )
         call.seen.timings["decode"] = perf_counter() - start
         response = await call.infer(self._backend, request)
@@ -83,7 +84,7 @@ class Infer:
         """Each request has one answer. A stream's metadata is sent once: who answered is among the parameters."""
         answer = await self(message, call)
         answer.parameters["variant"].string_param = call.seen.variant
-        _mark_final(answer, message)
+        _mark_final(answer)
         return pb.ModelStreamInferResponse(infer_response=answer)
 
 
@@ -112,9 +113,10 @@ class Telling:
         return pb.ModelReadyResponse(ready=await self._information.ready(name, version))
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> Message:
-        metadata, chosen = await self._information.describe(*_named(request, call))
+        named = pins.signature(call.signature)
+        metadata, chosen, signature = await self._information.signature(*_named(request, call), named)
         call.seen.model, call.seen.variant, call.seen.version = metadata.model, metadata.variant, str(chosen.version)
-        document = v2_models.metadata(metadata, chosen.signature)
+        document = v2_models.metadata(metadata, signature)
         return ParseDict(document, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 
     async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> Message:
@@ -133,16 +135,18 @@ class Telling:
 
 def _in_band(error: DuetError, message: pb.ModelInferRequest | None) -> pb.ModelStreamInferResponse:
     answer = pb.ModelInferResponse()
+    _mark_final(answer)
     if message is not None:
         answer.id, answer.model_name = message.id, message.model_name
-        _mark_final(answer, message)
     return pb.ModelStreamInferResponse(error_message=error.message or error.code.name, infer_response=answer)
 
 
-def _mark_final(answer: pb.ModelInferResponse, message: pb.ModelInferRequest) -> None:
-    """Every answer is its request's last one; a client that asked for it is told so."""
-    if message.parameters[v2.EMPTY_FINAL_RESPONSE].bool_param:
-        answer.parameters["triton_final_response"].bool_param = True
+def _mark_final(answer: pb.ModelInferResponse) -> None:
+    """Every answer is its request's last one, and says so whether or not that was asked for.
+
+    tritonclient's asyncio client has no way to ask, and waits for it all the same.
+    """
+    answer.parameters["triton_final_response"].bool_param = True
 
 
 def _named(request: Any, call: Call) -> tuple[str, int | None]:

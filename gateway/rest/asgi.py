@@ -38,6 +38,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def text(scope: Scope, name: bytes) -> str | None:
+    """As `header`, decoded."""
+    value = header(scope, name)
+    return None if value is None else value.decode("latin-1")
+
+
 async def pieces(scope: Scope, receive: Receive, *, max_bytes: int) -> AsyncIterator[bytes]:
     """The body as it comes in. Raises PayloadTooLarge once it passes ``max_bytes``, ClientGone where it ends early."""
     declared = header(scope, b"content-length")

@@ -11,7 +11,7 @@ SAFE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"n
 _METHODS = b"GET, POST, OPTIONS"
 _SENT = (
     b"authorization, content-encoding, content-type, inference-header-content-length, traceparent, x-api-key, "
-    b"x-duet-criticality, x-duet-timeout-ms, x-duet-variant, x-request-id"
+    b"x-duet-criticality, x-duet-signature, x-duet-timeout-ms, x-duet-variant, x-request-id"
 )
 _READ = b"inference-header-content-length, retry-after, server-timing, x-duet-variant, x-duet-version, x-request-id"
 _ORIGIN = b"access-control-allow-origin"

@@ -184,9 +184,9 @@ class Connection(Strict):
             return
         super().on_body(body)
 
-    def on_message_complete(self) -> None:
+    def on_request_complete(self) -> None:
         self._reading = _Reading.NOTHING
-        super().on_message_complete()
+        super().on_request_complete()
 
     def on_response_complete(self) -> None:
         self._let_go()

@@ -24,6 +24,7 @@ _SINGLE = frozenset(
         b"content-encoding",
         b"inference-header-content-length",
         b"x-duet-variant",
+        b"x-duet-signature",
         b"x-duet-timeout-ms",
         b"x-duet-criticality",
         b"x-request-id",
@@ -69,6 +70,8 @@ def check(method: bytes, target: bytes, version: str, headers: Headers) -> None:
     """The whole head; names of headers are in lower case. Raises Refused."""
     if version not in ("1.1", "1.0"):
         raise Refused(505, "this server speaks HTTP/1.1")
+    if method == b"CONNECT":
+        raise Refused(400, "CONNECT is for proxies, and this server is none")
     values = dict(headers)
     if len(values) != len(headers):
         repeated = Counter(name for name, _ in headers)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from starlette.routing import Route
 
 from gateway.rest.asgi import App, Receive, Scope, Send
+from gateway.rest.bodiless import Bodiless
 
 
 class Hot:
@@ -17,7 +18,7 @@ class Hot:
     """
 
     def __init__(self, app: App, routes: Iterable[Route]) -> None:
-        self._app = app
+        self._app = Bodiless(app)
         self._routes = [(route.path_regex.match, route.app) for route in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,7 +15,8 @@ _TENSOR = {
         "datatype": {"type": "string", "enum": list(DATATYPES)},
         "parameters": {
             "type": "object",
-            "description": "`binary_data_size`: bytes of this tensor after the JSON part.",
+            "description": "`binary_data_size`: bytes of this tensor after the JSON part. `content_encoding: base64`: "
+            "the elements of BYTES are Base64, as are an output's that asks for it.",
         },
         "data": {"type": "array", "items": {}, "description": "Row-major, flat or nested as `shape` says."},
     },
@@ -30,7 +31,8 @@ SCHEMAS: dict[str, Any] = {
             "id": {"type": "string"},
             "parameters": {
                 "type": "object",
-                "description": "`variant` pins the framework, `timeout` is the deadline in microseconds, "
+                "description": "`variant` pins the framework, `signature_name` names the signature that is called, "
+                "`timeout` is the deadline in microseconds, "
                 "`binary_data_output` asks for all outputs as binary data.",
             },
             "inputs": {
@@ -114,6 +116,9 @@ def infer_operation(path: str) -> dict[str, Any]:
     ]
     parameters[0]["description"] = "A model's name; `name@tensorflow` or `name@pytorch` pins the framework."
     parameters.append(_header("x-duet-variant", "string", "Pins the framework, as `@` in the name does."))
+    parameters.append(
+        _header("x-duet-signature", "string", "The signature that is called, where it is not the default.")
+    )
     parameters.append(_header("Inference-Header-Content-Length", "integer", _HEADER_LENGTH))
     parameters.append(_header("Content-Encoding", "string", "`gzip` or `deflate` where the body is compressed."))
     parameters.append(_header("Accept-Encoding", "string", "`gzip` or `deflate`: larger answers are compressed."))

@@ -7,16 +7,19 @@ import logging
 import ssl
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.rest.head import Limits, Refused, check, check_name
+from gateway.rest.head import Headers, Limits, Refused, check, check_name
 
 #: How long a client that is refused may go on sending, so that it reads the answer and not a reset.
 _LAST_WORDS_SECONDS = 1.0
 _MIB = 1 << 20
+
+_HTTP2 = "this port speaks HTTP/1.1, not HTTP/2; send HTTP/1.1 here, and gRPC to its own port (grpc.port)"
 
 #: uvicorn warns of each request that is no HTTP: whoever sends them could fill a disk.
 _log = logging.getLogger("duet.http")
@@ -44,6 +47,7 @@ class Strict(HttpToolsProtocol):
         self._head_bytes = self._headers_bytes = self._headers_count = 0
         self._chunks = self._chunked_bytes = 0
         self._tls: dict[str, Any] | None = None
+        self._is_offer = False
 
     def on_refused(self) -> None:
         """Called for each refusal."""
@@ -55,11 +59,37 @@ class Strict(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.header_bytes + self.limits.url_bytes and not self._is_refused:
                 self._refuse(Refused(431, self._too_large()))
+
+    def _feed(self, data: bytes) -> None:
+        left: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(left)
+                return
+            except httptools.HttpParserError:
+                if self.parser.get_method() == b"PRI":
+                    self._noted(Refused(400, _HTTP2))
+                self.send_400_response("")
+                return
+            except httptools.HttpParserUpgrade as offer:
+                # llhttp takes every offer, and would leave the body to the other protocol.
+                left = memoryview(left)[offer.args[0] :]
+                self.parser = self._resumed()
+
+    def _resumed(self) -> Any:
+        """The parser that reads on after a head with an offer of another protocol, which is ignored (RFC 9110, 7.8)."""
+        self._is_offer = False
+        resumed = _Resumed(self)
+        parser = httptools.HttpRequestParser(resumed)
+        parser.feed_data(_framing(self.headers, last=not self.parser.should_keep_alive()))
+        resumed.is_on = True
+        return parser
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -94,7 +124,16 @@ class Strict(HttpToolsProtocol):
             raise self._noted(refusal) from None
         self._in_head = False
         self._chunks = self._chunked_bytes = 0
+        self._is_offer = self.parser.should_upgrade()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._is_offer:  # after an offer, llhttp says so before the body
+            self.on_request_complete()
+
+    def on_request_complete(self) -> None:
+        """All of the request has come."""
+        super().on_message_complete()
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -142,6 +181,45 @@ class Strict(HttpToolsProtocol):
 
     def _too_large(self) -> str:
         return f"the headers are more than {self.limits.headers}, or than {self.limits.header_bytes} bytes"
+
+
+class _Resumed:
+    """Called by a parser in place of ``connection``, and calls it once ``is_on``: not for what it was told by us."""
+
+    def __init__(self, connection: Strict) -> None:
+        self._connection = connection
+        self.is_on = False
+
+    def on_message_begin(self) -> None:
+        if self.is_on:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self.is_on:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.is_on:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.is_on:
+            self._connection.on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._connection.on_chunk_header()
+
+    def on_body(self, body: bytes) -> None:
+        self._connection.on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._connection.on_message_complete()
+
+
+def _framing(headers: Headers, *, last: bool) -> bytes:
+    """A head that frames a body as ``headers`` do, which have passed `check`. ``last``: the connection ends then."""
+    framed = [b"%b: %b" % field for field in headers if field[0] in (b"content-length", b"transfer-encoding")]
+    return b"\r\n".join([b"POST / HTTP/1.1", *framed, *([b"connection: close"] if last else []), b"", b""])
 
 
 def _answer(refusal: Refused, url: bytes) -> bytes:

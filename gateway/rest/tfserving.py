@@ -1,7 +1,8 @@
 """TensorFlow Serving's REST: predict, classify and regress, status and metadata.
 
 Source: tensorflow_serving/model_servers/http_rest_api_handler.cc and http_rest_api_util.cc. The status of a model also
-has the member that KServe's v1 protocol reads, and ``GET /`` answers as that protocol wants.
+has the member that KServe's v1 protocol reads. ``GET /`` and ``GET /v1/models``, which TensorFlow Serving refuses,
+answer as that protocol wants.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from gateway.codecs import tfserving_rest as codec
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
 from gateway.errors import DuetError, InvalidArgument
+from gateway.information import Models
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
 from gateway.rest.aside import Aside
+from gateway.rest.bodiless import HEAD
 from gateway.rest.endpoint import InferEndpoint
 from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
 
@@ -101,9 +104,10 @@ class Infer(InferEndpoint):
 class Front:
     """Everything under ``/v1/``: TensorFlow Serving takes any other method or path for a malformed request."""
 
-    def __init__(self, backend: Backend, infer: Infer) -> None:
+    def __init__(self, backend: Backend, infer: Infer, models: Models) -> None:
         self._backend = backend
         self._infer = infer
+        self._models = models
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["method"] == "POST":
@@ -112,6 +116,9 @@ class Front:
         if scope["method"] == "OPTIONS":
             origin = asgi.header(scope, b"origin") or b""
             await asgi.respond(send, 200 if re.match(rb"https?://", origin) else 400, [], [b""])
+            return
+        if HEAD in scope and _INFER.fullmatch(_path(scope)):
+            await asgi.respond(send, 405, [(b"allow", b"POST")], [b""])
             return
         try:
             headers, document = await self._describe(scope)
@@ -127,7 +134,7 @@ class Front:
         if scope["method"] != "GET":
             raise _malformed(scope)
         if _MODELS.fullmatch(path):
-            raise InvalidArgument("Missing model name in request.")
+            return [], {"models": sorted(self._models())}
         match = _DESCRIBE.fullmatch(path)
         if match is None:
             raise _malformed(scope)
@@ -155,9 +162,12 @@ class Alive:
         await asgi.respond(send, 200, [asgi.JSON], [b'{"status":"alive"}'])
 
 
-def routes(backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> list[Route]:
+def routes(
+    backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int, models: Models = tuple
+) -> list[Route]:
+    """``models`` gives the names of the models that the caller may know of."""
     infer = Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
-    return [Route("/v1/{rest:path}", Front(backend, infer)), Route("/", Alive(), methods=["GET"])]
+    return [Route("/v1/{rest:path}", Front(backend, infer, models)), Route("/", Alive(), methods=["GET"])]
 
 
 def _path(scope: asgi.Scope) -> str:

@@ -91,27 +91,37 @@ class Predictions(InferEndpoint):
         body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
         start = perf_counter()
         pin, metadata, chosen = await self._find(scope)
+        named = asgi.text(scope, pins.SIGNATURE.encode())
         if chosen.opaque:
-            payload = Payload(body, _text(scope, b"content-type"))
+            opaque.check_no_signature(metadata.model, named)
+            payload = Payload(body, asgi.text(scope, b"content-type"))
             version = chosen.version if _path(scope)[1] else None
             await self._pass_on(InferRequest(metadata.model, (), (), version, pin, payload=payload), scope, send, seen)
             return
         target = Target(metadata.model, metadata.variant, chosen.version)
         try:
-            decoded = await self._decode(scope, body, codec.signature_of(chosen))
+            decoded = await self._decode(scope, body, codec.signature_of(chosen, pins.signature(named)))
+            signature_name = pins.signature(named, decoded.signature_name)
             variant = pins.agree(pin, decoded.variant)
         except DuetError as error:
             error.target = target
             raise
         version = chosen.version if _path(scope)[1] else None
         request = InferRequest(
-            metadata.model, decoded.inputs, decoded.outputs, version, variant, decoded.parameters, decoded.id
+            metadata.model,
+            decoded.inputs,
+            decoded.outputs,
+            version,
+            variant,
+            decoded.parameters,
+            decoded.id,
+            signature_name=signature_name,
         )
         seen.timings["decode"] = perf_counter() - start
         response = await self.infer(request, scope)
         seen.answered(request, response)
         start = perf_counter()
-        answer = codec.encode(response, decoded, codec.accepted(_text(scope, b"accept")))
+        answer = codec.encode(response, decoded, codec.accepted(asgi.text(scope, b"accept")))
         seen.timings["encode"] = perf_counter() - start
         headers: asgi.Headers = [
             (b"content-type", answer.content_type.encode()),
@@ -123,7 +133,7 @@ class Predictions(InferEndpoint):
         await asgi.respond(send, 200, headers, answer.pieces)
 
     async def _decode(self, scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
-        content_type, header_length = _text(scope, b"content-type"), _header_length(scope)
+        content_type, header_length = asgi.text(scope, b"content-type"), _header_length(scope)
         # What begins as JSON does, whatever the header says: `curl -d` says that it is a form.
         if self.aside.takes(len(body)) and body[:64].lstrip()[:1] in (b"{", b"["):
             signature = replace(signature, native=b"")  # it would go with every body, and nobody reads it there
@@ -152,7 +162,7 @@ class Predictions(InferEndpoint):
         """The variant that the client pinned, if any, and the model and version that the path names."""
         name, text = _path(scope)
         model, pin = pins.split_pin(name)
-        variant = pins.agree(pin, _text(scope, pins.VARIANT.encode()))
+        variant = pins.agree(pin, asgi.text(scope, pins.VARIANT.encode()))
         try:
             metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
         except NotFound as error:
@@ -170,7 +180,8 @@ class Predictions(InferEndpoint):
         _, metadata, chosen = await self._find(scope)
         if chosen.opaque:
             return 200, torchserve_openapi.opaque(scope["path"], metadata.model)
-        return 200, torchserve_openapi.model(scope["path"], metadata.model, codec.signature_of(chosen))
+        signature = codec.signature_of(chosen, pins.signature(asgi.text(scope, pins.SIGNATURE.encode())))
+        return 200, torchserve_openapi.model(scope["path"], metadata.model, signature)
 
 
 class Told:
@@ -223,13 +234,8 @@ def _path(scope: asgi.Scope) -> tuple[str, str]:
     return name, rest.partition("/")[0]
 
 
-def _text(scope: asgi.Scope, name: bytes) -> str | None:
-    value = asgi.header(scope, name)
-    return value.decode("latin-1") if value is not None else None
-
-
 def _header_length(scope: asgi.Scope) -> int | None:
-    text = _text(scope, v2.HEADER_LENGTH.encode())
+    text = asgi.text(scope, v2.HEADER_LENGTH.encode())
     if text is not None and (not text.isascii() or not text.isdigit() or len(text) > 18):
         raise InvalidArgument("Inference-Header-Content-Length must be a whole number")
     return int(text) if text is not None else None

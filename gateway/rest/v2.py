@@ -47,8 +47,9 @@ class Infer(InferEndpoint):
         start = perf_counter()
         model, pin = _pinned(scope)
         version, header_length = _version(scope), _header_length(scope)
+        named = asgi.text(scope, pins.SIGNATURE.encode())
         if header_length == 0:
-            signature = await self._signature(model, pin, version)
+            signature = await self._signature(model, pin, version, pins.signature(named))
             decoded = codec.decode_raw_request(body, signature)
         else:
             # The JSON part alone counts: binary tensors are not parsed.
@@ -65,6 +66,7 @@ class Infer(InferEndpoint):
             decoded.parameters,
             decoded.id,
             None if timeout is None else asyncio.get_running_loop().time() + timeout,
+            pins.signature(named, decoded.signature_name),
         )
         seen.timings["decode"] = perf_counter() - start
         response = await self.infer(request, scope)
@@ -86,14 +88,19 @@ class Infer(InferEndpoint):
         seen.timings["encode"] = perf_counter() - start
         await asgi.respond(send, 200, headers, pieces)
 
-    async def _signature(self, model: str, variant: str | None, version: int | None) -> Signature:
+    async def _signature(self, model: str, variant: str | None, version: int | None, name: str) -> Signature:
         metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
         chosen = versions.choose(metadata, version)
         if chosen.opaque:
             raise OpaqueModel(model)
-        if chosen.signature is None:
-            raise InvalidArgument(f"{model} declares no inputs by default; send the request as JSON")
-        return chosen.signature
+        found = chosen.signatures.get(name)
+        if found is None:
+            known = ", ".join(sorted(chosen.signatures)) or "none"
+            raise InvalidArgument(
+                f"{model} has no signature {name!r}, and its signatures are {known}: name one in the header "
+                f"{pins.SIGNATURE}, or send the request as JSON"
+            )
+        return found
 
 
 def information(
@@ -147,8 +154,9 @@ def information(
     @router.get("/v2/models/{model}", summary="Model metadata")
     @router.get("/v2/models/{model}/versions/{version}", summary="Model metadata, of one version")
     async def model_metadata(request: Request) -> Response:
-        metadata, version = await told.describe(*_named(request))
-        return _json(v2_models.metadata(metadata, version.signature), headers=_served_by(metadata, version))
+        chosen = pins.signature(asgi.text(request.scope, pins.SIGNATURE.encode()))
+        metadata, version, signature = await told.signature(*_named(request), chosen)
+        return _json(v2_models.metadata(metadata, signature), headers=_served_by(metadata, version))
 
     @router.get("/v2/models/{model}/ready", summary="Is the model ready?")
     @router.get("/v2/models/{model}/versions/{version}/ready", summary="Is this version of the model ready?")

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _WINDOW_UPDATE = 0, 1, 3, 4, 8
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _CANCEL = 8
 _END_STREAM, _END_HEADERS = 1, 4
 _ACK = 1
@@ -25,6 +25,26 @@ def call(stream: int, path: str, message: bytes) -> bytes:
 def reset(stream: int) -> bytes:
     """The client wants no answer any more."""
     return _frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+
+
+def ping() -> bytes:
+    return _frame(_PING, 0, 0, bytes(8))
+
+
+def settled() -> bytes:
+    """The client has taken the server's settings."""
+    return _frame(_SETTINGS, _ACK, 0, b"")
+
+
+def goaways(data: bytes) -> list[tuple[int, bytes]]:
+    """The error code and text of each GOAWAY among whole frames."""
+    found = []
+    while data:
+        size, kind = int.from_bytes(data[:3], "big"), data[3]
+        if kind == _GOAWAY:
+            found.append((struct.unpack(">I", data[13:17])[0], data[17 : 9 + size]))
+        data = data[9 + size :]
+    return found
 
 
 async def ask(sock: socket.socket, path: str, message: bytes) -> None:

@@ -37,8 +37,7 @@ class RunningGateway:
         return str(self.client.base_url)
 
     def infer(self, model: str, values: list[float], **headers: str) -> httpx.Response:
-        body = {"inputs": [{"name": "x", "shape": [len(values), 1], "datatype": "FP32", "data": values}]}
-        return self.client.post(f"/v2/models/{model}/infer", json=body, headers=headers)
+        return infer(self.client, model, values, **headers)
 
     def wait_until(self, path: str, status: int) -> None:
         wait_for(lambda: self.client.get(path).status_code == status, f"{path} to answer {status}")
@@ -54,6 +53,11 @@ class RunningGateway:
             self.process.kill()
             self.process.wait()
             raise
+
+
+def infer(client: httpx.Client, model: str, values: list[float], **headers: str) -> httpx.Response:
+    body = {"inputs": [{"name": "x", "shape": [len(values), 1], "datatype": "FP32", "data": values}]}
+    return client.post(f"/v2/models/{model}/infer", json=body, headers=headers)
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 20) -> None:

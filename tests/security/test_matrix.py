@@ -162,7 +162,8 @@ def test_a_streams_messages_are_let_in_one_by_one(world: World, call: str) -> No
 def test_listings_show_what_may_be_read_and_nothing_else(world: World, key: str) -> None:
     readable = GRANTED[key][1].get("metadata", set())
     client, shown = world.gateway.client, world.keys[key]
-    assert client.get("/v2/models", headers=shown).json() == {"models": sorted(readable)}
+    for path in ("/v2/models", "/v1/models"):
+        assert client.get(path, headers=shown).json() == {"models": sorted(readable)}
     index = client.post("/v2/repository/index", headers=shown).json()
     assert {entry["name"] for entry in index} == readable
     statistics = client.get("/v2/models/stats", headers=shown).json()["model_stats"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,41 @@ def v2_json_request(given: Tensors) -> Tensors:
 def v2_binary_request(given: Tensors) -> Tensors:
     pieces, length = v2.encode_request(InferRequest("m", given))
     return v2.decode_request(joined(pieces), length).inputs
+
+
+def v2_base64_request(given: Tensors, key: str, *, of_request: bool) -> Tensors:
+    """Strings of any bytes as JSON; tensors of other datatypes travel as they do without it."""
+    said = {key: "base64"}
+    entries = []
+    for t in given:
+        if t.datatype == "BYTES":
+            data = [b64encode(item).decode() for item in t.data.ravel()]
+            entries.append({"name": t.name, "datatype": t.datatype, "shape": t.shape, "data": data})
+            entries[-1] |= {} if of_request else {"parameters": said}
+        else:
+            entries.append({"name": t.name, "datatype": t.datatype, "shape": t.shape, "data": json.encode(t)})
+    message = {"inputs": entries} | ({"parameters": said} if of_request else {})
+    return v2.decode_request(orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)).inputs
+
+
+def v2_base64_answer(given: Tensors) -> Tensors:
+    """An answer in Base64, sent back as a request, in JSON: its entries say themselves what they are."""
+    pieces, length = v2.encode_response(answered(given), form=v2.OutputForm(all_base64="content_encoding"))
+    assert length is None
+    document = orjson.loads(joined(pieces))
+    return v2.decode_request(orjson.dumps({"inputs": document["outputs"]})).inputs
+
+
+def v2_grpc_base64(given: Tensors, *, is_raw: bool) -> Tensors:
+    asked = v2_grpc.InferMessage((), (), {}, {}, is_raw, form=v2.OutputForm(all_base64="content_type"))
+    answer = v2_grpc.encode_response(answered(given), asked)
+    request = v2_pb2.ModelInferRequest(raw_input_contents=answer.raw_output_contents)
+    for output in answer.outputs:
+        entry = request.inputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+        entry.contents.CopyFrom(output.contents)
+        for name, value in output.parameters.items():
+            entry.parameters[name].CopyFrom(value)
+    return v2_grpc.decode_request(request).inputs
 
 
 def v2_mixed_answer(given: Tensors) -> Tensors:
@@ -160,6 +196,11 @@ def strict(tensor: Tensor) -> bool:
     return has_json_form(tensor)
 
 
+def base64_form(tensor: Tensor) -> bool:
+    """As JSON, but for strings: they may hold any bytes."""
+    return tensor.datatype == "BYTES" or has_json_form(tensor)
+
+
 def nested(tensor: Tensor) -> bool:
     """Lists of lists do not tell the sizes behind one that is 0."""
     return 0 not in tensor.shape[:-1]
@@ -214,6 +255,15 @@ CODECS: dict[str, Codec] = {
     "v2 mixed answer": Codec(v2_mixed_answer),
     "v2 gRPC raw": Codec(lambda given: v2_grpc_both(given, is_raw=True)),
     "v2 gRPC typed": Codec(lambda given: v2_grpc_both(given, is_raw=False), (TYPED,)),
+    "v2 Base64 request": Codec(
+        lambda given: v2_base64_request(given, "content_type", of_request=False), (base64_form,)
+    ),
+    "v2 Base64 of the whole request": Codec(
+        lambda given: v2_base64_request(given, "content_encoding", of_request=True), (base64_form,)
+    ),
+    "v2 Base64 answer": Codec(v2_base64_answer, (base64_form,)),
+    "v2 gRPC Base64 raw": Codec(lambda given: v2_grpc_base64(given, is_raw=True)),
+    "v2 gRPC Base64 typed": Codec(lambda given: v2_grpc_base64(given, is_raw=False), (TYPED,)),
     "tfserving JSON columns": Codec(tfserving_json, (TFSERVING_JSON, nested, without_payload)),
     "tfserving JSON rows": Codec(tfserving_rows, (TFSERVING_JSON, nested, without_payload, rows)),
     "tfserving protobuf request": Codec(tfserving_request),

@@ -11,7 +11,8 @@ import tritonclient.grpc as triton
 
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway
+from tests.gateway.transports import GRPC, serving_grpc
 
 VARIANTS = ("tensorflow", "pytorch")
 
@@ -37,12 +38,13 @@ def settings(tensorflow: FakeTFServing, pytorch: FakeTorchServe) -> dict[str, An
             "pytorch": {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url},
         },
         "models": {"double": {}, "absent": {}},
+        "grpc": {"reflection": True},
         "default_deadline_seconds": 5,
         "drain_seconds": 10,
     }
 
 
-@pytest.fixture(scope="module", params=["grpcio", "native"])
+@pytest.fixture(scope="module", params=GRPC)
 def gateway(
     request: pytest.FixtureRequest,
     tensorflow: FakeTFServing,
@@ -50,15 +52,10 @@ def gateway(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningGateway]:
     """Once on each transport: what a client sees is the same."""
-    chosen = {**settings(tensorflow, pytorch), "grpc": {"transport": request.param}}
-    running = start_gateway(chosen, tmp_path_factory.mktemp("gateway"))
-    try:
-        for variant in VARIANTS:
-            running.wait_until(f"/v2/models/double@{variant}/ready", 200)
+    ready = [f"double@{variant}" for variant in VARIANTS]
+    folder = tmp_path_factory.mktemp("gateway")
+    with serving_grpc(request.param, settings(tensorflow, pytorch), folder, *ready) as running:
         yield running
-    finally:
-        assert running.stop() == 0
-        assert "Traceback" not in running.log.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import pytest
 from gateway.protos import torchserve_pb2 as pb
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway
+from tests.gateway.transports import GRPC, serving_grpc
 
 SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/"
 VARIANTS = ("tensorflow", "pytorch")
@@ -34,9 +35,12 @@ def pytorch() -> Iterator[FakeTorchServe]:
     fake.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=GRPC)
 def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tensorflow: FakeTFServing,
+    pytorch: FakeTorchServe,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningGateway]:
     settings = {
         "servers": {
@@ -45,19 +49,9 @@ def gateway(
         },
         "models": {"double": {}, "absent": {}},
     }
-    running = start_gateway(settings, tmp_path_factory.mktemp("gateway"))
-    try:
-        for variant in VARIANTS:
-            running.wait_until(f"/v2/models/double@{variant}/ready", 200)
+    ready = [f"double@{variant}" for variant in VARIANTS]
+    with serving_grpc(request.param, settings, tmp_path_factory.mktemp("gateway"), *ready) as running:
         yield running
-    finally:
-        assert running.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def channel(gateway: RunningGateway) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
-        yield channel
 
 
 class Stub:
@@ -200,3 +194,11 @@ def test_requests_count_under_their_front(gateway: RunningGateway, stub: Stub) -
     stub.predictions(request("double@pytorch"), timeout=10)
     labels = 'front="torchserve_grpc",model="double",variant="pytorch",version="3"'
     assert f'duet_requests_total{{code="OK",{labels}}}' in gateway.admin.get("/metrics").text
+
+
+def test_reflection_is_off_unless_it_is_set(channel: grpc.Channel) -> None:
+    for version in ("v1", "v1alpha"):
+        call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(iter([b""]), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -47,7 +47,8 @@ def test_a_stream_answers_in_order_and_goes_on_after_an_error(
     assert third[0] is not None
     assert third[0].get_response().id == "c"
     assert third[0].get_response().parameters["variant"].string_param == "pytorch"
-    assert "triton_final_response" not in third[0].get_response().parameters
+    for result, _ in (first, third):
+        assert result.get_response().parameters["triton_final_response"].bool_param
 
 
 def stream(channel: grpc.Channel, *requests: v2_pb2.ModelInferRequest) -> Iterator[v2_pb2.ModelStreamInferResponse]:
@@ -59,15 +60,41 @@ def stream(channel: grpc.Channel, *requests: v2_pb2.ModelInferRequest) -> Iterat
     return iter(call(iter(requests), timeout=10))
 
 
-def test_the_last_answer_is_marked_when_asked_for(channel: grpc.Channel) -> None:
-    asked = {"triton_enable_empty_final_response": v2_pb2.InferParameter(bool_param=True)}
-    good, bad = stream(
-        channel, message(1, id="g", parameters=asked), message(1, id="b", model_name="nope", parameters=asked)
-    )
+ASKED = {
+    "not asked": {},
+    "asked": {"triton_enable_empty_final_response": v2_pb2.InferParameter(bool_param=True)},
+    "asked not to": {"triton_enable_empty_final_response": v2_pb2.InferParameter(bool_param=False)},
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_the_last_answer_of_each_request_is_marked(channel: grpc.Channel, asked: str) -> None:
+    """Every answer is the last of its request, an error too, and one to bytes that are no request; asked for or not."""
+    parameters = ASKED[asked]
+    requests = [
+        message(1, id="g", parameters=parameters),
+        message(1, id="b", model_name="nope", parameters=parameters),
+        message(1, id="s", parameters={**parameters, "timeout": v2_pb2.InferParameter(string_param="soon")}),
+        message(2, id="h", parameters=parameters),
+    ]
+    good, unknown, bad, again = stream(channel, *requests)
     assert (good.error_message, good.infer_response.id) == ("", "g")
-    assert (bad.infer_response.id, "nope" in bad.error_message) == ("b", True)
-    for answer in (good, bad):
+    assert (unknown.infer_response.id, "nope" in unknown.error_message) == ("b", True)
+    assert (bad.infer_response.id, "timeout" in bad.error_message) == ("s", True)
+    assert list(again.infer_response.outputs[0].contents.fp32_contents) == [4]
+    for answer in (good, unknown, bad, again):
         assert answer.infer_response.parameters["triton_final_response"].bool_param
+
+
+def test_bytes_that_are_no_request_have_a_last_answer_too(channel: grpc.Channel) -> None:
+    call = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, v2_pb2.ModelStreamInferResponse.FromString)
+    (answer,) = call(iter([b"\xff\xff"]), timeout=10)
+    assert answer.error_message
+    assert answer.infer_response.parameters["triton_final_response"].bool_param
+
+
+def test_an_answer_that_is_no_stream_s_is_not_marked(channel: grpc.Channel) -> None:
+    assert "triton_final_response" not in infer(channel, message(1))[0].parameters
 
 
 def test_a_stream_carries_more_than_it_works_on_at_a_time(channel: grpc.Channel) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.transports import REST, Served, serving
 
 LIMIT = 100_000
 VARIANTS = ("tensorflow", "pytorch")
@@ -34,10 +34,13 @@ def pytorch() -> Iterator[FakeTorchServe]:
     fake.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=REST)
 def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+    request: pytest.FixtureRequest,
+    tensorflow: FakeTFServing,
+    pytorch: FakeTorchServe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
     settings = {
         "http": {"max_body_bytes": LIMIT},
         "servers": {
@@ -47,17 +50,12 @@ def gateway(
         "models": {"double": {}, "lenient": {"allow_non_finite": True}, "absent": {}},
         "default_deadline_seconds": 0.5,
     }
-    running = start_gateway(settings, tmp_path_factory.mktemp("gateway"))
-    try:
-        for model in ("double", "lenient"):
-            for variant in VARIANTS:
-                running.wait_until(f"/v2/models/{model}@{variant}/ready", 200)
+    ready = [f"{model}@{variant}" for model in ("double", "lenient") for variant in VARIANTS]
+    with serving(request.param, settings, tmp_path_factory.mktemp("gateway"), *ready) as running:
         yield running
-    finally:
-        assert running.stop() == 0
 
 
-def post(gateway: RunningGateway, path: str, body: Any, **headers: str) -> httpx.Response:
+def post(gateway: Served, path: str, body: Any, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     return gateway.client.post(f"/v1/models/{path}", content=content, headers=headers)
 
@@ -71,7 +69,7 @@ def error(response: httpx.Response) -> str:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_documentations_own_call_works_for_both_frameworks(gateway: RunningGateway, variant: str) -> None:
+def test_the_documentations_own_call_works_for_both_frameworks(gateway: Served, variant: str) -> None:
     """Shape [3] to an input declared (-1, 1), as in g3doc/docker.md; the answer has the client's shape again."""
     answer = post(gateway, f"double@{variant}:predict", {"instances": [1.0, 2.0, 5.0]})
     assert answer.status_code == 200, answer.text
@@ -99,13 +97,13 @@ def test_the_documentations_own_call_works_for_both_frameworks(gateway: RunningG
         ({"signature_name": "serving_default", "instances": [1]}, {"predictions": [2.0]}),
     ],
 )
-def test_rows_and_columns(gateway: RunningGateway, variant: str, body: Any, expected: Any) -> None:
+def test_rows_and_columns(gateway: Served, variant: str, body: Any, expected: Any) -> None:
     answer = post(gateway, f"double@{variant}:predict", body)
     assert answer.status_code == 200, answer.text
     assert answer.json() == expected
 
 
-def test_both_variants_answer_the_same_bytes(gateway: RunningGateway) -> None:
+def test_both_variants_answer_the_same_bytes(gateway: Served) -> None:
     values = [0.1, 1e-40, 123456.789, -0.0, 16777216, 3e37]
     answers = {post(gateway, f"double@{variant}:predict", {"instances": values}).content for variant in VARIANTS}
     (answer,) = answers
@@ -113,7 +111,7 @@ def test_both_variants_answer_the_same_bytes(gateway: RunningGateway) -> None:
     assert doubled.tobytes() == (2 * np.array(values, np.float32)).tobytes()
 
 
-def test_each_way_to_pin_reaches_the_variant(gateway: RunningGateway) -> None:
+def test_each_way_to_pin_reaches_the_variant(gateway: Served) -> None:
     for path, headers in (
         ("double@pytorch:predict", {}),
         ("double%40pytorch:predict", {}),
@@ -127,12 +125,12 @@ def test_each_way_to_pin_reaches_the_variant(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_versions_are_addressable(gateway: RunningGateway, variant: str) -> None:
+def test_versions_are_addressable(gateway: Served, variant: str) -> None:
     answer = post(gateway, f"double@{variant}/versions/1:predict", {"instances": [1]})
     assert answer.headers["x-duet-version"] == "1"
 
 
-def test_nan_goes_through_where_the_models_setting_lets_it(gateway: RunningGateway) -> None:
+def test_nan_goes_through_where_the_models_setting_lets_it(gateway: Served) -> None:
     body = b'{"instances": [NaN, -Infinity, 1]}'
     assert post(gateway, "lenient:predict", body).content == b'{"predictions":[NaN,-Infinity,2.0]}'
     refused = post(gateway, "double:predict", body)
@@ -186,7 +184,7 @@ def test_nan_goes_through_where_the_models_setting_lets_it(gateway: RunningGatew
     ],
 )
 def test_errors_come_in_the_servers_order_words_and_status(
-    gateway: RunningGateway, path: str, body: Any, status: int, text: str | None
+    gateway: Served, path: str, body: Any, status: int, text: str | None
 ) -> None:
     answer = post(gateway, path, body)
     assert answer.status_code == status
@@ -194,14 +192,14 @@ def test_errors_come_in_the_servers_order_words_and_status(
     assert text is None or error(answer) == text
 
 
-def test_a_gzipped_body_is_taken(gateway: RunningGateway) -> None:
+def test_a_gzipped_body_is_taken(gateway: Served) -> None:
     answer = post(gateway, "double:predict", gzip.compress(b'{"instances": [1]}'), **{"content-encoding": "gzip"})
     assert answer.json() == {"predictions": [2.0]}
     unknown = post(gateway, "double:predict", b"x", **{"content-encoding": "br"})
     assert (unknown.status_code, unknown.headers["accept-encoding"]) == (501, "gzip, deflate")
 
 
-def test_an_error_tells_whose_version_it_is_about(gateway: RunningGateway) -> None:
+def test_an_error_tells_whose_version_it_is_about(gateway: Served) -> None:
     answer = post(gateway, "double@pytorch:predict", {"instances": ["x"]})
     assert (answer.status_code, answer.headers["x-duet-variant"], answer.headers["x-duet-version"]) == (
         400,
@@ -210,7 +208,7 @@ def test_an_error_tells_whose_version_it_is_about(gateway: RunningGateway) -> No
     )
 
 
-def test_overload_is_429_with_retry_after(gateway: RunningGateway, pytorch: FakeTorchServe) -> None:
+def test_overload_is_429_with_retry_after(gateway: Served, pytorch: FakeTorchServe) -> None:
     pytorch.answer = lambda: failure(503, "ServiceUnavailableException", "full")
     try:
         answer = post(gateway, "double@pytorch:predict", {"instances": [1]})
@@ -220,7 +218,7 @@ def test_overload_is_429_with_retry_after(gateway: RunningGateway, pytorch: Fake
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_slow_server_is_504(gateway: RunningGateway, pytorch: FakeTorchServe) -> None:
+def test_a_slow_server_is_504(gateway: Served, pytorch: FakeTorchServe) -> None:
     pytorch.delay_seconds = 1
     try:
         answer = post(gateway, "double@pytorch:predict", {"instances": [1]})
@@ -230,7 +228,7 @@ def test_a_slow_server_is_504(gateway: RunningGateway, pytorch: FakeTorchServe) 
     assert "deadline" in error(answer)
 
 
-def test_classify_and_regress_by_a_models_signatures(gateway: RunningGateway) -> None:
+def test_classify_and_regress_by_a_models_signatures(gateway: Served) -> None:
     body = {"signature_name": "classify", "context": {"x": 0.25}, "examples": [{"x": 1.0}, {}]}
     answer = post(gateway, "double:classify", body)
     assert answer.json() == {"results": [[["yes", 1.0], ["no", 0.0]], [["yes", 0.25], ["no", 0.75]]]}
@@ -241,16 +239,14 @@ def test_classify_and_regress_by_a_models_signatures(gateway: RunningGateway) ->
 
 
 @pytest.mark.parametrize(("verb", "kind"), [("classify", "classification"), ("regress", "regression")])
-def test_a_model_without_such_a_signature_says_so(gateway: RunningGateway, verb: str, kind: str) -> None:
+def test_a_model_without_such_a_signature_says_so(gateway: Served, verb: str, kind: str) -> None:
     answer = post(gateway, f"double@pytorch:{verb}", {"examples": [{"x": 1.0}]})
     assert answer.status_code == 400
     assert f"No {kind} inputs found in SignatureDef" in error(answer)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_status_lists_versions_newest_first_and_tells_kserve_whether_it_is_ready(
-    gateway: RunningGateway, variant: str
-) -> None:
+def test_status_lists_versions_newest_first_and_tells_kserve_whether_it_is_ready(gateway: Served, variant: str) -> None:
     entries = [{"version": version, "state": "AVAILABLE", "status": STATUS_OK} for version in ("3", "1")]
     answer = gateway.client.get(f"/v1/models/double@{variant}")
     assert answer.json() == {"model_version_status": entries, "ready": True}
@@ -262,7 +258,7 @@ def test_status_lists_versions_newest_first_and_tells_kserve_whether_it_is_ready
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_metadata_describes_the_signatures_of_both_frameworks(gateway: RunningGateway, variant: str) -> None:
+def test_metadata_describes_the_signatures_of_both_frameworks(gateway: Served, variant: str) -> None:
     answer = gateway.client.get(f"/v1/models/double@{variant}/metadata")
     body = answer.json()
     assert body["model_spec"] == {"name": f"double@{variant}", "signature_name": "", "version": "3"}
@@ -283,7 +279,6 @@ def test_metadata_describes_the_signatures_of_both_frameworks(gateway: RunningGa
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
-        ("GET", "/v1/models", 400, "Missing model name in request."),
         ("GET", "/v1/models/nope", 404, "Could not find any versions of model nope"),
         ("GET", "/v1/models/double/versions/9", 404, "Could not find version 9 of model double"),
         ("GET", "/v1/models/nope/metadata", 404, "Servable not found for request: Latest(nope)"),
@@ -292,26 +287,35 @@ def test_metadata_describes_the_signatures_of_both_frameworks(gateway: RunningGa
         ("PUT", "/v1/models/double", 400, "Malformed request: PUT /v1/models/double"),
     ],
 )
-def test_what_cannot_be_described(gateway: RunningGateway, method: str, path: str, status: int, text: str) -> None:
+def test_what_cannot_be_described(gateway: Served, method: str, path: str, status: int, text: str) -> None:
     answer = gateway.client.request(method, path)
     assert (answer.status_code, error(answer)) == (status, text)
 
 
-def test_a_model_whose_server_lacks_it_is_unavailable(gateway: RunningGateway) -> None:
+def test_a_model_whose_server_lacks_it_is_unavailable(gateway: Served) -> None:
     assert gateway.client.get("/v1/models/absent").status_code == 503
 
 
-def test_options_answers_a_preflight(gateway: RunningGateway) -> None:
+def test_options_answers_a_preflight(gateway: Served) -> None:
     from_a_page = gateway.client.options("/v1/models/double:predict", headers={"origin": "https://x.example"})
     assert (from_a_page.status_code, from_a_page.content) == (200, b"")
     assert gateway.client.options("/v1/models/double:predict").status_code == 400
 
 
-def test_kserves_clients_find_the_gateway_alive(gateway: RunningGateway) -> None:
+def test_the_models_are_listed_as_kserve_lists_them(gateway: Served) -> None:
+    """Ready or not, as ``GET /v2/models`` lists them; TensorFlow Serving itself has no such call and answers 400."""
+    for path in ("/v1/models", "/v1/models/"):
+        answer = gateway.client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+        assert answer.json() == {"models": ["absent", "double", "lenient"]}
+        assert answer.json() == gateway.client.get("/v2/models").json()
+
+
+def test_kserves_clients_find_the_gateway_alive(gateway: Served) -> None:
     assert gateway.client.get("/").json() == {"status": "alive"}
 
 
-def test_inferences_count_in_metrics_and_descriptions_do_not(gateway: RunningGateway) -> None:
+def test_inferences_count_in_metrics_and_descriptions_do_not(gateway: Served) -> None:
     def lines() -> list[str]:
         text = gateway.admin.get("/metrics").text
         return [line for line in text.splitlines() if line.startswith("duet_requests") and "tfserving_rest" in line]

@@ -19,7 +19,8 @@ from gateway.errors import Code
 from gateway.rest.torchserve import TYPES
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway
+from tests.gateway.transports import REST, SOCKET, Served, over, serving
 
 LIMIT = 100_000
 VARIANTS = ("tensorflow", "pytorch")
@@ -40,10 +41,13 @@ def pytorch() -> Iterator[FakeTorchServe]:
     fake.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=REST)
 def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+    request: pytest.FixtureRequest,
+    tensorflow: FakeTFServing,
+    pytorch: FakeTorchServe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
     settings = {
         "http": {"max_body_bytes": LIMIT},
         "servers": {
@@ -53,13 +57,9 @@ def gateway(
         "models": {"double": {}, "absent": {}},
         "default_deadline_seconds": 0.5,
     }
-    running = start_gateway(settings, tmp_path_factory.mktemp("gateway"))
-    try:
-        for variant in VARIANTS:
-            running.wait_until(f"/v2/models/double@{variant}/ready", 200)
+    ready = [f"double@{variant}" for variant in VARIANTS]
+    with serving(request.param, settings, tmp_path_factory.mktemp("gateway"), *ready) as running:
         yield running
-    finally:
-        assert running.stop() == 0
 
 
 def failed(response: httpx.Response) -> tuple[int, str, str]:
@@ -77,7 +77,7 @@ def npy(array: np.ndarray[Any, Any]) -> bytes:
     return stream.getvalue()
 
 
-def test_ping(gateway: RunningGateway) -> None:
+def test_ping(gateway: Served) -> None:
     """Any verb, as TorchServe answers it."""
     for verb in ("GET", "POST", "OPTIONS"):
         answer = gateway.client.request(verb, "/ping")
@@ -105,14 +105,14 @@ def test_ping_says_unhealthy_while_no_model_is_ready(gateway_with: Any) -> None:
     ],
     ids=orjson.dumps,
 )
-def test_json_is_answered_in_kind(gateway: RunningGateway, variant: str, body: Any, answer: Any) -> None:
+def test_json_is_answered_in_kind(gateway: Served, variant: str, body: Any, answer: Any) -> None:
     response = gateway.client.post(f"/predictions/double@{variant}", json=body)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.json() == answer
 
 
-def test_the_open_inference_protocols_bodies_are_answered_as_it_has_them(gateway: RunningGateway) -> None:
+def test_the_open_inference_protocols_bodies_are_answered_as_it_has_them(gateway: Served) -> None:
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [4]}
     answer = gateway.client.post("/predictions/double/1", json={"id": "7", "inputs": [tensor]}).json()
     assert answer == {
@@ -124,7 +124,7 @@ def test_the_open_inference_protocols_bodies_are_answered_as_it_has_them(gateway
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_form_that_the_archives_handler_speaks_works_here_too(gateway: RunningGateway, variant: str) -> None:
+def test_the_form_that_the_archives_handler_speaks_works_here_too(gateway: Served, variant: str) -> None:
     """A client of TorchServe with Duet's handler sends the binary form and reads the binary form, and nothing else."""
     document = b'{"inputs":[{"name":"x","shape":[3,1],"datatype":"FP32","parameters":{"binary_data_size":12}}]}'
     headers = {"Inference-Header-Content-Length": str(len(document)), "Content-Type": "application/octet-stream"}
@@ -152,7 +152,7 @@ def test_the_form_that_the_archives_handler_speaks_works_here_too(gateway: Runni
 )
 @pytest.mark.parametrize("verb", ["POST", "PUT"])
 def test_raw_bytes_and_npy_both_ways(
-    gateway: RunningGateway, variant: str, content: bytes, kind: str | None, verb: str
+    gateway: Served, variant: str, content: bytes, kind: str | None, verb: str
 ) -> None:
     def call(accept: str) -> httpx.Response:
         headers = {"accept": accept, **({"content-type": kind} if kind else {})}
@@ -171,13 +171,14 @@ def test_raw_bytes_and_npy_both_ways(
 
 @pytest.mark.parametrize("content", [b"[[4]]", VALUES[:1].tobytes(), npy(VALUES[:1])], ids=["JSON", "raw", "npy"])
 @pytest.mark.parametrize("name", ["x", "data", "body"])
-def test_multipart_parts_are_the_inputs(gateway: RunningGateway, content: bytes, name: str) -> None:
+def test_multipart_parts_are_the_inputs(gateway: Served, content: bytes, name: str) -> None:
     """By their names, or as TorchServe's examples name the body of a model with one input."""
     answer = gateway.client.post("/predictions/double", files={name: ("file", content)})
     assert answer.json() in ([[8.0]], [[float(np.float32(0.2))]], [[0.2]])
     assert answer.headers["x-duet-variant"] == "tensorflow"
 
 
+@over(SOCKET)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_documented_curl_calls(gateway: RunningGateway, variant: str, tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_the_documented_curl_calls(gateway: RunningGateway, variant: str, tmp_pa
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_versions_are_texts_and_pins_hold(gateway: RunningGateway, variant: str) -> None:
+def test_versions_are_texts_and_pins_hold(gateway: Served, variant: str) -> None:
     for path, version in (("", "3"), ("/", "3"), ("/1", "1"), ("/1.0", "1"), ("/3.0", "3"), ("/1.0/any/thing", "1")):
         for model, pin in ((f"double@{variant}", None), (f"double%40{variant}", None), ("double", variant)):
             headers = {"x-duet-variant": pin} if pin else {}
@@ -208,6 +209,7 @@ def test_versions_are_texts_and_pins_hold(gateway: RunningGateway, variant: str)
             assert "decode;dur=" in answer.headers["server-timing"]
 
 
+@over(SOCKET)
 def test_an_escaped_slash_is_refused(gateway: RunningGateway) -> None:
     """Who stands before the gateway would take it for a part of a name, and who is behind it for a new one."""
     answer = gateway.client.post("/predictions/double%2F1.0", json=[[1]])
@@ -237,7 +239,7 @@ def test_an_escaped_slash_is_refused(gateway: RunningGateway) -> None:
     ],
 )
 def test_errors_have_torchserves_shape_types_and_order(
-    gateway: RunningGateway, path: str, content: bytes, status: int, kind: str, says: str
+    gateway: Served, path: str, content: bytes, status: int, kind: str, says: str
 ) -> None:
     """Size, route, model, version, body: a bad body to an unknown model is an unknown model."""
     answer = gateway.client.post(f"/predictions/{path}", content=content)
@@ -246,7 +248,7 @@ def test_errors_have_torchserves_shape_types_and_order(
 
 
 def test_overload_is_429_and_a_server_that_is_away_503_both_with_retry_after(
-    gateway: RunningGateway, pytorch: FakeTorchServe
+    gateway: Served, pytorch: FakeTorchServe
 ) -> None:
     busy = failure(503, "ServiceUnavailableException", 'Model "double" has no worker to serve inference request.')
     pytorch.answer = lambda: busy
@@ -260,7 +262,7 @@ def test_overload_is_429_and_a_server_that_is_away_503_both_with_retry_after(
     assert gateway.client.post("/predictions/absent", json=[[1]]).headers["retry-after"] == "1"
 
 
-def test_a_late_answer_is_504(gateway: RunningGateway, pytorch: FakeTorchServe) -> None:
+def test_a_late_answer_is_504(gateway: Served, pytorch: FakeTorchServe) -> None:
     pytorch.delay_seconds = 1
     try:
         answer = gateway.client.post("/predictions/double@pytorch", json=[[1]])
@@ -269,7 +271,7 @@ def test_a_late_answer_is_504(gateway: RunningGateway, pytorch: FakeTorchServe) 
     assert failed(answer)[:2] == (504, "RequestTimeoutException")
 
 
-def test_compressed_bodies(gateway: RunningGateway) -> None:
+def test_compressed_bodies(gateway: Served) -> None:
     """gzip is undone; what is unknown says what is known."""
     headers = {"content-encoding": "gzip"}
     assert gateway.client.post("/predictions/double", content=gzip.compress(b"[[1]]"), headers=headers).json() == [[2]]
@@ -281,12 +283,12 @@ def test_compressed_bodies(gateway: RunningGateway) -> None:
 @pytest.mark.parametrize(
     "path", ["/explanations/double", "/models", "/models/double", "/workflows/w", "/wfpredict/w", "/invocations"]
 )
-def test_calls_that_are_not_offered_are_missing_as_torchserve_says_it(gateway: RunningGateway, path: str) -> None:
+def test_calls_that_are_not_offered_are_missing_as_torchserve_says_it(gateway: Served, path: str) -> None:
     for verb in ("GET", "POST", "PUT", "DELETE"):
         assert failed(gateway.client.request(verb, path))[:2] == (404, "ResourceNotFoundException")
 
 
-def test_options_describes_the_server_and_the_model(gateway: RunningGateway) -> None:
+def test_options_describes_the_server_and_the_model(gateway: Served) -> None:
     server = gateway.client.options("/").json()
     assert server["openapi"] == "3.0.1"
     assert set(server["paths"]) == {
@@ -307,7 +309,7 @@ def test_options_describes_the_server_and_the_model(gateway: RunningGateway) -> 
     assert failed(gateway.client.options("/predictions/nope"))[:2] == (404, "ModelNotFoundException")
 
 
-def test_requests_count_under_their_front_and_model(gateway: RunningGateway) -> None:
+def test_requests_count_under_their_front_and_model(gateway: Served) -> None:
     gateway.client.post("/predictions/double@pytorch", json=[[1], [2]])
     gateway.client.post("/predictions/double@pytorch", content=b"{")
     gateway.client.post("/predictions/made-up", json=[[1]])

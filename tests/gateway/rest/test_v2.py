@@ -12,7 +12,8 @@ import pytest
 
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway
+from tests.gateway.transports import REST, SOCKET, Served, over, serving
 
 LIMIT = 100_000
 VARIANTS = ("tensorflow", "pytorch")
@@ -32,10 +33,13 @@ def pytorch() -> Iterator[FakeTorchServe]:
     fake.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=REST)
 def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+    request: pytest.FixtureRequest,
+    tensorflow: FakeTFServing,
+    pytorch: FakeTorchServe,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
     settings = {
         "http": {"max_body_bytes": LIMIT},
         "servers": {
@@ -45,13 +49,9 @@ def gateway(
         "models": {"double": {}, "lenient": {"allow_non_finite": True}, "absent": {}},
         "default_deadline_seconds": 5,
     }
-    running = start_gateway(settings, tmp_path_factory.mktemp("gateway"))
-    try:
-        for variant in VARIANTS:
-            running.wait_until(f"/v2/models/double@{variant}/ready", 200)
+    ready = [f"double@{variant}" for variant in VARIANTS]
+    with serving(request.param, settings, tmp_path_factory.mktemp("gateway"), *ready) as running:
         yield running
-    finally:
-        assert running.stop() == 0
 
 
 def error(response: httpx.Response) -> str:
@@ -62,20 +62,20 @@ def error(response: httpx.Response) -> str:
     return str(body["error"])
 
 
-def test_server_metadata_lists_what_is_really_there(gateway: RunningGateway) -> None:
+def test_server_metadata_lists_what_is_really_there(gateway: Served) -> None:
     body = gateway.client.get("/v2").json()
     extensions = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
     assert body == {"name": "duet", "version": "0.1.0", "extensions": extensions}
 
 
-def test_health(gateway: RunningGateway) -> None:
+def test_health(gateway: Served) -> None:
     assert gateway.client.get("/v2/health/live").json() == {"live": True}
     assert gateway.client.get("/v2/health/ready").json() == {"ready": True}
     assert gateway.admin.get("/healthz").status_code == gateway.admin.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_model_metadata_comes_from_the_server(gateway: RunningGateway, variant: str) -> None:
+def test_model_metadata_comes_from_the_server(gateway: Served, variant: str) -> None:
     response = gateway.client.get(f"/v2/models/double@{variant}")
     assert response.json() == {
         "name": "double",
@@ -89,7 +89,7 @@ def test_model_metadata_comes_from_the_server(gateway: RunningGateway, variant: 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_way_to_pin_reaches_the_variant(gateway: RunningGateway, variant: str) -> None:
+def test_each_way_to_pin_reaches_the_variant(gateway: Served, variant: str) -> None:
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [4]}
     by_parameter = {"inputs": [tensor], "parameters": {"variant": variant}}
     answers = [
@@ -104,14 +104,14 @@ def test_each_way_to_pin_reaches_the_variant(gateway: RunningGateway, variant: s
         assert answer.headers["x-duet-variant"] == variant
 
 
-def test_pins_that_disagree_are_refused(gateway: RunningGateway) -> None:
+def test_pins_that_disagree_are_refused(gateway: Served) -> None:
     answer = gateway.infer("double@pytorch", [1], **{"x-duet-variant": "tensorflow"})
     assert answer.status_code == 400
     assert "several variants" in error(answer)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_versions_are_addressable(gateway: RunningGateway, variant: str) -> None:
+def test_versions_are_addressable(gateway: Served, variant: str) -> None:
     """The newest serves by default (or TorchServe's own default), a version in the path pins it."""
     assert gateway.infer(f"double@{variant}", [1]).json()["model_version"] == "3"
     assert gateway.infer(f"double@{variant}/versions/1", [1]).headers["x-duet-version"] == "1"
@@ -123,7 +123,7 @@ def test_versions_are_addressable(gateway: RunningGateway, variant: str) -> None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_binary_tensors_both_ways(gateway: RunningGateway, variant: str) -> None:
+def test_binary_tensors_both_ways(gateway: Served, variant: str) -> None:
     values = np.array([[0.1], [np.float32(1e-45)], [3e38 / 4]], np.float32)
     document = (
         b'{"inputs":[{"name":"x","shape":[3,1],"datatype":"FP32","parameters":{"binary_data_size":12}}],'
@@ -139,13 +139,13 @@ def test_binary_tensors_both_ways(gateway: RunningGateway, variant: str) -> None
     assert np.array_equal(np.frombuffer(answer.content[length:], np.float32), (2 * values).ravel())
 
 
-def test_both_variants_answer_the_same_bytes(gateway: RunningGateway) -> None:
+def test_both_variants_answer_the_same_bytes(gateway: Served) -> None:
     values = [0.1, 1e-40, 123456.789, -0.0]
     bodies = {gateway.infer(f"double@{variant}", values).content for variant in VARIANTS}
     assert len(bodies) == 1
 
 
-def test_the_request_id_of_the_body_is_echoed_and_that_of_the_header_too(gateway: RunningGateway) -> None:
+def test_the_request_id_of_the_body_is_echoed_and_that_of_the_header_too(gateway: Served) -> None:
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [4]}
     answer = gateway.client.post(
         "/v2/models/double/infer", json={"id": "ü7", "inputs": [tensor]}, headers={"x-request-id": "abc-1"}
@@ -154,12 +154,12 @@ def test_the_request_id_of_the_body_is_echoed_and_that_of_the_header_too(gateway
     assert answer.headers["x-request-id"] == "abc-1"
 
 
-def test_an_id_that_could_forge_a_log_line_is_replaced(gateway: RunningGateway) -> None:
+def test_an_id_that_could_forge_a_log_line_is_replaced(gateway: Served) -> None:
     answer = gateway.client.get("/v2", headers={"x-request-id": 'a" b'})
     assert answer.headers["x-request-id"] != 'a" b'
 
 
-def test_server_timing_says_where_the_time_went(gateway: RunningGateway) -> None:
+def test_server_timing_says_where_the_time_went(gateway: Served) -> None:
     timing = gateway.infer("double", [1]).headers["server-timing"]
     parts = {part.split(";dur=")[0]: float(part.split(";dur=")[1]) for part in timing.split(", ")}
     assert list(parts) == ["decode", "backend", "encode", "total"]
@@ -193,21 +193,19 @@ def test_server_timing_says_where_the_time_went(gateway: RunningGateway) -> None
         ("double/infer", b" " * (LIMIT + 1), 413, "larger than the 100000 bytes"),
     ],
 )
-def test_bad_requests_are_told_what_is_wrong(
-    gateway: RunningGateway, path: str, body: bytes, status: int, says: str
-) -> None:
+def test_bad_requests_are_told_what_is_wrong(gateway: Served, path: str, body: bytes, status: int, says: str) -> None:
     answer = gateway.client.post(f"/v2/models/{path}", content=body)
     assert answer.status_code == status
     assert says in error(answer)
 
 
-def test_a_body_over_the_limit_is_refused_though_its_length_is_not_declared(gateway: RunningGateway) -> None:
+def test_a_body_over_the_limit_is_refused_though_its_length_is_not_declared(gateway: Served) -> None:
     answer = gateway.client.post("/v2/models/double/infer", content=iter([b" " * 60_000] * 2))
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_need_the_models_leave(gateway: RunningGateway, value: float) -> None:
+def test_numbers_that_are_not_finite_need_the_models_leave(gateway: Served, value: float) -> None:
     document = b'{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}'
     content = document + np.array([value], np.float32).tobytes()
     headers = {"Inference-Header-Content-Length": str(len(document))}
@@ -221,7 +219,7 @@ def test_numbers_that_are_not_finite_need_the_models_leave(gateway: RunningGatew
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "0", "999999", "1" * 30])
-def test_a_header_length_that_cannot_be_is_refused(gateway: RunningGateway, length: str) -> None:
+def test_a_header_length_that_cannot_be_is_refused(gateway: Served, length: str) -> None:
     answer = gateway.client.post(
         "/v2/models/double/infer", content=b"{}", headers={"Inference-Header-Content-Length": length}
     )
@@ -229,7 +227,7 @@ def test_a_header_length_that_cannot_be_is_refused(gateway: RunningGateway, leng
     assert "Inference-Header-Content-Length" in error(answer)
 
 
-def test_the_routers_own_errors_have_the_protocols_shape(gateway: RunningGateway) -> None:
+def test_the_routers_own_errors_have_the_protocols_shape(gateway: Served) -> None:
     """tritonclient reads ``error`` and nothing else."""
     missing = gateway.client.get("/v2/nothing/here")
     assert (missing.status_code, error(missing)) == (404, "GET /v2/nothing/here: not found")
@@ -239,7 +237,7 @@ def test_the_routers_own_errors_have_the_protocols_shape(gateway: RunningGateway
     assert wrong.headers["allow"] == "POST"
 
 
-def test_an_unknown_content_encoding_is_told_with_those_that_are_known(gateway: RunningGateway) -> None:
+def test_an_unknown_content_encoding_is_told_with_those_that_are_known(gateway: Served) -> None:
     for coding in ("br", "gzip, deflate"):
         answer = gateway.client.post("/v2/models/double/infer", content=b"{}", headers={"content-encoding": coding})
         assert answer.status_code == 501
@@ -247,7 +245,7 @@ def test_an_unknown_content_encoding_is_told_with_those_that_are_known(gateway: 
         assert answer.headers["accept-encoding"] == "gzip, deflate"
 
 
-def test_the_v2_timeout_parameter_is_the_deadline(gateway: RunningGateway, pytorch: FakeTorchServe) -> None:
+def test_the_v2_timeout_parameter_is_the_deadline(gateway: Served, pytorch: FakeTorchServe) -> None:
     """Microseconds, as Triton has it. The server is slow; the answer comes when the deadline does."""
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [4]}
     pytorch.delay_seconds = 1
@@ -263,7 +261,7 @@ def test_the_v2_timeout_parameter_is_the_deadline(gateway: RunningGateway, pytor
     assert bad.status_code == 400
 
 
-def test_metrics_tell_model_variant_version_front_and_code(gateway: RunningGateway) -> None:
+def test_metrics_tell_model_variant_version_front_and_code(gateway: Served) -> None:
     gateway.infer("double@pytorch", [1, 2, 3])
     gateway.infer("double@tensorflow/versions/1", [1])
     gateway.infer("scanner-made-this-up", [1])
@@ -278,6 +276,7 @@ def test_metrics_tell_model_variant_version_front_and_code(gateway: RunningGatew
     assert 'duet_requests_in_flight{front="v2_rest"} 0.0' in text
 
 
+@over(SOCKET)
 def test_openapi_describes_the_calls_that_are_there(gateway: RunningGateway) -> None:
     document = gateway.admin.get("/openapi.json").json()
     of_a_model = {
@@ -292,6 +291,7 @@ def test_openapi_describes_the_calls_that_are_there(gateway: RunningGateway) -> 
     assert "swagger" in gateway.admin.get("/docs").text
 
 
+@over(SOCKET)
 def test_a_client_that_hangs_up_halfway_harms_nobody(gateway: RunningGateway) -> None:
     host, port = "127.0.0.1", gateway.client.base_url.port
     assert port is not None
@@ -300,6 +300,7 @@ def test_a_client_that_hangs_up_halfway_harms_nobody(gateway: RunningGateway) ->
     assert gateway.infer("double", [1]).status_code == 200
 
 
+@over(SOCKET)
 def test_the_gateway_runs_neither_framework_and_stays_small(gateway: RunningGateway) -> None:
     """Under 150 MB resident, after the tests above, and no library of TensorFlow or torch is mapped."""
     process = Path(f"/proc/{gateway.process.pid}")
@@ -313,7 +314,7 @@ def test_the_gateway_runs_neither_framework_and_stays_small(gateway: RunningGate
     assert int(resident.split()[1]) < 150 * 1024
 
 
-def test_a_header_is_the_deadline_in_every_rest_dialect(gateway: RunningGateway, pytorch: FakeTorchServe) -> None:
+def test_a_header_is_the_deadline_in_every_rest_dialect(gateway: Served, pytorch: FakeTorchServe) -> None:
     """Milliseconds. The server is slow; the answer comes when the deadline does."""
     calls = {
         "/v2/models/double@pytorch/infer": '{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[4]}]}',

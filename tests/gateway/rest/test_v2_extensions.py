@@ -18,7 +18,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway
+from tests.gateway.transports import REST, SOCKET, Served, over, serving
 
 LIMIT = 1_000_000
 VARIANTS = ("tensorflow", "pytorch")
@@ -26,8 +27,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate
 DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+@pytest.fixture(scope="module", params=REST)
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     tensorflow, pytorch = FakeTFServing({"double": [1, 3]}), FakeTorchServe({"double": ["3", "1"]})
     settings = {
         "http": {"max_body_bytes": LIMIT},
@@ -37,13 +38,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
         },
         "models": {"double": {}, "absent": {}},
     }
-    running = start_gateway(settings, tmp_path_factory.mktemp("gateway"))
     try:
-        for variant in VARIANTS:
-            running.wait_until(f"/v2/models/double@{variant}/ready", 200)
-        yield running
+        with serving(
+            request.param, settings, tmp_path_factory.mktemp("gateway"), *(f"double@{name}" for name in VARIANTS)
+        ) as running:
+            yield running
     finally:
-        assert running.stop() == 0
         tensorflow.close()
         pytorch.close()
 
@@ -67,18 +67,19 @@ def body(*values: float) -> bytes:
     )
 
 
-def post(gateway: RunningGateway, content: bytes, model: str = "double", **headers: str) -> httpx.Response:
+def post(gateway: Served, content: bytes, model: str = "double", **headers: str) -> httpx.Response:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return gateway.client.post(f"/v2/models/{model}/infer", content=content, headers=given)
 
 
-def raw_answer(gateway: RunningGateway, content: bytes, **headers: str) -> tuple[httpx.Response, bytes]:
+def raw_answer(gateway: Served, content: bytes, **headers: str) -> tuple[httpx.Response, bytes]:
     """The answer with its body as it came, not decompressed."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     with gateway.client.stream("POST", "/v2/models/double/infer", content=content, headers=given) as response:
         return response, b"".join(response.iter_raw())
 
 
+@over(SOCKET)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("coding", COMPRESS)
 def test_tritons_client_compresses_both_ways(client: triton.InferenceServerClient, variant: str, coding: str) -> None:
@@ -92,6 +93,7 @@ def test_tritons_client_compresses_both_ways(client: triton.InferenceServerClien
     assert (answer.as_numpy("y") == 1).all()
 
 
+@over(SOCKET)
 @pytest.mark.parametrize("coding", COMPRESS)
 def test_tritons_asyncio_client_compresses_both_ways(gateway: RunningGateway, coding: str) -> None:
     async def call() -> triton.InferResult:
@@ -107,21 +109,21 @@ def test_tritons_asyncio_client_compresses_both_ways(gateway: RunningGateway, co
 
 
 @pytest.mark.parametrize("coding", COMPRESS)
-def test_a_compressed_body_is_read_however_it_is_cut(gateway: RunningGateway, coding: str) -> None:
+def test_a_compressed_body_is_read_however_it_is_cut(gateway: Served, coding: str) -> None:
     compressed = COMPRESS[coding](body(*range(500)))
     pieces = (compressed[at : at + 7] for at in range(0, len(compressed), 7))
     answer = gateway.client.post("/v2/models/double/infer", content=pieces, headers={"content-encoding": coding})
     assert answer.json()["outputs"][0]["data"] == [2.0 * value for value in range(500)]
 
 
-def test_a_gzip_body_may_have_several_members(gateway: RunningGateway) -> None:
+def test_a_gzip_body_may_have_several_members(gateway: Served) -> None:
     whole = body(1, 2)
     answer = post(gateway, gzip.compress(whole[:20]) + gzip.compress(whole[20:]), content_encoding="gzip")
     assert answer.json()["outputs"][0]["data"] == [2, 4]
 
 
 @pytest.mark.parametrize("coding", COMPRESS)
-def test_a_body_that_is_too_large_once_decompressed_is_refused(gateway: RunningGateway, coding: str) -> None:
+def test_a_body_that_is_too_large_once_decompressed_is_refused(gateway: Served, coding: str) -> None:
     """A thousandth of its size on the wire, and not taken into memory whole."""
     bomb = COMPRESS[coding](b" " * (16 * LIMIT))
     answer = post(gateway, bomb, content_encoding=coding)
@@ -133,15 +135,13 @@ def test_a_body_that_is_too_large_once_decompressed_is_refused(gateway: RunningG
 
 
 @pytest.mark.parametrize("coding", COMPRESS)
-def test_a_body_that_grows_more_than_a_hundredfold_is_refused_though_it_would_fit(
-    gateway: RunningGateway, coding: str
-) -> None:
+def test_a_body_that_grows_more_than_a_hundredfold_is_refused_though_it_would_fit(gateway: Served, coding: str) -> None:
     answer = post(gateway, COMPRESS[coding](body(1).ljust(LIMIT)), content_encoding=coding)
     assert answer.status_code == 413
     assert "more than 100 times" in answer.json()["error"]
 
 
-def test_a_gzip_body_of_thousands_of_members_is_refused(gateway: RunningGateway) -> None:
+def test_a_gzip_body_of_thousands_of_members_is_refused(gateway: Served) -> None:
     answer = post(gateway, gzip.compress(body(1)) + 2000 * gzip.compress(b""), content_encoding="gzip")
     assert answer.status_code == 400
     assert "gzip members" in answer.json()["error"]
@@ -158,9 +158,7 @@ def test_a_gzip_body_of_thousands_of_members_is_refused(gateway: RunningGateway)
         ("gzip", gzip.compress(b"{}", mtime=0) + b"x", "not valid gzip|ends before"),
     ],
 )
-def test_a_body_that_is_not_what_it_claims_is_refused(
-    gateway: RunningGateway, coding: str, content: bytes, says: str
-) -> None:
+def test_a_body_that_is_not_what_it_claims_is_refused(gateway: Served, coding: str, content: bytes, says: str) -> None:
     answer = post(gateway, content, content_encoding=coding)
     assert answer.status_code == 400
     assert any(part in answer.json()["error"] for part in says.split("|"))
@@ -180,7 +178,7 @@ def test_a_body_that_is_not_what_it_claims_is_refused(
     ],
 )
 def test_the_answer_takes_the_coding_that_the_client_likes_best(
-    gateway: RunningGateway, accepted: str, coding: str | None
+    gateway: Served, accepted: str, coding: str | None
 ) -> None:
     response, content = raw_answer(gateway, body(*range(500)), accept_encoding=accepted)
     assert response.headers.get("content-encoding") == coding
@@ -189,13 +187,13 @@ def test_the_answer_takes_the_coding_that_the_client_likes_best(
     assert plain.startswith(b'{"model_name":"double"')
 
 
-def test_small_answers_and_errors_are_not_compressed(gateway: RunningGateway) -> None:
+def test_small_answers_and_errors_are_not_compressed(gateway: Served) -> None:
     for content in (body(1), b"{"):
         response, _ = raw_answer(gateway, content, accept_encoding="gzip")
         assert "content-encoding" not in response.headers
 
 
-def test_a_large_answer_is_compressed_too(gateway: RunningGateway) -> None:
+def test_a_large_answer_is_compressed_too(gateway: Served) -> None:
     """Beyond the size that is compressed on the event loop itself."""
     response, content = raw_answer(gateway, body(*range(30_000)), accept_encoding="gzip")
     assert response.headers["content-encoding"] == "gzip"
@@ -203,7 +201,7 @@ def test_a_large_answer_is_compressed_too(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_raw_request_is_the_inputs_bytes_alone(gateway: RunningGateway, variant: str) -> None:
+def test_a_raw_request_is_the_inputs_bytes_alone(gateway: Served, variant: str) -> None:
     """A batch of one; the answer is binary (extension_binary_data.md, "Raw Binary Request")."""
     content = np.float32(0.1).tobytes()
     answer = post(gateway, content, f"double@{variant}", Inference_Header_Content_Length="0")
@@ -213,7 +211,7 @@ def test_a_raw_request_is_the_inputs_bytes_alone(gateway: RunningGateway, varian
     assert answer.headers["x-duet-variant"] == variant
 
 
-def test_a_raw_request_takes_versions_and_pins(gateway: RunningGateway) -> None:
+def test_a_raw_request_takes_versions_and_pins(gateway: Served) -> None:
     headers = {"Inference-Header-Content-Length": "0", "x-duet-variant": "pytorch"}
     answer = gateway.client.post("/v2/models/double/versions/1/infer", content=b"\0\0\0\0", headers=headers)
     assert (answer.headers["x-duet-variant"], answer.headers["x-duet-version"]) == ("pytorch", "1")
@@ -229,13 +227,14 @@ def test_a_raw_request_takes_versions_and_pins(gateway: RunningGateway) -> None:
     ],
 )
 def test_a_raw_request_that_does_not_fit_is_told_why(
-    gateway: RunningGateway, model: str, content: bytes, status: int, says: str
+    gateway: Served, model: str, content: bytes, status: int, says: str
 ) -> None:
     answer = post(gateway, content, model, Inference_Header_Content_Length="0")
     assert answer.status_code == status
     assert says in answer.json()["error"]
 
 
+@over(SOCKET)
 @pytest.mark.parametrize("binary", [True, False])
 def test_the_best_classes_of_an_output(client: triton.InferenceServerClient, binary: bool) -> None:
     outputs = [triton.InferRequestedOutput("y", class_count=3, binary_data=binary)]
@@ -245,6 +244,7 @@ def test_the_best_classes_of_an_output(client: triton.InferenceServerClient, bin
     assert answer.get_output("y")["datatype"] == "BYTES"
 
 
+@over(SOCKET)
 def test_the_models_are_listed(gateway: RunningGateway, client: triton.InferenceServerClient) -> None:
     assert gateway.client.get("/v2/models").json() == {"models": ["absent", "double"]}
     absent, *double = client.get_model_repository_index()
@@ -256,12 +256,13 @@ def test_the_models_are_listed(gateway: RunningGateway, client: triton.Inference
 
 
 @pytest.mark.parametrize("content", [b"[", b"[]", b'{"ready": 1}', b" " * 100_000])
-def test_a_bad_question_to_the_index_is_refused(gateway: RunningGateway, content: bytes) -> None:
+def test_a_bad_question_to_the_index_is_refused(gateway: Served, content: bytes) -> None:
     answer = gateway.client.post("/v2/repository/index", content=content)
     assert answer.status_code == (413 if len(content) > 1000 else 400)
     assert "error" in answer.json()
 
 
+@over(SOCKET)
 def test_loading_models_is_no_clients_business(client: triton.InferenceServerClient) -> None:
     for call in (client.load_model, client.unload_model):
         with pytest.raises(InferenceServerException, match="not found") as caught:
@@ -269,6 +270,7 @@ def test_loading_models_is_no_clients_business(client: triton.InferenceServerCli
         assert caught.value.status() == "404"
 
 
+@over(SOCKET)
 def test_the_configuration_tells_the_batch_apart(client: triton.InferenceServerClient) -> None:
     config = client.get_model_config("double@tensorflow", "1")
     assert config == {
@@ -282,11 +284,12 @@ def test_the_configuration_tells_the_batch_apart(client: triton.InferenceServerC
     }
 
 
-def statistics(gateway: RunningGateway, path: str) -> dict[str, Any]:
+def statistics(gateway: Served, path: str) -> dict[str, Any]:
     (found,) = gateway.client.get(f"/v2/models/{path}/stats").json()["model_stats"]
     return dict(found)
 
 
+@over(SOCKET)
 def test_statistics_have_tritons_shape(gateway: RunningGateway, client: triton.InferenceServerClient) -> None:
     client.infer("double@tensorflow", [tensor(1, 2, 3)], model_version="1")
     found = statistics(gateway, "double/versions/1")
@@ -313,7 +316,7 @@ def test_statistics_have_tritons_shape(gateway: RunningGateway, client: triton.I
     assert found["batch_stats"][-1]["batch_size"] == 3
 
 
-def test_statistics_count_rows_successes_and_failures(gateway: RunningGateway) -> None:
+def test_statistics_count_rows_successes_and_failures(gateway: Served) -> None:
     before = statistics(gateway, "double@pytorch/versions/1")
     gateway.infer("double@pytorch/versions/1", [1, 2])
     post(gateway, b'{"inputs":[{"name":"z","shape":[1],"datatype":"FP32","data":[1]}]}', "double@pytorch/versions/1")
@@ -329,7 +332,7 @@ def test_statistics_count_rows_successes_and_failures(gateway: RunningGateway) -
     }
 
 
-def test_a_request_that_is_no_message_is_counted_nowhere(gateway: RunningGateway) -> None:
+def test_a_request_that_is_no_message_is_counted_nowhere(gateway: Served) -> None:
     """It never reached a version."""
     before = gateway.client.get("/v2/models/stats").content
     post(gateway, b"{")
@@ -337,7 +340,7 @@ def test_a_request_that_is_no_message_is_counted_nowhere(gateway: RunningGateway
 
 
 @pytest.mark.parametrize("call", ["stats", "config"])
-def test_unknown_models_and_versions_are_not_found(gateway: RunningGateway, call: str) -> None:
+def test_unknown_models_and_versions_are_not_found(gateway: Served, call: str) -> None:
     for path, status in (("nope", 404), ("double/versions/2", 404), ("double/versions/x", 404), ("absent", 503)):
         answer = gateway.client.get(f"/v2/models/{path}/{call}")
         assert answer.status_code == status

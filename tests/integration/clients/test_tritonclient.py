@@ -200,6 +200,19 @@ def test_classes_in_place_of_numbers(triton: Triton, stack: Stack, variant: str)
 
 
 @BOTH
+@pytest.mark.parametrize("name", ["serving_default", None])
+def test_a_signature_is_named_by_a_parameter(triton: Triton, stack: Stack, variant: str, name: str | None) -> None:
+    """The default's own name too; one that is not there is refused with those that are."""
+    parameters = {} if name is None else {"parameters": {"signature_name": name}}
+    result = triton.infer(f"{LINEAR}@{variant}", examples(LINEAR), **parameters)
+    same(result.as_numpy, canonical(stack, LINEAR, variant, examples(LINEAR)))
+    inputs = triton.inputs(examples(LINEAR))
+    _, text = triton.refusal("infer", f"{LINEAR}@{variant}", inputs, parameters={"signature_name": "nope"})
+    assert "no signature 'nope'; the model's signatures are" in text
+    assert "serving_default" in text
+
+
+@BOTH
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_compression_both_ways(triton: Triton, stack: Stack, variant: str, coding: str) -> None:
     arrays = examples(STATEFUL)
@@ -268,6 +281,8 @@ def test_a_stream_of_both_frameworks_keeps_its_order_and_outlives_an_error(trito
     (first, _), (_, error), (last, _) = [answers.get(timeout=30) for _ in models]
     triton("stop_stream")
     assert "unknown model 'nobody'" in error.message()
+    for result in (first, last):  # not asked for: Triton marks them all the same
+        assert result.get_response().parameters["triton_final_response"].bool_param
     for result, request_id, variant in ((first, "0", "tensorflow"), (last, "2", "pytorch")):
         assert result.get_response().id == request_id
         same(result.as_numpy, canonical(stack, STRINGS, variant, examples(STRINGS)))
@@ -289,6 +304,8 @@ def test_a_stream_of_asyncio_steps_on_the_answer_before(triton: Triton, stack: S
         cells = []
         async for result, error in triton.client.stream_infer(requests()):
             assert error is None
+            # This client has no way to ask for it, and who reads its streams waits for it.
+            assert result.get_response().parameters["triton_final_response"].bool_param
             cells.append(result.as_numpy("new_cell"))
             states.put_nowait({"hidden": result.as_numpy("new_hidden"), "cell": cells[-1]})
         return cells
