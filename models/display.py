@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from models.artifacts import Artifact, State, Store
+from models.artifacts import TO_REPACK, Artifact, State, Store
 from models.plan import Step
 from models.served import Served
 from models.spec import FRAMEWORKS, ModelSpec, TensorSpec
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from models.importing.deliver import Delivery
     from models.parity import Difference, Parity
 
-STYLES = {State.READY: "green", State.MISSING: "red", State.OUTDATED: "yellow", State.OLD_HANDLER: "yellow"}
+STYLES = {State.READY: "green", State.MISSING: "red"} | dict.fromkeys((State.OUTDATED, *TO_REPACK), "yellow")
 
 
 class Bars:
@@ -69,7 +69,7 @@ def title(step: Step) -> str:
 
 def outcome(record: dict[str, Any] | None) -> str:
     if record is None:
-        return "packed with the present handler"
+        return "packed again, with today's handler and signature"
     parts = [measured(record)]
     if "loss" in record:
         parts.insert(0, f"loss {record['loss'][-1]:.4g}")

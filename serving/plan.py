@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.refresh import refresh
 from models.served import Served
 from serving.children import Launch
 from serving.digests import allowed_copy
@@ -89,7 +90,9 @@ def _store(options: Options, models: Sequence[Served]) -> Path:
         return options.artifacts
     names = [model.name for model in models]
     target = options.run_dir / "allowed"
-    return allowed_copy(options.artifacts, names, allow_list=options.allow_digests, target=target)
+    store = allowed_copy(options.artifacts, names, allow_list=options.allow_digests, target=target)
+    refresh(store, names)  # after the check: what is allowed is the model, and the handler is ours
+    return store
 
 
 def reachable(host: str) -> str:
