@@ -31,7 +31,7 @@ def refresh(root: Path, names: Collection[str]) -> list[Artifact]:
 def is_stale(store: Store, artifact: Artifact) -> bool:
     """Whether it is one of ours, not outdated, and would be packed otherwise today."""
     signature = store.signature(artifact)
-    if signature is None or not (MARK in signature or is_documented(store, artifact)):
+    if signature is None or signature.get("opaque") or not (MARK in signature or is_documented(store, artifact)):
         return False
     if signature != store.renewed(artifact):
         return True
