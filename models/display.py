@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from models.artifacts import TO_REPACK, Artifact, State, Store
+from models.importing.independence.conclude import told, without_rows
 from models.plan import Step
 from models.served import Served
 from models.spec import FRAMEWORKS, ModelSpec, TensorSpec
@@ -169,6 +170,7 @@ def show_delivery(console: Console, delivery: Delivery) -> None:
         *(f"  takes  {tensor}" for tensor in tensors(delivery.inputs).splitlines()),
         *(f"  gives  {tensor}" for tensor in tensors(trial.outputs).splitlines()),
         f"  answered in {trial.milliseconds:.2g} ms",
+        f"  {escape(told(delivery.finding, joinable=not without_rows(delivery.inputs, trial.outputs)))}",
         *(f"  note: {escape(note)}" for note in trial.notes),
         f"Served from the next start of the servers as {artifact.name}, or {artifact.name}@{artifact.framework}.",
     ]
