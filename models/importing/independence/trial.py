@@ -142,7 +142,9 @@ class _Trial:
                 alone = self._alone[place][output].values
                 beside = answer.values[position : position + 1]
                 allowed = tolerance(alone, answer.datatype)
-                if apart(alone, beside, allowed) > 1 and not self._excused(place, output, alone, beside, allowed):
+                if apart(alone, beside, allowed) > 1 and not self._excused(
+                    (places, position), output, alone, beside, allowed
+                ):
                     raise _Refuted(self._sentence(places, position, output, alone, beside))
 
     def _ask(self, row: Row) -> Sequence[Answer]:
@@ -156,16 +158,17 @@ class _Trial:
             if shape[:1] != (count,):
                 raise _Refuted(f"output {name} of {count} row(s) has the shape {list(shape)}")
 
-    def _excused(self, place: int, output: int, alone: Array, beside: Array, allowed: Array) -> bool:
+    def _excused(self, at: tuple[Sequence[int], int], output: int, alone: Array, beside: Array, allowed: Array) -> bool:
         """Whether the difference is no more than what rounding does to this row by itself.
 
         Two measures of that, neither of which another row can be part of: a change of the row by four units in the last
         place, and the row in a batch of its own copies, which other kernels may compute. The second is bounded: of a
         sum over the rows it would be as large as the answer.
         """
-        row = self.rows[place]
+        places, position = at
+        row = self.rows[places[position]]
         nearby = [self._of_one(tuple(moved(array, sign) for array in row), output) for sign in (1, -1)]
-        copies = self._of_one(tuple(np.repeat(array, 3, axis=0) for array in row), output)
+        copies = self._of_one(tuple(np.repeat(array, len(places), axis=0) for array in row), output, position)
         if alone.dtype.kind != "f":
             return any(not same(alone, one) for one in nearby if one is not None)
         more = allowed.copy()
@@ -177,15 +180,15 @@ class _Trial:
             more += np.minimum(NOISE * distance(alone, copies), most_noise)
         return apart(alone, beside, more) <= 1
 
-    def _of_one(self, row: Row, output: int) -> Array | None:
-        """The first row's answer; None where there is none."""
+    def _of_one(self, row: Row, output: int, position: int = 0) -> Array | None:
+        """The answer to the row at this place; None where there is none."""
         try:
             values = self._ask(row)[output].values
         except _TimeIsUp:
             raise
         except Exception:
             return None
-        return values[:1] if len(values) else None
+        return values[position : position + 1] if len(values) > position else None
 
     def _sentence(self, places: Sequence[int], position: int, output: int, alone: Array, beside: Array) -> str:
         if len(places) == 1:
