@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.refresh import refresh
-from models.served import Served
+from models.served import Served, told_rows
 from serving.children import Launch
 from serving.digests import allowed_copy
 from serving.gatewayconfig import PYTORCH, TENSORFLOW, render_gateway_config
@@ -62,6 +62,7 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
         key_file=torchserve.key_file,
         model_config_file=tensorflow.config_file,
         auth=key.settings if key else OPEN,
+        rows=told_rows(store, models),
     )
     config.write_text(text)
     servers = [

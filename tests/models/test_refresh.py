@@ -17,6 +17,7 @@ from models.catalog import CATALOG
 from models.export import as_json, write_archive
 from models.plan import Options, decide
 from models.refresh import refresh
+from models.served import served, told_rows
 from models.spec import FRAMEWORKS
 from serving.digests import digest
 
@@ -159,8 +160,6 @@ def test_a_checked_copy_gets_todays_handler_and_the_checked_file_stays(store: St
     path = put(store, Artifact("mine", 1, "pytorch"), imported())
     (tmp_path / "allow").write_text(f"{digest(path)}\n")
     flags = ["--artifacts", str(store.root), "--run-dir", str(tmp_path / "run"), "--allow-digests"]
-    from models.served import served
-
     copy = _store(parse(["up", *flags, str(tmp_path / "allow")]), served(store.root, ["mine"]))
     assert members(copy / "pytorch" / "mine-1.mar")["handler.py"] == HANDLER.read_bytes()
     assert members(path)["handler.py"] == OLD_HANDLER
@@ -174,3 +173,37 @@ def test_it_needs_neither_framework(store: Store) -> None:
         "assert refresh(Path(sys.argv[1]), ['mine']); assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, str(store.root)], check=True, env=os.environ)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["independent", "independent"], "independent"),
+        (["independent", "unknown"], None),
+        (["independent", None], None),
+        (["independent", "dependent"], "dependent"),
+        (["dependent", "unknown"], "dependent"),
+        (["unknown", "unknown"], None),
+        ([None], None),
+        (["Independent"], None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_gateway_is_told_what_all_versions_that_are_served_say(
+    store: Store, framework: str, said: list[str | None], told: str | None
+) -> None:
+    """A server serves every version that lies there. The kind: an artifact of which less is known than of its sister."""
+    for version, rows in enumerate(said, 1):
+        put(store, Artifact("mine", version, framework), imported(**({} if rows is None else {"rows": rows})))
+    found = told_rows(store.root, served(store.root, ["mine"]))
+    assert found == ({} if told is None else {"mine": {framework: told}})
+
+
+def test_each_variant_is_told_by_itself_and_a_version_that_cannot_be_read_is_unknown(store: Store) -> None:
+    put(store, Artifact("mine", 1, "tensorflow"), imported(rows="independent"))
+    put(store, Artifact("mine", 1, "pytorch"), imported(rows="dependent"))
+    models = served(store.root, ["mine"])
+    assert told_rows(store.root, models) == {"mine": {"tensorflow": "independent", "pytorch": "dependent"}}
+    (store.root / "tensorflow" / "mine" / "2").mkdir()
+    assert told_rows(store.root, models) == {"mine": {"pytorch": "dependent"}}
