@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,12 +104,13 @@ class Store:
         native = self.signature(Artifact(name, NATIVE, "pytorch"))
         return native is not None and native.get("fingerprint") == fingerprint
 
-    def missing(self, names: Iterable[str] = (), frameworks: Iterable[str] = ()) -> list[Artifact]:
+    def missing(self, names: Collection[str] | None = None, frameworks: Iterable[str] = ()) -> list[Artifact]:
         """Which of the artifacts that the catalog asks for are not ready, all models and both frameworks by default.
 
-        `python -m models train` makes exactly these. Raises UnknownNameError.
+        `python -m models train` makes exactly these. No `names` at all ask for nothing. Raises UnknownNameError.
         """
-        wanted = expected(select(names), select_frameworks(frameworks))
+        specs = [] if names is not None and not names else select(names or ())
+        wanted = expected(specs, select_frameworks(frameworks))
         return [artifact for artifact in wanted if self.state(artifact) is not State.READY]
 
 

@@ -27,27 +27,30 @@ def render_gateway_config(
 ) -> str:
     """duet.yaml as text. `variants` gives each model's variants, its default first; `auth` says who may call.
 
-    `rows` is what is known of the rows of a model's variants: a real tensorflow_model_server cannot report it.
+    A server that serves none of them is left out. `rows` is what is known of the rows of a model's variants: a real
+    tensorflow_model_server cannot report it.
     """
     ports = options.ports
+    servers: dict[str, dict[str, str]] = {
+        TENSORFLOW: {
+            "kind": "tfserving",
+            "endpoint": f"{LOOPBACK}:{ports['--tf-port']}",
+            "model_config_file": str(model_config_file),
+        },
+        PYTORCH: {
+            "kind": "torchserve",
+            "endpoint": f"http://{LOOPBACK}:{ports['--torchserve-port']}",
+            "management": f"http://{LOOPBACK}:{ports['--torchserve-management-port']}",
+            "key_file": str(key_file),
+        },
+    }
+    used = {kind for kinds in variants.values() for kind in kinds}
     settings: dict[str, Any] = {
         "auth": dict(auth),
         "http": {"host": options.host, "port": ports["--http-port"]},
         "grpc": {"host": options.host, "port": ports["--grpc-port"]},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
-        "servers": {
-            TENSORFLOW: {
-                "kind": "tfserving",
-                "endpoint": f"{LOOPBACK}:{ports['--tf-port']}",
-                "model_config_file": str(model_config_file),
-            },
-            PYTORCH: {
-                "kind": "torchserve",
-                "endpoint": f"http://{LOOPBACK}:{ports['--torchserve-port']}",
-                "management": f"http://{LOOPBACK}:{ports['--torchserve-management-port']}",
-                "key_file": str(key_file),
-            },
-        },
+        "servers": {name: server for name, server in servers.items() if name in used},
         "models": {name: model_settings(kinds, rows.get(name, {})) for name, kinds in variants.items()},
     }
     return yaml.safe_dump(settings, sort_keys=False)

@@ -33,6 +33,7 @@ class Plan:
 
 
 def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary: Path | None) -> Plan:
+    """A server that would have none of the models is left out."""
     logs = options.run_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     store = _store(options, models)
@@ -65,10 +66,11 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
         rows=told_rows(store, models),
     )
     config.write_text(text)
-    servers = [
-        tensorflow.launch(_fresh_log(logs, "tensorflow")),
-        torchserve.launch(_fresh_log(logs, "torchserve")),
-    ]
+    servers = []
+    if tensorflow.models:
+        servers.append(tensorflow.launch(_fresh_log(logs, "tensorflow")))
+    if torchserve.archives:
+        servers.append(torchserve.launch(_fresh_log(logs, "torchserve")))
     gateway = Launch(
         name="gateway",
         command=(sys.executable, "-m", "gateway", "--config", str(config)),
@@ -105,20 +107,15 @@ def _goals(options: Options, models: Sequence[Served], key: LocalKey | None) -> 
     headers = bearing(key)
     host, http_port = reachable(options.host), options.ports["--http-port"]
     admin_host, admin_port = reachable(options.admin_host), options.ports["--admin-port"]
-    return {
-        "tensorflow": [
-            _port(LOOPBACK, options.ports["--tf-port"]),
-            *_models(host, http_port, models, TENSORFLOW, headers),
-        ],
-        "torchserve": [
-            _port(LOOPBACK, options.ports["--torchserve-port"]),
-            *_models(host, http_port, models, PYTORCH, headers),
-        ],
-        "gateway": [
-            _port(host, http_port),
-            Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz")),
-        ],
-    }
+    goals = {}
+    for server, variant, option in (
+        ("tensorflow", TENSORFLOW, "--tf-port"),
+        ("torchserve", PYTORCH, "--torchserve-port"),
+    ):
+        if own := _models(host, http_port, models, variant, headers):
+            goals[server] = [_port(LOOPBACK, options.ports[option]), *own]
+    readiness = Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz"))
+    return {**goals, "gateway": [_port(host, http_port), readiness]}
 
 
 def _port(host: str, port: int) -> Goal:

@@ -25,8 +25,6 @@ def ensure_trained(
     artifacts: Path, specs: Sequence[ModelSpec], *, may_train: bool, console: Console, stops: Stops
 ) -> None:
     """Make the artifacts of `specs` that are not there; no `specs`, none. Raises Failure, Interrupted."""
-    if not specs:
-        return  # to `Store.missing` and to `models train` no names mean all
     names = [spec.name for spec in specs]
     missing = _missing(artifacts, names)
     if not missing:

@@ -193,7 +193,7 @@ def test_it_needs_neither_framework(store: Store) -> None:
 def test_the_gateway_is_told_what_all_versions_that_are_served_say(
     store: Store, framework: str, said: list[str | None], told: str | None
 ) -> None:
-    """A server serves every version that lies there. The kind: an artifact of which less is known than of its sister."""
+    """A server serves every version that lies there. The kind: one of which less is known than of its sister."""
     for version, rows in enumerate(said, 1):
         put(store, Artifact("mine", version, framework), imported(**({} if rows is None else {"rows": rows})))
     found = told_rows(store.root, served(store.root, ["mine"]))
