@@ -164,13 +164,14 @@ def imports(models: Sequence[Served]) -> Table:
 
 
 def show_delivery(console: Console, delivery: Delivery) -> None:
-    artifact, trial = delivery.artifact, delivery.trial
+    artifact, trial, finding = delivery.artifact, delivery.trial, delivery.finding
+    joinable = not without_rows(delivery.inputs, trial.outputs)
     lines = [
         f"{artifact.name} version {artifact.version} ({artifact.framework}), in {delivery.path}",
         *(f"  takes  {tensor}" for tensor in tensors(delivery.inputs).splitlines()),
         *(f"  gives  {tensor}" for tensor in tensors(trial.outputs).splitlines()),
         f"  answered in {trial.milliseconds:.2g} ms",
-        f"  {escape(told(delivery.finding, joinable=not without_rows(delivery.inputs, trial.outputs)))}",
+        *([f"  {escape(told(finding, joinable=joinable))}"] if finding else []),
         *(f"  note: {escape(note)}" for note in trial.notes),
         f"Served from the next start of the servers as {artifact.name}, or {artifact.name}@{artifact.framework}.",
     ]

@@ -26,13 +26,13 @@ LARGEST_EXAMPLE_VALUES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What was published, and what calling it has shown."""
+    """What was published, what calling it has shown, and what is known of its rows: None where it takes no tensors."""
 
     artifact: Artifact
     path: Path
     inputs: tuple[TensorSpec, ...]
     trial: Trial
-    finding: Finding
+    finding: Finding | None = None
 
 
 def deliver(store: Store, request: Request) -> Delivery:
