@@ -95,6 +95,8 @@ def tensorflow(maker: str) -> Maker:
 def analysis(found: Candidate) -> Finding:
     """What the graph of what was saved tells of its rows."""
     if found.framework == "tensorflow":
+        if not (found.saved / "saved_model.pb").is_file():
+            return Finding("unknown", "only the graphs of SavedModels and TorchScript are analysed")
         from models.importing.independence import tf_graph
         from models.importing.savedmodel import SERVED_SIGNATURE
 

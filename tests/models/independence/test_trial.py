@@ -18,7 +18,6 @@ from torch.nn import functional
 from models.importing import examples
 from models.importing.candidate import Answer
 from models.importing.independence.trial import refute
-from models.importing.torchscript import decoded, tensors
 from models.spec import Array, TensorSpec
 
 X = (TensorSpec("x", "FP32", (-1, 16)),)
@@ -42,14 +41,22 @@ def asked(forward: Callable[..., object], inputs: tuple[TensorSpec, ...], exampl
     """What the trial says of a model."""
 
     def predict(arrays: tuple[Array, ...]) -> Sequence[Answer]:
+        given = (torch.from_numpy(one) if one.dtype != object else [text.decode() for text in one] for one in arrays)
         with torch.inference_mode():
-            results = forward(*tensors(inputs, arrays))
-        return [decoded(one) for one in (results if isinstance(results, tuple) else (results,))]
+            results = forward(*given)
+        return [answer(one) for one in (results if isinstance(results, tuple) else (results,))]
 
     given = {} if example is None else {inputs[0].name: np.array(example)}
     one = examples.rows(inputs, given, "example")
     found = refute(predict, inputs, [f"y{place}" for place in range(len(predict(one)))], one)
     return None if found is None else found.sentence
+
+
+def answer(result: object) -> Answer:
+    if not isinstance(result, Tensor):
+        return Answer("BYTES", np.array(result, object))
+    datatype = {torch.bfloat16: "BF16", torch.float16: "FP16"}.get(result.dtype, "any other")
+    return Answer(datatype, (result.float() if datatype == "BF16" else result).numpy())
 
 
 def deep(x: Tensor) -> Tensor:
