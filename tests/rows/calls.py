@@ -135,6 +135,12 @@ def runs(stack: Stack, model: Served) -> int:
     return sum(int(float(value)) for value in re.findall(rf"duet_batch_rows_count{{{labels}[^}}]*}} (\S+)", text))
 
 
+def differences(stack: Stack) -> int:
+    """Batches that the gateway has asked again, and found to be answered otherwise."""
+    found = re.findall(r"duet_batching_differences_total{[^}]*} (\S+)", stack.admin.get("/metrics").text)
+    return sum(int(float(value)) for value in found)
+
+
 def table(results: Sequence[tuple[Served, str, Result]]) -> str:
     lines = [f"{'model':14}{'drawn':12}{'concluded':13}{'requests':>9}{'joined':>8}{'wrong':>7}{'failed':>8}  blocks"]
     for model, rows, result in results:

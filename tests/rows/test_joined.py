@@ -22,7 +22,7 @@ from models.artifacts import Artifact, Store
 from models.frameworks.pytorch import torchscript
 from models.spec import Array
 from tests.rows import torch_blocks
-from tests.rows.calls import Result, Served, ask, table
+from tests.rows.calls import Result, Served, ask, differences, table
 from tests.stack import READY, Stack, start_stack
 
 pytestmark = pytest.mark.rows
@@ -141,6 +141,7 @@ def test_no_caller_gets_another_answer_than_alone(
     record_property("wrong", len(wrong))
     assert wrong == []
     assert failed == []
+    assert differences(stack) == 0, "the gateway's own samples blame a model whose rows are independent"
     assert joined >= JOINED
 
 
