@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def tensorflow_models(folder: Path, root: Path) -> Iterator[Served]:
     for kind in ("apart", "joint"):
         for place in range(EACH):
             name, independent = f"tf-{kind}-{place}", kind == "apart"
-            said, module = tensorflow_blocks.draw(SEED * 100 + place, independent=independent)
+            said, module = tensorflow_blocks.draw(SEED * 100 + 50 + place, independent=independent)
             path = folder / name
             with quiet_stderr():
                 signatures = {"serving_default": module.serve.get_concrete_function()}
@@ -91,7 +93,8 @@ def tensorflow_models(folder: Path, root: Path) -> Iterator[Served]:
 
 
 def bring(path: Path, name: str, root: Path, *flags: str) -> None:
-    assert main(["import", str(path), "--name", name, *flags, "--out", str(root)]) == 0
+    with redirect_stdout(StringIO()):
+        assert main(["import", str(path), "--name", name, *flags, "--out", str(root)]) == 0
 
 
 @pytest.fixture(scope="module")
