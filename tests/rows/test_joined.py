@@ -149,13 +149,15 @@ def test_no_caller_gets_another_answer_than_alone(
 
 
 def test_what_was_drawn_is_what_it_is_called(models: tuple[Path, list[Served]]) -> None:
-    """Otherwise the first test shows nothing: alone and beside another row, by the framework itself."""
+    """Otherwise the first test shows nothing: alone, and before and behind another row, by the framework itself."""
     _, served = models
     chance = np.random.default_rng(SEED)
     for model in served:
         differs = 0
         for _ in range(20):
             one, other = (chance.standard_normal((1, torch_blocks.WIDTH)).astype(np.float32) for _ in range(2))
-            beside = model.alone(np.concatenate([one, other * 100]))[:1]
-            differs += not np.allclose(model.alone(one), beside, rtol=1e-3, atol=1e-4)
+            before = model.alone(np.concatenate([one, other * 100]))[:1]
+            behind = model.alone(np.concatenate([other * 100, one]))[1:]
+            alike = [np.allclose(model.alone(one), beside, rtol=1e-3, atol=1e-4) for beside in (before, behind)]
+            differs += not all(alike)
         assert (differs == 0) is model.independent, f"{model.name}: {model.said}: {differs}"
