@@ -116,7 +116,7 @@ class Calls:
             }
             for name in request.metadata_field:
                 packed = any_pb2.Any()
-                packed.Pack(told[name])
+                packed.Pack(told[name], deterministic=True)
                 answer.metadata[name].CopyFrom(packed)
         return answer
 
