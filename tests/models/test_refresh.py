@@ -165,6 +165,19 @@ def test_a_checked_copy_gets_todays_handler_and_the_checked_file_stays(store: St
     assert members(path)["handler.py"] == OLD_HANDLER
 
 
+@pytest.mark.parametrize("rows", [None, "unknown"])
+def test_what_a_copy_is_given_is_not_trained_for(store: Store, rows: str | None) -> None:
+    """With --allow-digests the artifacts stay as they are, also with --no-train."""
+    from rich.console import Console
+
+    from serving.stops import Stops
+    from serving.training import ensure_trained
+
+    documented(store, rows=rows)
+    ensure_trained(store.root, [REGRESSION], may_train=False, console=Console(), stops=Stops())
+    assert len(store.missing(["linear_regression"])) == 4
+
+
 def test_it_needs_neither_framework(store: Store) -> None:
     """`make up` does this at every start: it must not cost the seconds that importing a framework costs."""
     put(store, Artifact("mine", 1, "pytorch"), imported())
