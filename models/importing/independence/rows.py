@@ -27,6 +27,8 @@ TEXTS = (
     "x" * 3000,
     "A B C D",
 )
+LARGEST = 2**62
+"""Both a float and an INT64: no datatype's arithmetic overflows on the way there."""
 MOST_ELEMENTS = 4_000_000
 FEWEST, MOST = 4, 22
 
@@ -62,8 +64,8 @@ def values(spec: TensorSpec, example: Array, random: np.random.Generator) -> Ite
     if spec.datatype == "BYTES":
         yield from texts(example, random)
     elif is_float(spec):
-        largest = float(np.finfo(NUMPY_TYPES[spec.datatype]).max) / 4
-        for row in floats(example.astype(np.float64), random):
+        largest = float(np.finfo(NUMPY_TYPES[spec.datatype]).max) / 8
+        for row in floats(np.clip(example.astype(np.float64), -largest, largest), random):
             yield np.clip(row, -largest, largest).astype(NUMPY_TYPES[spec.datatype])
     elif spec.datatype == "BOOL":
         yield from (random.random(example.shape) < share for share in (0.5, 0.0, 1.0, 0.2, 0.8))
@@ -93,7 +95,7 @@ def floats(example: Array, random: np.random.Generator) -> Iterator[Array]:
 
 def whole(example: Array, limits: np.iinfo[Any], random: np.random.Generator) -> Iterator[Array]:
     def within(row: Array) -> Array:
-        return np.clip(row, limits.min, limits.max).astype(example.dtype)
+        return np.clip(row, max(int(limits.min), -LARGEST), min(int(limits.max), LARGEST)).astype(example.dtype)
 
     shape = example.shape
     top = int(example.max()) if example.size else 0

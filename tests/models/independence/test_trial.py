@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from models.importing import examples
 from models.importing.candidate import Answer
+from models.importing.independence.rows import rows
 from models.importing.independence.trial import refute
 from models.spec import Array, TensorSpec
 
@@ -189,3 +191,36 @@ def test_a_model_that_takes_the_example_alone_is_asked_about_nothing_else() -> N
         return x - x.mean(0)
 
     assert asked(of_ones, X, np.ones((1, 16), np.float32)) is None
+
+
+KINDS = [datatype for datatype in examples.NUMPY_TYPES if datatype != "BF16"]
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 3), (-1, -1, 2), (-1, 0), (-1, 1, 2, 1, 2)], ids=str)
+@pytest.mark.parametrize("datatype", KINDS)
+def test_every_datatype_and_rank_is_tried(datatype: str, shape: tuple[int, ...]) -> None:
+    """In numpy's own arrays, as PyTorch lacks operations on some of them. Without values there is nothing to see."""
+    specs = (TensorSpec("x", datatype, shape),)
+    one = examples.rows(specs, {}, "example")
+
+    def said(forward: Callable[[Array], Array]) -> object:
+        return refute(lambda arrays: [Answer(datatype, forward(arrays[0]))], specs, ["y"], one)
+
+    assert said(lambda x: x) is None
+    assert (said(lambda x: x[::-1]) is None) is (0 in shape)
+
+
+@pytest.mark.parametrize("datatype", KINDS)
+def test_the_rows_of_a_trial_differ_and_keep_their_form(datatype: str) -> None:
+    """Also where the example is at the edge of its datatype."""
+    kind = examples.NUMPY_TYPES[datatype]
+    edge = np.array([[b"edge"] * 3], object) if datatype == "BYTES" else np.full((1, 3), limits(kind).max, kind)
+    drawn = list(rows((TensorSpec("x", datatype, (-1, 3)),), (edge,), np.random.default_rng(0)))
+    assert {(array.shape, array.dtype) for (array,) in drawn} == {((1, 3), np.dtype(kind))}
+    assert len({array.tobytes() if array.dtype != object else str(array) for (array,) in drawn}) >= 4
+
+
+def limits(kind: type) -> Any:
+    if kind is np.bool_:
+        return np.iinfo(np.int8)
+    return np.finfo(kind) if np.dtype(kind).kind == "f" else np.iinfo(kind)
