@@ -29,6 +29,7 @@ SERIES = (TensorSpec("series", "FP32", (-1, -1)),)
 QUERY = (TensorSpec("query", "FP32", (-1, 8)), TensorSpec("candidates", "FP32", (-1, 8)))
 IMAGE = (TensorSpec("image", "FP32", (-1, 3, 12, 12)),)
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 DENSE, NARROW, CLASSES = nn.Linear(16, 16).eval(), nn.Linear(16, 1).eval(), nn.Linear(16, 10).eval()
 CONVOLUTION, NORMAL = nn.Conv2d(3, 8, 3).eval(), nn.BatchNorm1d(16).eval()
