@@ -28,7 +28,7 @@ def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
-def torchscript(path: Path, forward: str, setup: str = "pass") -> Path:
+def torchscript(path: Path, forward: str, setup: str = "pass", arguments: str = "x: Tensor") -> Path:
     """A module of these lines of Python, scripted."""
     import importlib.util
 
@@ -38,7 +38,7 @@ def torchscript(path: Path, forward: str, setup: str = "pass") -> Path:
 
     source = (
         "import torch\nfrom torch import nn, Tensor\n\nclass Net(nn.Module):\n    def __init__(self):\n"
-        f"        super().__init__()\n        {setup}\n\n    def forward(self, x: Tensor):\n        {forward}\n"
+        f"        super().__init__()\n        {setup}\n\n    def forward(self, {arguments}):\n        {forward}\n"
     )
     path.with_suffix(".py").write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path.with_suffix(".py"))
@@ -145,6 +145,18 @@ def test_other_ways_to_depend_on_the_rows_beside(
     """The kind: every row is answered with a row, so shapes tell nothing, and zeros are answered alike in any batch."""
     assert bring(torchscript(tmp_path / f"{name}.pt", forward, setup), "--input", "x:FP32:-1,4")[0] == 0
     assert signature(name)["rows"] == "dependent"
+
+
+def test_a_model_is_also_tried_without_what_may_be_left_out(bring: Import, tmp_path: Path) -> None:
+    """The kind: what a model does only for requests that leave an input out."""
+    forward = "return x - x.mean(0) if plus is None else x + plus"
+    path = torchscript(tmp_path / "plus.pt", forward, arguments="x: Tensor, plus: Tensor | None = None")
+    inputs = ["--input", "x:FP32:-1,4", "--input", "plus:FP32:-1,4"]
+    code, _, complaint = bring(path, *inputs, "--rows", "independent")
+    assert code == 1
+    assert complaint.startswith("models: --rows independent is not so: output ")
+    assert bring(path, *inputs)[0] == 0
+    assert signature("plus")["rows"] == "dependent"
 
 
 def test_without_a_free_first_dimension_there_are_no_rows_to_join(bring: Import, tmp_path: Path) -> None:

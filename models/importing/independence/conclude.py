@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from models.importing.candidate import Candidate, last_line
+from models.importing.candidate import Answer, Candidate, last_line
 from models.importing.independence.finding import Finding, Rows
-from models.importing.independence.trial import refute
+from models.importing.independence.trial import Predict, refute
 from models.importing.request import ImportRefusedError
 from models.spec import Array, TensorSpec
 
@@ -53,8 +53,27 @@ def without_rows(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) ->
 
 
 def refuted(found: Candidate, outputs: Sequence[TensorSpec], one: tuple[Array, ...]) -> str:
-    difference = refute(found.predict, found.inputs, [spec.name for spec in outputs], one)
-    return "" if difference is None else difference.sentence
+    """With all inputs, then without those that may be left out: a model may do something else where they are not."""
+    names = [spec.name for spec in outputs]
+    for kept in dict.fromkeys((every(found), every(found, optional=False))):
+        inputs = [found.inputs[place] for place in kept]
+        if inputs and (difference := refute(asked_with(found, kept), inputs, names, tuple(one[at] for at in kept))):
+            return difference.sentence
+    return ""
+
+
+def every(found: Candidate, *, optional: bool = True) -> tuple[int, ...]:
+    return tuple(place for place, spec in enumerate(found.inputs) if optional or not spec.optional)
+
+
+def asked_with(found: Candidate, kept: Sequence[int]) -> Predict:
+    """The model, asked with these of its inputs alone."""
+
+    def predict(arrays: tuple[Array, ...]) -> Sequence[Answer]:
+        given = dict(zip(kept, arrays, strict=True))
+        return found.predict(tuple(given.get(place) for place in range(len(found.inputs))))
+
+    return predict
 
 
 def analysed(analyse: Analyse) -> Finding:
