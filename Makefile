@@ -9,7 +9,7 @@ CHART  := .venv-chart
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare report calibrate test-full bench-embedded bench bench-peers kserve test
+.PHONY: help up train compare report calibrate test-full test-rows bench-embedded bench bench-peers kserve test
 .PHONY: attack attack-mutations audit chart chart-docs chart-mutations sbom check format protos lock lock-hashes clean
 
 help: ## Show the commands
@@ -48,6 +48,9 @@ train: $(READY) ## Train and export the documented models
 
 test-full: $(READY) ## The long tests: every model's bar, the long fuzz
 	@$(BIN)/python -m pytest -m full $(ARGS)
+
+test-rows: $(READY) ## Random models under 32 callers: every answer of 20,000 joined requests is the one alone
+	@$(BIN)/python -m pytest -q -s -m rows tests/rows $(ARGS)
 
 bench-embedded: $(READY) ## The embedded TensorFlow server against its floors, interleaved
 	@$(BIN)/python -m serving.embedded.bench

@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
@@ -23,7 +24,7 @@ from models.generate import LENGTH, MODEL, PROMPT, SEED, TEMPERATURE, Generation
 from models.importing.request import ImportRefusedError, Request, model_name, tensor_name, tensor_spec
 from models.plan import Options, Step, decide, settings, with_dataset
 from models.served import imported
-from models.spec import FILE, FRAMEWORKS, TRANSPLANTED, UnknownNameError
+from models.spec import FILE, FRAMEWORKS, TRANSPLANTED, Rows, UnknownNameError
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -120,6 +121,12 @@ def add_importing(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--signature", metavar="NAME", help="of a SavedModel; serving_default by default")
     command.add_argument("--example", type=Path, metavar="FILE", help="rows to try it with: .npy, .npz or .json")
+    command.add_argument(
+        "--rows",
+        choices=get_args(Rows),
+        help="whether a row's answer depends on the rows beside it, which decides whether requests are joined; by "
+        "default an analysis of the model's graph concludes it",
+    )
     command.add_argument("--weights", type=Path, metavar="FILE", help="a state_dict for PACKAGE.MODULE:FACTORY")
     command.add_argument("--force", action="store_true", help="replace the version that is there")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +33,12 @@ class State(StrEnum):
     """Of another signature, from a run that did not finish, or of weights that PyTorch's version 1 has no more."""
     OLD_HANDLER = "old handler"
     """An archive whose weights are right and whose handler.py is not `serving/handler.py` as it is now."""
+    OLD_SIGNATURE = "old signature"
+    """The weights are right. The signature lacks a fact about them, `rows`, or has it as it was before."""
+
+
+TO_REPACK = frozenset({State.OLD_HANDLER, State.OLD_SIGNATURE})
+"""What `export.repack` makes ready in a moment, without a framework."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,26 +80,37 @@ class Store:
         if signature is None or record is None:
             return State.MISSING
         fingerprint = str(signature.get("fingerprint"))
-        if signature != CATALOG[artifact.name].signature(artifact.version, fingerprint):
+        renewed = self.renewed(artifact)
+        if renewed != CATALOG[artifact.name].signature(artifact.version, fingerprint):
             return State.OUTDATED
         if fingerprint != record.get("fingerprint"):
             return State.OUTDATED
         if artifact.version == TRANSPLANTED and not self._is_of_native_pytorch(artifact.name, fingerprint):
             return State.OUTDATED
+        if signature != renewed:
+            return State.OLD_SIGNATURE
         if artifact.framework == "pytorch" and read_member(self.path(artifact), "handler.py") != read(self.handler):
             return State.OLD_HANDLER
         return State.READY
+
+    def renewed(self, artifact: Artifact) -> dict[str, Any] | None:
+        """The signature that the artifact would be packed with today: a documented model's `rows` are its spec's."""
+        signature = self.signature(artifact)
+        if signature is None or artifact.name not in CATALOG:
+            return signature
+        return {**signature, "rows": CATALOG[artifact.name].rows}
 
     def _is_of_native_pytorch(self, name: str, fingerprint: str) -> bool:
         native = self.signature(Artifact(name, NATIVE, "pytorch"))
         return native is not None and native.get("fingerprint") == fingerprint
 
-    def missing(self, names: Iterable[str] = (), frameworks: Iterable[str] = ()) -> list[Artifact]:
+    def missing(self, names: Collection[str] | None = None, frameworks: Iterable[str] = ()) -> list[Artifact]:
         """Which of the artifacts that the catalog asks for are not ready, all models and both frameworks by default.
 
-        `python -m models train` makes exactly these. Raises UnknownNameError.
+        `python -m models train` makes exactly these. No `names` at all ask for nothing. Raises UnknownNameError.
         """
-        wanted = expected(select(names), select_frameworks(frameworks))
+        specs = [] if names is not None and not names else select(names or ())
+        wanted = expected(specs, select_frameworks(frameworks))
         return [artifact for artifact in wanted if self.state(artifact) is not State.READY]
 
 

@@ -51,6 +51,7 @@ SPEC = ModelSpec(
         loss="cross_entropy_of_probabilities", optimizer="adam", learning_rate=2e-3, batch_size=32, epochs=30
     ),
     bar=0.95,
+    rows="independent",
     pytorch=pytorch,
     tensorflow=tensorflow,
 )

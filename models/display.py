@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from models.artifacts import Artifact, State, Store
+from models.artifacts import TO_REPACK, Artifact, State, Store
+from models.importing.independence.conclude import told, without_rows
 from models.plan import Step
 from models.served import Served
 from models.spec import FRAMEWORKS, ModelSpec, TensorSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from models.importing.deliver import Delivery
     from models.parity import Difference, Parity
 
-STYLES = {State.READY: "green", State.MISSING: "red", State.OUTDATED: "yellow", State.OLD_HANDLER: "yellow"}
+STYLES = {State.READY: "green", State.MISSING: "red"} | dict.fromkeys((State.OUTDATED, *TO_REPACK), "yellow")
 
 
 class Bars:
@@ -69,7 +70,7 @@ def title(step: Step) -> str:
 
 def outcome(record: dict[str, Any] | None) -> str:
     if record is None:
-        return "packed with the present handler"
+        return "packed again, with today's handler and signature"
     parts = [measured(record)]
     if "loss" in record:
         parts.insert(0, f"loss {record['loss'][-1]:.4g}")
@@ -163,12 +164,14 @@ def imports(models: Sequence[Served]) -> Table:
 
 
 def show_delivery(console: Console, delivery: Delivery) -> None:
-    artifact, trial = delivery.artifact, delivery.trial
+    artifact, trial, finding = delivery.artifact, delivery.trial, delivery.finding
+    joinable = not without_rows(delivery.inputs, trial.outputs)
     lines = [
         f"{artifact.name} version {artifact.version} ({artifact.framework}), in {delivery.path}",
         *(f"  takes  {tensor}" for tensor in tensors(delivery.inputs).splitlines()),
         *(f"  gives  {tensor}" for tensor in tensors(trial.outputs).splitlines()),
         f"  answered in {trial.milliseconds:.2g} ms",
+        *([f"  {escape(told(finding, joinable=joinable))}"] if finding else []),
         *(f"  note: {escape(note)}" for note in trial.notes),
         f"Served from the next start of the servers as {artifact.name}, or {artifact.name}@{artifact.framework}.",
     ]

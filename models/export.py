@@ -22,6 +22,7 @@ from models.artifacts import SIGNATURE_IN_ARCHIVE, SIGNATURE_IN_SAVED_MODEL, Art
 PARTIAL = ".partial-"
 MODULE = "model.pt"
 HANDLER = "handler.py"
+MANIFEST = "MAR-INF/MANIFEST.json"
 OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 REGULAR_FILE = 0o100644 << 16
 
@@ -68,7 +69,7 @@ def write_archive(path: Path, artifact: Artifact, members: Mapping[str, bytes]) 
         "handler": HANDLER,
         "modelVersion": str(artifact.version),
     }
-    manifest = {"MAR-INF/MANIFEST.json": as_json({"runtime": "python", "model": model})}
+    manifest = {MANIFEST: as_json({"runtime": "python", "model": model})}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in (manifest | dict(members)).items():
             entry = zipfile.ZipInfo(name, OLDEST_ZIP_TIME)
@@ -77,12 +78,20 @@ def write_archive(path: Path, artifact: Artifact, members: Mapping[str, bytes]) 
 
 
 def repack(store: Store, artifact: Artifact, folder: Path) -> None:
-    """Give an archive the handler of today, its model untouched. `folder` is the staging folder."""
-    target = store.path(artifact)
+    """Give an artifact today's handler and signature, its model untouched. `folder` is the staging folder.
+
+    Raises OSError; the artifact is then as it was.
+    """
+    target, text = store.path(artifact), as_json(store.renewed(artifact) or {})
+    if artifact.framework == "tensorflow":
+        staged = folder / "signature.json"
+        staged.write_bytes(text)
+        replace(staged, target / SIGNATURE_IN_SAVED_MODEL)
+        return
     with zipfile.ZipFile(target) as archive:
-        members = {name: archive.read(name) for name in (MODULE, SIGNATURE_IN_ARCHIVE)}
+        members = {name: archive.read(name) for name in archive.namelist() if name != MANIFEST}
     staged = folder / target.name
-    write_archive(staged, artifact, {**members, HANDLER: store.handler.read_bytes()})
+    write_archive(staged, artifact, {**members, HANDLER: store.handler.read_bytes(), SIGNATURE_IN_ARCHIVE: text})
     replace(staged, target)
 
 

@@ -139,6 +139,7 @@ SPEC = ModelSpec(
         loss="adversarial", optimizer="adam", learning_rate=2e-3, batch_size=64, epochs=10, beta_1=0.5
     ),
     bar=0.70,
+    rows="independent",
     measure=ACCEPTED,
     show=seen_by_the_judge,
     adversary=Adversary(

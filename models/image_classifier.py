@@ -91,6 +91,7 @@ SPEC = ModelSpec(
         loss="cross_entropy_of_logits", optimizer="adam", learning_rate=2e-3, batch_size=64, epochs=8
     ),
     bar=0.97,
+    rows="independent",
     pytorch=pytorch,
     tensorflow=tensorflow,
 )

@@ -45,6 +45,7 @@ SPEC = ModelSpec(
         loss="mean_squared_error", optimizer="sgd", learning_rate=0.05, batch_size=4, epochs=800
     ),
     bar=0.01,
+    rows="independent",
     measure=GREATEST_ERROR,
     pytorch=pytorch,
     tensorflow=tensorflow,

@@ -81,6 +81,7 @@ SPEC = ModelSpec(
         loss="binary_cross_entropy", optimizer="adam", learning_rate=3e-2, batch_size=32, epochs=50
     ),
     bar=0.95,
+    rows="independent",
     measure=ACCURACY_OF_TWO,
     from_data=scaling,
     pytorch=pytorch,

@@ -97,6 +97,7 @@ SPEC = ModelSpec(
         loss="cross_entropy_of_logits", optimizer="adam", learning_rate=5e-3, batch_size=32, epochs=24
     ),
     bar=6,
+    rows="independent",
     measure=PERPLEXITY,
     labels=tuple(VOCABULARY),
     show=most_likely_next,

@@ -53,6 +53,7 @@ SPEC = ModelSpec(
         loss="cross_entropy_of_probabilities", optimizer="adam", learning_rate=1e-3, batch_size=32, epochs=20
     ),
     bar=0.95,
+    rows="independent",
     pytorch=pytorch,
     tensorflow=tensorflow,
 )

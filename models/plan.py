@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.artifacts import Artifact, State, Store
+from models.artifacts import TO_REPACK, Artifact, State, Store
 from models.spec import NATIVE, TRANSPLANTED, ModelSpec, UnknownNameError
 from models.training import Settings
 
@@ -25,7 +25,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`train` natively, `transplant` PyTorch's version 1, or `repack` an archive with the handler of today."""
+    """`train` natively, `transplant` PyTorch's version 1, or `repack` with today's handler and signature."""
 
     action: Literal["train", "transplant", "repack"]
     artifact: Artifact
@@ -61,7 +61,7 @@ def decide(store: Store, specs: Sequence[ModelSpec], frameworks: Sequence[str], 
 def append(plan: Plan, store: Store, artifact: Artifact, action: Literal["train", "transplant"] | None) -> None:
     if action:
         plan.steps.append(Step(action, artifact))
-    elif store.state(artifact) is State.OLD_HANDLER:
+    elif store.state(artifact) in TO_REPACK:
         plan.steps.append(Step("repack", artifact))
 
 

@@ -79,6 +79,26 @@ def artifacts(root: Path) -> Iterator[Artifact]:
             yield Artifact(name, int(version), "pytorch")
 
 
+def told_rows(root: Path, models: Iterable[Served]) -> dict[str, dict[str, str]]:
+    """What is known of the rows of each model's variants, by what lies there: `independent` or `dependent`.
+
+    A server serves every version that lies there. `independent` takes all of them, `dependent` one; the rest is left
+    out.
+    """
+    store = Store(root)
+    found: dict[tuple[str, str], set[object]] = {}
+    for artifact in artifacts(root):
+        signature = store.signature(artifact) or {}
+        found.setdefault((artifact.name, artifact.framework), set()).add(signature.get("rows"))
+    told: dict[str, dict[str, str]] = {}
+    for model in models:
+        for variant in model.variants:
+            said = found.get((model.name, variant), set())
+            if "dependent" in said or said == {"independent"}:
+                told.setdefault(model.name, {})[variant] = "dependent" if "dependent" in said else "independent"
+    return told
+
+
 def describe(store: Store, name: str, of_variants: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Served:
     versions = {kind: tuple(sorted(of_variants[kind])) for kind in FRAMEWORKS if kind in of_variants}
     first = next(iter(versions))

@@ -26,6 +26,9 @@ Loss = Literal[
     "adversarial",
 ]
 
+Rows = Literal["independent", "dependent", "unknown"]
+"""Whether a row gets the same answer alone as beside other rows. What is unknown is never joined."""
+
 FRAMEWORKS = ("tensorflow", "pytorch")
 FILE = "file:"
 """Begins the name of a dataset that is a file of the user's own."""
@@ -142,7 +145,8 @@ class ModelSpec:
 
     `datasets` maps a name to its loader, the default first. `pytorch` and `tensorflow` import their framework when
     called and build the twin with weights yet to be set. `bar` is what each native training must reach of `measure` on
-    the held-out rows. `file_reader` reads a file of the user's own as data. `from_data` gives the weights that come
+    the held-out rows. Servers and the gateway join requests only where `rows` says that a row's answer does not depend
+    on the rows beside it. `file_reader` reads a file of the user's own as data. `from_data` gives the weights that come
     from the rows to train on and not from chance. `labels` are what the places of the last axis of the first output
     stand for, where that is not their number. `show` puts one row of the first output into words where neither its
     first number nor the place of its greatest is the answer, and `request` makes an example that is no row of the data.
@@ -156,6 +160,7 @@ class ModelSpec:
     datasets: Mapping[str, Callable[[], Dataset]]
     hyperparameters: Hyperparameters
     bar: float
+    rows: Rows
     pytorch: Callable[[], nn.Module] = field(repr=False)
     tensorflow: Callable[[], keras.Model] = field(repr=False)
     measure: Measure = ACCURACY
@@ -230,5 +235,6 @@ class ModelSpec:
             "description": self.description,
             "inputs": [tensor.as_json() for tensor in self.inputs],
             "outputs": [tensor.as_json() for tensor in self.outputs],
+            "rows": self.rows,
             "fingerprint": fingerprint,
         }

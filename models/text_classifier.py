@@ -151,6 +151,7 @@ SPEC = ModelSpec(
         loss="cross_entropy_of_probabilities", optimizer="adam", learning_rate=1e-2, batch_size=32, epochs=6
     ),
     bar=0.95,
+    rows="independent",
     labels=("negative", "positive"),
     file_reader=sentences.from_file,
     pytorch=pytorch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -22,27 +23,41 @@ def render_gateway_config(
     key_file: Path,
     model_config_file: Path,
     auth: Mapping[str, Any] = OPEN,
+    rows: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> str:
-    """duet.yaml as text. `variants` gives each model's variants, its default first; `auth` says who may call."""
+    """duet.yaml as text. `variants` gives each model's variants, its default first; `auth` says who may call.
+
+    A server that serves none of them is left out. `rows` is what is known of the rows of a model's variants: a real
+    tensorflow_model_server cannot report it.
+    """
     ports = options.ports
+    servers: dict[str, dict[str, str]] = {
+        TENSORFLOW: {
+            "kind": "tfserving",
+            "endpoint": f"{LOOPBACK}:{ports['--tf-port']}",
+            "model_config_file": str(model_config_file),
+        },
+        PYTORCH: {
+            "kind": "torchserve",
+            "endpoint": f"http://{LOOPBACK}:{ports['--torchserve-port']}",
+            "management": f"http://{LOOPBACK}:{ports['--torchserve-management-port']}",
+            "key_file": str(key_file),
+        },
+    }
+    used = {kind for kinds in variants.values() for kind in kinds}
     settings: dict[str, Any] = {
         "auth": dict(auth),
         "http": {"host": options.host, "port": ports["--http-port"]},
         "grpc": {"host": options.host, "port": ports["--grpc-port"], "reflection": True},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
-        "servers": {
-            TENSORFLOW: {
-                "kind": "tfserving",
-                "endpoint": f"{LOOPBACK}:{ports['--tf-port']}",
-                "model_config_file": str(model_config_file),
-            },
-            PYTORCH: {
-                "kind": "torchserve",
-                "endpoint": f"http://{LOOPBACK}:{ports['--torchserve-port']}",
-                "management": f"http://{LOOPBACK}:{ports['--torchserve-management-port']}",
-                "key_file": str(key_file),
-            },
-        },
-        "models": {name: {"variants": list(kinds), "default": kinds[0]} for name, kinds in variants.items()},
+        "servers": {name: server for name, server in servers.items() if name in used},
+        "models": {name: model_settings(kinds, rows.get(name, {})) for name, kinds in variants.items()},
     }
     return yaml.safe_dump(settings, sort_keys=False)
+
+
+def model_settings(kinds: Sequence[str], rows: Mapping[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {"variants": list(kinds), "default": kinds[0]}
+    if rows:
+        settings["batching"] = {"rows": dict(rows)}
+    return settings

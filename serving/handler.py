@@ -3,7 +3,7 @@
 It runs inside TorchServe's worker (here or in the official image) and needs torch, numpy and the standard library only.
 An archive holds `model.pt` (TorchScript), this file and `signature.json`:
 
-    {"name": ..., "version": ..., "inputs": [{"name", "datatype", "shape"}, ...], "outputs": [...], ...}
+    {"name": ..., "version": ..., "inputs": [{"name", "datatype", "shape"}, ...], "outputs": [...], "rows": ..., ...}
 
 Requests and answers are the Open Inference Protocol's binary tensor extension (Triton's extension_binary_data.md): a
 JSON header whose length the HTTP header `Inference-Header-Content-Length` gives, then the tensors' bytes in the
@@ -14,7 +14,7 @@ or its result are anything else, the signature's `forward` says how they are mad
 input with `"optional": true` can be left out of a request.
 
 A bad request is a 400 with a sentence. Requests that TorchServe has batched and whose trailing shapes agree share one
-forward pass; a bad one among them fails alone.
+forward pass if the signature says `"rows": "independent"`; a bad one among them fails alone. Otherwise each runs alone.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ class TensorHandler:
         self._arguments: list[dict[str, Any]] | None = form.get("arguments") or by_names(self._inputs)
         self._paths: list[tuple[Any, ...]] = [tuple(path) for path in form.get("outputs") or ()]
         self._describe_answer = json.dumps(signature)
-        self._mergeable = all(spec["shape"][:1] == [-1] for spec in self._inputs + self._outputs)
+        # Only what is known to answer each row by that row alone; unknown, as in older archives, is not known.
+        self._mergeable = signature.get("rows") == "independent" and all(
+            spec["shape"][:1] == [-1] for spec in self._inputs + self._outputs
+        )
         self._device = choose_device(properties.get("gpu_id"))
         self._plan = lru_cache(PLANS_KEPT)(self._read_header)
         quieten()

@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Options:
         ports=ports,
         artifacts=parsed.artifacts.absolute(),
         run_dir=parsed.run_dir.absolute(),
-        models=tuple(name for name in parsed.models.split(",") if name),
+        models=tuple(name for name in map(str.strip, parsed.models.split(",")) if name),
         train=not parsed.no_train,
         tf_serving_binary=parsed.tf_serving_binary,
         workers_per_model=parsed.workers_per_model,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.served import Served
+from models.refresh import refresh
+from models.served import Served, told_rows
 from serving.children import Launch
 from serving.digests import allowed_copy
 from serving.gatewayconfig import PYTORCH, TENSORFLOW, render_gateway_config
@@ -32,6 +33,7 @@ class Plan:
 
 
 def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary: Path | None) -> Plan:
+    """A server that would have none of the models is left out."""
     logs = options.run_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     store = _store(options, models)
@@ -61,12 +63,14 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
         key_file=torchserve.key_file,
         model_config_file=tensorflow.config_file,
         auth=key.settings if key else OPEN,
+        rows=told_rows(store, models),
     )
     config.write_text(text)
-    servers = [
-        tensorflow.launch(_fresh_log(logs, "tensorflow")),
-        torchserve.launch(_fresh_log(logs, "torchserve")),
-    ]
+    servers = []
+    if tensorflow.models:
+        servers.append(tensorflow.launch(_fresh_log(logs, "tensorflow")))
+    if torchserve.archives:
+        servers.append(torchserve.launch(_fresh_log(logs, "torchserve")))
     gateway = Launch(
         name="gateway",
         command=(sys.executable, "-m", "gateway", "--config", str(config)),
@@ -89,7 +93,9 @@ def _store(options: Options, models: Sequence[Served]) -> Path:
         return options.artifacts
     names = [model.name for model in models]
     target = options.run_dir / "allowed"
-    return allowed_copy(options.artifacts, names, allow_list=options.allow_digests, target=target)
+    store = allowed_copy(options.artifacts, names, allow_list=options.allow_digests, target=target)
+    refresh(store, names)  # after the check: what is allowed is the model, and the handler is ours
+    return store
 
 
 def reachable(host: str) -> str:
@@ -101,20 +107,15 @@ def _goals(options: Options, models: Sequence[Served], key: LocalKey | None) -> 
     headers = bearing(key)
     host, http_port = reachable(options.host), options.ports["--http-port"]
     admin_host, admin_port = reachable(options.admin_host), options.ports["--admin-port"]
-    return {
-        "tensorflow": [
-            _port(LOOPBACK, options.ports["--tf-port"]),
-            *_models(host, http_port, models, TENSORFLOW, headers),
-        ],
-        "torchserve": [
-            _port(LOOPBACK, options.ports["--torchserve-port"]),
-            *_models(host, http_port, models, PYTORCH, headers),
-        ],
-        "gateway": [
-            _port(host, http_port),
-            Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz")),
-        ],
-    }
+    goals = {}
+    for server, variant, option in (
+        ("tensorflow", TENSORFLOW, "--tf-port"),
+        ("torchserve", PYTORCH, "--torchserve-port"),
+    ):
+        if own := _models(host, http_port, models, variant, headers):
+            goals[server] = [_port(LOOPBACK, options.ports[option]), *own]
+    readiness = Goal("readiness", lambda: page_is_ok(admin_host, admin_port, "/readyz"))
+    return {**goals, "gateway": [_port(host, http_port), readiness]}
 
 
 def _port(host: str, port: int) -> Goal:

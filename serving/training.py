@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.artifacts import Store
+from models.artifacts import TO_REPACK, Artifact, Store
 from models.spec import ModelSpec
 from serving.children import TETHER, kill_session
 from serving.failures import Failure
@@ -24,10 +24,9 @@ GRACE_SECONDS = 10.0
 def ensure_trained(
     artifacts: Path, specs: Sequence[ModelSpec], *, may_train: bool, console: Console, stops: Stops
 ) -> None:
-    """Make the artifacts that are not there. Raises Failure, Interrupted."""
+    """Make the artifacts of `specs` that are not there; no `specs`, none. Raises Failure, Interrupted."""
     names = [spec.name for spec in specs]
-    store = Store(artifacts)
-    missing = store.missing(names)
+    missing = _missing(artifacts, names)
     if not missing:
         return
     list_of_missing = ", ".join(f"{artifact.name} {artifact.version} ({artifact.framework})" for artifact in missing)
@@ -35,8 +34,14 @@ def ensure_trained(
         raise Failure(f"not in {artifacts}, or outdated: {list_of_missing}. Leave out --no-train to make them.")
     console.print(f"Training, once: {', '.join(sorted({artifact.name for artifact in missing}))}", soft_wrap=True)
     _train([*names, "--out", str(artifacts)], stops)
-    if store.missing(names):
+    if _missing(artifacts, names):
         raise Failure("the training ended well and yet models are missing; `python -m models list` says which")
+
+
+def _missing(artifacts: Path, names: Sequence[str]) -> list[Artifact]:
+    """What only training makes. What a repack makes ready, `refresh` has done, or does in the copy that is served."""
+    store = Store(artifacts)
+    return [artifact for artifact in store.missing(names) if store.state(artifact) not in TO_REPACK]
 
 
 def _train(arguments: Sequence[str], stops: Stops) -> None:

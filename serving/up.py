@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from models.catalog import CATALOG
+from models.refresh import refresh, shown
 from models.served import Served, served
 from models.spec import UnknownNameError
 from serving import display
@@ -58,6 +60,8 @@ def _run(options: Options, console: Console, stops: Stops) -> None:
     left: list[int] = []
     try:
         check_free(options.listeners())
+        if options.allow_digests is None:  # with it, the copy that is served is brought up to date, see `make_plan`
+            _refresh(options.artifacts, [model.name for model in models], console)
         specs = [CATALOG[model.name] for model in models if not model.is_imported]
         ensure_trained(options.artifacts, specs, may_train=options.train, console=console, stops=stops)
         plan = make_plan(options, models, java=java, binary=binary)
@@ -106,6 +110,18 @@ def _select(options: Options) -> list[Served]:
         return served(options.artifacts, options.models)
     except UnknownNameError as error:
         raise Failure(f"--models: {error}") from None
+
+
+def _refresh(artifacts: Path, names: Sequence[str], console: Console) -> None:
+    try:
+        renewed = refresh(artifacts, names)
+    except OSError as error:
+        raise Failure(
+            f"artifacts of an earlier version in {artifacts} cannot be packed with today's handler: {error}; make the "
+            "folder writable, or give another with --artifacts DIR"
+        ) from error
+    if renewed:
+        console.print(f"Packed again, with today's handler and facts: {', '.join(shown(renewed))}", soft_wrap=True)
 
 
 def _wait_until_ready(options: Options, plan: Plan, supervisor: Supervisor, console: Console, stops: Stops) -> None:

@@ -14,6 +14,8 @@ from models.catalog import CATALOG
 from models.frameworks import load
 from models.importing import candidate, examples, sizes
 from models.importing.candidate import Candidate, Trial
+from models.importing.independence.conclude import conclude
+from models.importing.independence.finding import Finding
 from models.importing.request import ImportRefusedError, Request, is_import_path, name_and_version
 from models.served import MARK, record_path, tensors
 from models.spec import Array, TensorSpec
@@ -24,12 +26,13 @@ LARGEST_EXAMPLE_VALUES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What was published, and what calling it has shown."""
+    """What was published, what calling it has shown, and what is known of its rows: None where it takes no tensors."""
 
     artifact: Artifact
     path: Path
     inputs: tuple[TensorSpec, ...]
     trial: Trial
+    finding: Finding | None = None
 
 
 def deliver(store: Store, request: Request) -> Delivery:
@@ -45,13 +48,14 @@ def deliver(store: Store, request: Request) -> Delivery:
         trial = candidate.attempt(found, one, is_blank=not given)
         check_twin(store, artifact, found.inputs, trial.outputs)
         found.settle(trial.outputs)
-        signature = describe(request, artifact, found, trial)
+        finding = conclude(found, trial.outputs, one, request.rows, lambda: analysis(found))
+        signature = describe(request, artifact, found, trial, finding)
         staged = export.finish(store, artifact, found.saved, signature)
         beside = folder / "record.json"
         beside.write_bytes(export.as_json(record(signature, artifact, staged, one)))
         export.replace(beside, record_path(store, artifact))
         export.replace(staged, store.path(artifact))
-    return Delivery(artifact, store.path(artifact), found.inputs, trial)
+    return Delivery(artifact, store.path(artifact), found.inputs, trial, finding)
 
 
 def kind_of(request: Request) -> tuple[str, Maker]:
@@ -88,6 +92,21 @@ def tensorflow(maker: str) -> Maker:
     return made
 
 
+def analysis(found: Candidate) -> Finding:
+    """What the graph of what was saved tells of its rows."""
+    if found.framework == "tensorflow":
+        if not (found.saved / "saved_model.pb").is_file():
+            return Finding("unknown", "only the graphs of SavedModels and TorchScript are analysed")
+        from models.importing.independence import tf_graph
+        from models.importing.savedmodel import SERVED_SIGNATURE
+
+        return tf_graph.analyse(found.saved, SERVED_SIGNATURE)
+    from models.importing import torchscript
+    from models.importing.independence import torch_graph
+
+    return torch_graph.analyse(torchscript.load(found.saved), found.inputs)
+
+
 def check_free(store: Store, artifact: Artifact, *, force: bool) -> None:
     if artifact.name in CATALOG:
         raise ImportRefusedError(f"{artifact.name} is a documented model; give yours another name with --name NAME")
@@ -115,7 +134,7 @@ def check_twin(store: Store, artifact: Artifact, inputs: Sequence[TensorSpec], o
             )
 
 
-def describe(request: Request, artifact: Artifact, found: Candidate, trial: Trial) -> dict[str, Any]:
+def describe(request: Request, artifact: Artifact, found: Candidate, trial: Trial, finding: Finding) -> dict[str, Any]:
     """signature.json, with the mark that makes an artifact an imported one."""
     return {
         "name": artifact.name,
@@ -123,6 +142,8 @@ def describe(request: Request, artifact: Artifact, found: Candidate, trial: Tria
         "description": request.description or f"imported from {shown_source(request)}",
         "inputs": [spec.as_json() for spec in found.inputs],
         "outputs": [spec.as_json() for spec in trial.outputs],
+        "rows": finding.rows,
+        "rows_reason": finding.reason,
         "fingerprint": fingerprint(found.saved),
         **found.extra,
         MARK: {"source": shown_source(request)},

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.spec import TensorSpec
+from models.spec import Rows, TensorSpec
 
 WHOLE = [f"{sign}INT{bits}" for sign in ("U", "") for bits in (8, 16, 32, 64)]
 DATATYPES = ["BOOL", *WHOLE, "FP16", "BF16", "FP32", "FP64", "BYTES"]
@@ -23,7 +23,10 @@ class ImportRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`source` is a path, or `package.module:name` of an nn.Module or of what makes one."""
+    """`source` is a path, or `package.module:name` of an nn.Module or of what makes one.
+
+    `rows` is what the user knows of them, in place of an analysis.
+    """
 
     source: str
     name: str | None = None
@@ -35,6 +38,7 @@ class Request:
     example: Path | None = None
     weights: Path | None = None
     force: bool = False
+    rows: Rows | None = None
 
     @property
     def path(self) -> Path:

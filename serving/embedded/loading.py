@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tensorflow.core.protobuf import config_pb2
 
-from serving.embedded import config
+from serving.embedded import config, duet
 from serving.embedded.batching import Batcher, Parameters
 from serving.embedded.errors import ServingError, invalid_argument
 from serving.embedded.flags import Flags
@@ -38,7 +38,8 @@ class Loader:
         """Raises ServingError: the version then does not serve."""
         begun = time.monotonic()
         try:
-            servable = Servable(self._model(path), batched=self._batched(path))
+            known = duet.read(path)
+            servable = Servable(self._model(path), batched=self._batched(path, known), duet=known)
         except ServingError:
             self._metrics.loaded(str(path), "fail", _microseconds(begun))
             raise
@@ -60,7 +61,10 @@ class Loader:
             )
         return Session(path, tags=flags.saved_model_tags.split(","), settings=self._settings)
 
-    def _batched(self, path: Path) -> Callable[[Run], Run] | None:
+    def _batched(self, path: Path, known: bytes) -> Callable[[Run], Run] | None:
+        """Where nothing is known of its rows the operator's flags decide, as in the real server."""
+        if duet.rows(known) == "dependent":
+            return None
         parameters = self._batching
         if parameters and self._flags.enable_per_model_batching_parameters:
             parameters = _own_parameters(path / BATCHING_FILE, parameters)

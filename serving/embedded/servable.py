@@ -11,8 +11,10 @@ from serving.embedded.model import Model, Quick, Run, SignatureDef
 class Servable:
     """Calls hold the servable; `retire` waits for them, then closes the model."""
 
-    def __init__(self, model: Model, *, batched: Callable[[Run], Run] | None = None) -> None:
+    def __init__(self, model: Model, *, batched: Callable[[Run], Run] | None = None, duet: bytes = b"") -> None:
         self._model = model
+        #: What Duet knows of it, as JSON; empty where that is nothing.
+        self.duet = duet
         self.signatures: Mapping[str, SignatureDef] = model.signatures
         self.run: Run = batched(model.run) if batched else model.run
         #: Who leads a batch waits for others.

@@ -138,6 +138,13 @@ MUTATIONS = (
         "(or (empty $.pool.models) (has $name $.pool.models))",
         '(ne $name "convnet")',
     ),
+    Mutation("the_gateway_is_told_of_rows_what_the_values_say", "_helpers.tpl", 'if eq $word "unknown"', "if false"),
+    Mutation(
+        "the_gateway_is_told_of_rows_what_the_values_say",
+        "_helpers.tpl",
+        "{{- if hasKey (default dict $rows) . }}",
+        "{{- if true }}",
+    ),
     Mutation(
         "the_gateway_knows_its_servers_by_their_services",
         "_helpers.tpl",

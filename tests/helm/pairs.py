@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from models.catalog import CATALOG
 from tests.helm.chart import Refused, Rendering
 from tests.helm.promises import fits
+from tests.helm.server_promises import gateway_config
 
 
 class Render(Protocol):
@@ -108,3 +110,26 @@ def refusal(render: Render, values: dict[str, Any]) -> str:
     except Refused as error:
         return str(error)
     return ""
+
+
+@pair
+def the_gateway_is_told_of_rows_what_the_values_say(render: Render) -> None:
+    """Never more: a model of the user's own is asked alone until its values say that its rows are independent."""
+
+    def told(rows: Any, **values: Any) -> Any:
+        model = {"rows": rows} if rows is not None else {}
+        return gateway_config(render({"models": {"mine": model}, **values}))["models"]["mine"].get("batching")
+
+    both = {"tensorflow": "independent", "pytorch": "independent"}
+    for name, model in gateway_config(render({}))["models"].items():
+        assert model["batching"]["rows"] == dict.fromkeys(both, CATALOG[name].rows), name
+    assert told("independent") == {"rows": both}
+    assert told({"pytorch": "dependent"}) == {"rows": {"pytorch": "dependent"}}
+    assert told({"tensorflow": "independent", "pytorch": "unknown"}) == {"rows": {"tensorflow": "independent"}}
+    for nothing in (None, "unknown", {"tensorflow": "unknown"}):
+        assert told(nothing) is None, nothing
+    alone = {"torchserve": {"enabled": False}}
+    assert told(both, **alone) == {"rows": {"tensorflow": "independent"}}, "the gateway has no server pytorch"
+    assert told({"pytorch": "independent"}, **alone) is None
+    own = {"gateway": {"config": {"models": {"mine": {"batching": {"rows": {"pytorch": "dependent"}}}}}}}
+    assert told("independent", **own) == {"rows": {**both, "pytorch": "dependent"}}, "gateway.config stands over it"

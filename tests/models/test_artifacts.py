@@ -56,6 +56,10 @@ def test_an_artifact_answers_any_number_of_rows(trained: Store, artifact: Artifa
     alone = predict(tuple(array[:1] for array in rows))
     for one, all_of_them in zip(alone, together, strict=True):
         np.testing.assert_allclose(one, all_of_them[:1], rtol=1e-4, atol=1e-5)
+    for place in (1, 17, 39):
+        alone = predict(tuple(array[place : place + 1] for array in rows))
+        for one, all_of_them in zip(alone, together, strict=True):
+            assert parity.between(all_of_them[place : place + 1], one)[2] <= 1
 
 
 @SPECS

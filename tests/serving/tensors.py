@@ -23,7 +23,13 @@ def spec(name: str, datatype: str, *shape: int) -> dict[str, Any]:
 
 
 def write_model(
-    folder: Path, module: torch.nn.Module, inputs: Sequence[Any], outputs: Sequence[Any], **more: Any
+    folder: Path,
+    module: torch.nn.Module,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    *,
+    rows: str | None = "independent",
+    **more: Any,
 ) -> Path:
     """The unpacked archive: what TorchServe gives a handler as its model_dir. `more` goes into its signature."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +37,8 @@ def write_model(
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         torch.jit.save(torch.jit.script(module), str(folder / "model.pt"))
     signature = {"name": folder.name, "version": 1, "inputs": inputs, "outputs": outputs, **more}
+    if rows is not None:
+        signature["rows"] = rows
     (folder / "signature.json").write_text(json.dumps(signature))
     return folder
 

@@ -45,6 +45,18 @@ class Mean(nn.Module):
         return x.mean(0, keepdim=True)
 
 
+class Centred(nn.Module):
+    """Counts its runs. A row's answer depends on the rows beside it, and has one row all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.runs += 1
+        return x - x.mean(0), self.runs.expand(x.size(0))
+
+
 class Shout(nn.Module):
     def forward(self, text: list[str]) -> tuple[list[str], torch.Tensor]:
         return [one + "!" for one in text], torch.tensor([len(one) for one in text])
@@ -233,6 +245,23 @@ def test_a_model_that_is_not_row_by_row_is_not_merged(tmp_path: Path) -> None:
     parts = [np.array([[1.0], [3.0]], dtype=np.float32), np.array([[10.0], [20.0]], dtype=np.float32)]
     raw, made = ask(handler, *(request(tensor("x", part)) for part in parts))
     assert [outputs(raw, made, index)["y"].tolist() for index in range(2)] == [[[2.0]], [[15.0]]]
+
+
+@pytest.mark.parametrize("rows", ["dependent", "unknown", None, "Independent", True, ["independent"]], ids=str)
+def test_rows_that_are_not_known_to_be_independent_run_alone_and_once(tmp_path: Path, rows: Any) -> None:
+    """Only `"rows": "independent"` in the signature lets requests share a pass.
+
+    The kind: any model whose answer has as many rows as went in, and that looks at all of them; its shapes tell
+    nothing. Archives of an earlier Duet say nothing of rows, and a word that is none of ours is no permission.
+    """
+    outputs_ = [spec("y", "FP32", -1, 2), spec("runs", "INT64", -1)]
+    handler = handler_of(tmp_path, Centred(), [spec("x", "FP32", -1, 2)], outputs_, rows=rows)
+    warm = int(outputs(*ask(handler, request(tensor("x", X))))["runs"][0])
+    parts = [np.full((1, 2), value, dtype=np.float32) for value in (1, 5, 1000)]
+    raw, made = ask(handler, *(request(tensor("x", part)) for part in parts))
+    found = [outputs(raw, made, place) for place in range(3)]
+    assert [one["y"].tolist() for one in found] == [[[0, 0]]] * 3
+    assert [one["runs"].tolist() for one in found] == [[warm + 1], [warm + 2], [warm + 3]]
 
 
 def test_inputs_go_to_the_module_in_the_signatures_order(tmp_path: Path) -> None:

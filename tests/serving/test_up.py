@@ -14,12 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
+from torch import Tensor, nn
 
+from models.artifacts import HANDLER, Artifact, Store
+from models.export import as_json, write_archive
+from models.served import record_path
 from serving.options import PORTS
 from serving.ports import Listener as Port
 from serving.ports import check_free
 from tests.serving.programs import alive, wait_until
+from tests.serving.tensors import spec, write_model
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 60
@@ -77,9 +83,9 @@ class Starter:
         self.options = {"--artifacts": str(artifacts), "--tf-serving-binary": str(server), "--run-dir": str(folder)}
         self.started: list[Up] = []
 
-    def __call__(self, **more: str) -> Up:
+    def __call__(self, *, train: bool = False, **more: str) -> Up:
         options = {"--models": "linear_regression", **self.options, **NUMBERS, **more}
-        command = [sys.executable, "-m", "serving", "up", "--no-train"]
+        command = [sys.executable, "-m", "serving", "up", *([] if train else ["--no-train"])]
         command += [f"{name}={value}" for name, value in options.items()]
         # The environment of a terminal would make a live display of it.
         environment = os.environ | {"TERM": "dumb", "COLUMNS": "120"}
@@ -106,7 +112,26 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artifacts")
     command = [sys.executable, "-m", "models", "train", "linear_regression", "--out", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    put_mine(Store(folder), tmp_path_factory.mktemp("mine"))
     return folder
+
+
+def put_mine(store: Store, folder: Path) -> None:
+    """A model that was imported by an earlier Duet, with the handler of that day."""
+    tensor = spec("x", "FP32", -1, 2)
+    write_model(folder, Subtracting(), [tensor], [tensor], rows=None)
+    signature = json.loads((folder / "signature.json").read_text()) | {"name": "mine", "imported": {}}
+    members = {"model.pt": (folder / "model.pt").read_bytes(), "handler.py": HANDLER.read_bytes() + b"\n# earlier\n"}
+    artifact = Artifact("mine", 1, "pytorch")
+    write_archive(store.path(artifact), artifact, {**members, "signature.json": as_json(signature)})
+    record = record_path(store, artifact)
+    record.parent.mkdir()
+    record.write_text('{"example": {"x": [[1.0, 2.0]]}}')
+
+
+class Subtracting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - 1
 
 
 @pytest.fixture
@@ -149,14 +174,25 @@ def curl_lines(up: Up) -> list[str]:
 
 
 def test_killed_it_leaves_nothing_that_the_next_start_could_stumble_over(start: Starter) -> None:
-    """SIGKILL while starting: the servers die with it, the ports come free, and the next start becomes ready."""
+    """SIGKILL while starting: the servers die with it, the ports come free, and the next start becomes ready.
+
+    That one is of a single imported model. It trains nothing, starts no TensorFlow server, gives the archive today's
+    handler, and nothing else that lies in the folder can be reached.
+    """
     killed = start()
     wait_until(lambda: (killed.run_dir / "run.json").exists() and len(killed.pids()) == 3, READY_SECONDS)
     pids = killed.pids()
     killed.process.kill()
     wait_until(lambda: not any(alive(pid) for pid in pids.values()))
-    up = start()
+    up = start(train=True, **{"--models": "mine"})
     wait_until(up.ready, READY_SECONDS)
+    assert sorted(up.pids()) == ["gateway", "torchserve"]
+    assert "Packed again, with today's handler and facts: mine 1 (pytorch)" in up.lines
+    assert not [line for line in up.lines if line.startswith("Training")]
+    gateway = f"http://127.0.0.1:{NUMBERS['--http-port']}/v2"
+    listed = httpx.post(f"{gateway}/repository/index", json={}).json()
+    assert [(entry["name"], entry["state"]) for entry in listed] == [("mine", "READY")]
+    assert httpx.get(f"{gateway}/models/linear_regression").status_code == 404
     up.process.send_signal(signal.SIGTERM)
     assert up.wait() == 0
 

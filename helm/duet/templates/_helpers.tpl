@@ -75,6 +75,32 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{- mergeOverwrite (deepCopy $section) (deepCopy (default dict .pool)) | toJson }}
 {{- end }}
 
+{{/*
+What the gateway is told of a model's rows, as JSON: its setting `batching.rows`, empty where nothing is known. A real
+TensorFlow Serving cannot tell them. Takes rows and variants.
+*/}}
+{{- define "duet.rows" -}}
+{{- $told := dict }}
+{{- $rows := .rows }}
+{{- if kindIs "string" $rows }}
+{{- range .variants }}
+{{- $_ := set $told . $rows }}
+{{- end }}
+{{- else }}
+{{- range .variants }}
+{{- if hasKey (default dict $rows) . }}
+{{- $_ := set $told . (index $rows .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $variant, $word := $told }}
+{{- if eq $word "unknown" }}
+{{- $_ := unset $told $variant }}
+{{- end }}
+{{- end }}
+{{- ternary (dict "batching" (dict "rows" $told)) dict (not (empty $told)) | toJson }}
+{{- end }}
+
 {{/* Names of the catalog's models that a pool serves, as a JSON list. Takes root, variant and pool (from duet.pool). */}}
 {{- define "duet.poolModels" -}}
 {{- $names := list }}
@@ -116,7 +142,8 @@ helm.sh/chart: {{ include "duet.chart" .root }}
 {{- end }}
 {{- end }}
 {{- if $variants }}
-{{- $entry := mergeOverwrite (dict "default" (first $variants)) (omit $model "versions") (dict "variants" ($variants | uniq)) }}
+{{- $rows := include "duet.rows" (dict "rows" $model.rows "variants" $variants) | fromJson }}
+{{- $entry := mergeOverwrite (dict "default" (first $variants)) $rows (omit $model "versions" "rows") (dict "variants" ($variants | uniq)) }}
 {{- $_ := set $models $name $entry }}
 {{- end }}
 {{- end }}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Rows = Literal["independent", "dependent", "unknown"]
+from models.spec import Rows
+
+__all__ = ["Finding", "Rows"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ import pytest
 from tests.serving.embedded import savedmodels, signatures
 from tests.serving.embedded.process import EMBEDDED, Server, config_text
 
+DUET = b'{"name": "half", "rows": "independent"}\n'
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server-cmd", help="run the contract against this server, e.g. tensorflow_model_server")
@@ -28,10 +30,15 @@ def embedded_only(command: str) -> None:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, `slow`, and those of `signatures`."""
+    """`half` in versions 1 and 2 (offsets 2 and 3), `sums`, `text`, `types`, `slow`, and those of `signatures`.
+
+    Of version 2 of `half` Duet knows its rows.
+    """
     folder = tmp_path_factory.mktemp("store")
     savedmodels.save(folder / "half" / "1", savedmodels.half_plus(2))
     savedmodels.save(folder / "half" / "2", savedmodels.half_plus(3))
+    (folder / "half" / "2" / "assets.extra").mkdir()
+    (folder / "half" / "2" / "assets.extra" / "duet.json").write_bytes(DUET)
     for build in (savedmodels.sums, savedmodels.text, savedmodels.types, savedmodels.slow):
         savedmodels.save(folder / build.__name__ / "1", build)
     signatures.save_all(folder)
