@@ -89,8 +89,9 @@ def own_file(text: str) -> str:
 
 def importing_help() -> str:
     return (
-        "SOURCE is a SavedModel's folder, a .keras file, a TorchScript file (.pt), or PACKAGE.MODULE:FACTORY of a "
-        "torch.nn.Module. The model is loaded and asked before anything is published."
+        "SOURCE is a SavedModel's folder, a .keras, .tflite or TorchScript (.pt) file, PACKAGE.MODULE:FACTORY of a "
+        "torch.nn.Module, or a TorchServe archive (.mar). The model is loaded and asked before anything is published; "
+        "an archive's own handler is loaded at the next start, and bodies go to it as they are."
     )
 
 
@@ -120,7 +121,7 @@ def add_importing(command: argparse.ArgumentParser) -> None:
         help="name of one of the outputs, in their order",
     )
     command.add_argument("--signature", metavar="NAME", help="of a SavedModel; serving_default by default")
-    command.add_argument("--example", type=Path, metavar="FILE", help="rows to try it with: .npy, .npz or .json")
+    command.add_argument("--example", type=Path, metavar="FILE", help="to try it with: .npy, .npz, .json, or an image")
     command.add_argument(
         "--rows",
         choices=get_args(Rows),

@@ -1,6 +1,6 @@
 """Where the artifacts lie, and whether each is what the catalog asks for. Imports no framework.
 
-    artifacts/tensorflow/<name>/<version>/                     SavedModel; assets.extra/duet.json holds its signature
+    artifacts/tensorflow/<name>/<version>/                     SavedModel or model.tflite, and assets.extra/duet.json
     artifacts/pytorch/<name>-<version>.mar                     TorchServe archive: model.pt, handler.py, signature.json
     artifacts/training/<name>-<version>-<framework>.json       how it came to be: losses, accuracy, seconds, bytes
 
@@ -24,6 +24,10 @@ from models.spec import NATIVE, TRANSPLANTED, ModelSpec
 HANDLER = Path(__file__).parents[1] / "serving" / "handler.py"
 SIGNATURE_IN_SAVED_MODEL = "assets.extra/duet.json"
 SIGNATURE_IN_ARCHIVE = "signature.json"
+DESCRIPTION_IN_ARCHIVE = "MAR-INF/duet.json"
+"""What Duet knows of an archive whose handler is the user's own; its other members are not ours to name."""
+GRAPHS = ("saved_model.pb", "model.tflite")
+"""What TensorFlow's server loads from a version's folder: one of these."""
 
 
 class State(StrEnum):
@@ -68,8 +72,9 @@ class Store:
         """The signature that the artifact carries; None where there is no whole artifact."""
         path = self.path(artifact)
         if artifact.framework == "tensorflow":
-            return read_json(path / SIGNATURE_IN_SAVED_MODEL) if (path / "saved_model.pb").is_file() else None
-        text = read_member(path, SIGNATURE_IN_ARCHIVE)
+            is_whole = any((path / graph).is_file() for graph in GRAPHS)
+            return read_json(path / SIGNATURE_IN_SAVED_MODEL) if is_whole else None
+        text = read_member(path, DESCRIPTION_IN_ARCHIVE) or read_member(path, SIGNATURE_IN_ARCHIVE)
         return None if text is None else parse_object(text)
 
     def record(self, artifact: Artifact) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,9 +12,14 @@ from models.spec import Array, ModelSpec, TensorSpec
 DTYPES = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
     "INT8": np.int8,
+    "INT16": np.int16,
     "INT32": np.int32,
     "INT64": np.int64,
+    "FP16": np.float16,
     "FP32": np.float32,
     "FP64": np.float64,
 }
@@ -69,12 +75,18 @@ def fits(array: Array, tensor: TensorSpec) -> bool:
 
 
 def as_array(tensor: TensorSpec, values: object) -> Array:
-    """Nested lists in the tensor's type; texts as `bytes`."""
+    """Nested lists in the tensor's type. Texts become `bytes`, and so does `{"b64": "..."}`."""
     if tensor.datatype != "BYTES":
         return np.array(values, DTYPES[tensor.datatype])
     array = np.array(values, object)
-    encoded: Array = np.vectorize(lambda text: text.encode() if isinstance(text, str) else text, otypes=[object])(array)
+    encoded: Array = np.vectorize(element, otypes=[object])(array)
     return encoded
+
+
+def element(value: str | bytes | Mapping[str, str]) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes) else b64decode(value["b64"])
 
 
 def number_rows(tensor: TensorSpec, real: Array, rows: int, random: np.random.Generator) -> Array:

@@ -19,8 +19,23 @@ MARK = "imported"
 
 
 @dataclass(frozen=True, slots=True)
+class Payload:
+    """A request's body, kept in a file, for a model whose handler is the user's own."""
+
+    path: Path
+    content_type: str
+
+    def read(self) -> bytes:
+        """Raises OSError."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
-    """One model as clients see it. `versions` by variant, ascending; a model that was imported may have one variant."""
+    """One model as clients see it. `versions` by variant, ascending; a model that was imported may have one variant.
+
+    An `opaque` one has a handler of the user's own and neither inputs nor outputs: bodies go to it as they are.
+    """
 
     name: str
     description: str
@@ -28,7 +43,12 @@ class Served:
     outputs: tuple[TensorSpec, ...]
     versions: Mapping[str, tuple[int, ...]]
     example: Mapping[str, Any] | None = field(default=None, repr=False)
-    """A request with one row that an imported model has answered, name -> nested lists; of a documented one None."""
+    """A request with one row that an imported model has answered, name -> nested lists; of a documented one None.
+
+    An element of BYTES is text, or `{"b64": "..."}` for bytes that are no text.
+    """
+    opaque: bool = False
+    payload: Payload | None = field(default=None, repr=False)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -112,7 +132,14 @@ def describe(store: Store, name: str, of_variants: Mapping[str, Mapping[int, Map
         outputs=tensors(signature["outputs"]),
         versions=versions,
         example=record.get("example"),
+        opaque=bool(signature.get("opaque")),
+        payload=payload(store, Artifact(name, latest, first), record),
     )
+
+
+def payload(store: Store, artifact: Artifact, record: Mapping[str, Any]) -> Payload | None:
+    path = payload_path(store, artifact)
+    return Payload(path, str(record.get("content_type", ""))) if path.is_file() else None
 
 
 def tensors(listed: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -124,3 +151,8 @@ def tensors(listed: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 def record_path(store: Store, artifact: Artifact) -> Path:
     """Of an imported artifact: where it came from, and a request that it has answered."""
     return store.root / "imported" / f"{artifact.name}-{artifact.version}-{artifact.framework}.json"
+
+
+def payload_path(store: Store, artifact: Artifact) -> Path:
+    """Of an imported archive with a handler of its own: the body that it is shown with."""
+    return store.root / "imported" / f"{artifact.name}-{artifact.version}-{artifact.framework}.body"

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
 from serving.firstcalls import Answer
 from serving.readiness import Readiness
@@ -57,14 +58,16 @@ class Progress:
 
 
 def answers_table(rows: Sequence[tuple[Answer, str, str]]) -> Table:
-    """Each answer with itself and the truth in a few characters."""
+    """Each answer with itself and the truth in a few characters; of a call that failed, why."""
     table = Table(title="One prediction per model and framework", title_justify="left")
     for name in ("model", "framework"):
         table.add_column(name)
     for name in ("version", "answer", "truth", "latency ms"):
         table.add_column(name, justify="right")
     for answer, given, truth in rows:
-        table.add_row(answer.model, answer.variant, answer.version, given, truth, f"{answer.latency_ms:.1f}")
+        latency = "-" if answer.failure else f"{answer.latency_ms:.1f}"
+        shown = Text(f"failed: {answer.failure}", style="red") if answer.failure else Text(given)
+        table.add_row(answer.model, answer.variant, answer.version, shown, truth, latency)
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,11 +24,12 @@ def render_gateway_config(
     model_config_file: Path,
     auth: Mapping[str, Any] = OPEN,
     rows: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    opaque: Collection[str] = (),
 ) -> str:
     """duet.yaml as text. `variants` gives each model's variants, its default first; `auth` says who may call.
 
     A server that serves none of them is left out. `rows` is what is known of the rows of a model's variants: a real
-    tensorflow_model_server cannot report it.
+    tensorflow_model_server cannot report it. `opaque` names the models whose handler is the user's own.
     """
     ports = options.ports
     servers: dict[str, dict[str, str]] = {
@@ -51,13 +52,17 @@ def render_gateway_config(
         "grpc": {"host": options.host, "port": ports["--grpc-port"], "reflection": True},
         "admin": {"host": options.admin_host, "port": ports["--admin-port"]},
         "servers": {name: server for name, server in servers.items() if name in used},
-        "models": {name: model_settings(kinds, rows.get(name, {})) for name, kinds in variants.items()},
+        "models": {
+            name: model_settings(kinds, rows.get(name, {}), opaque=name in opaque) for name, kinds in variants.items()
+        },
     }
     return yaml.safe_dump(settings, sort_keys=False)
 
 
-def model_settings(kinds: Sequence[str], rows: Mapping[str, str]) -> dict[str, Any]:
+def model_settings(kinds: Sequence[str], rows: Mapping[str, str], *, opaque: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {"variants": list(kinds), "default": kinds[0]}
+    if opaque:
+        settings["opaque"] = True
     if rows:
         settings["batching"] = {"rows": dict(rows)}
     return settings

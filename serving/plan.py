@@ -64,6 +64,7 @@ def make_plan(options: Options, models: Sequence[Served], *, java: Path, binary:
         model_config_file=tensorflow.config_file,
         auth=key.settings if key else OPEN,
         rows=told_rows(store, models),
+        opaque=[model.name for model in models if model.opaque],
     )
     config.write_text(text)
     servers = []

@@ -40,6 +40,10 @@ class Readiness:
                 self.ready_after_seconds[server] = self._now() - self._begun
         return len(self.ready_after_seconds) == len(self._goals)
 
+    def missing(self) -> frozenset[str]:
+        """The names of the goals that are not reached."""
+        return frozenset(goal.name for goals in self._goals.values() for goal in goals if not goal.reached)
+
     def waiting_for(self) -> dict[str, str]:
         """What each server still lacks, empty if nothing."""
         return {

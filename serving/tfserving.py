@@ -50,6 +50,7 @@ class TensorFlowServing:
             # Otherwise answers come as lists of numbers, which cost far more than bytes on both sides.
             "--enable_serialization_as_tensor_content=true",
             "--enable_profiler=false",  # on by default, and open to every caller of the port
+            *self._lite(),
         ]
         return Launch(
             name="tensorflow",
@@ -58,6 +59,11 @@ class TensorFlowServing:
             log=log,
             grace_seconds=1 if self.binary else 10,  # the real server does not react to SIGTERM
         )
+
+    def _lite(self) -> list[str]:
+        """Only where a model is TF Lite: the flag holds for every model, and only a `model.tflite` answers to it."""
+        found = any(any((self.model_store / name).glob("*/model.tflite")) for name in self.models)
+        return ["--prefer_tflite_model=true"] if found else []
 
 
 def find_binary(asked: str | None) -> Path | None:

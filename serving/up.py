@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,7 +15,7 @@ from models.served import Served, served
 from models.spec import UnknownNameError
 from serving import display
 from serving.failures import Failure
-from serving.firstcalls import Answer, call, request_body
+from serving.firstcalls import Answer, CallFailed, FirstCall, call, payload_call, tensor_call
 from serving.localkey import LocalKey, bearing
 from serving.options import Options
 from serving.plan import Plan, make_plan, reachable
@@ -31,6 +29,7 @@ from serving.torchserve import find_java
 from serving.training import ensure_trained
 
 POLL_SECONDS = 0.1
+SHOWN_CHARACTERS = 60
 STOPPED, FAILED, INTERRUPTED = 0, 1, 130
 
 
@@ -89,17 +88,17 @@ def _serve(
     begun: float,
 ) -> None:
     supervisor.start()
-    bodies = _bodies(models)  # a second's work, while the servers start
-    _wait_until_ready(options, plan, supervisor, console, stops)
+    calls = _first_calls(models)  # a second's work, while the servers start
+    late = _wait_until_ready(options, models, plan, supervisor, console, stops)
     answers = [
-        call(plan.client_host, plan.http_port, model.name, variant, bodies[model.name], bearing(plan.key))
+        _answered(plan, model.name, variant, calls[model.name], late)
         for model in models
-        if model.name in bodies
+        if model.name in calls
         for variant in model.variants
     ]
     console.print(display.answers_table([(answer, *_shown(answer)) for answer in answers]))
     console.print(f"Ready after {time.monotonic() - begun:.1f} s.")
-    _show_addresses(options, models, bodies, console, plan.key)
+    _show_addresses(options, models, calls, console, plan.key)
     while not stops.asked:
         supervisor.restart_dead()
         stops.pause(POLL_SECONDS)
@@ -124,7 +123,19 @@ def _refresh(artifacts: Path, names: Sequence[str], console: Console) -> None:
         console.print(f"Packed again, with today's handler and facts: {', '.join(shown(renewed))}", soft_wrap=True)
 
 
-def _wait_until_ready(options: Options, plan: Plan, supervisor: Supervisor, console: Console, stops: Stops) -> None:
+def _wait_until_ready(
+    options: Options,
+    models: Sequence[Served],
+    plan: Plan,
+    supervisor: Supervisor,
+    console: Console,
+    stops: Stops,
+) -> frozenset[str]:
+    """The names of the user's own models that did not get ready in time: one of those stops none of the others.
+
+    Raises Failure for a documented model or a server, Interrupted.
+    """
+    own = frozenset(model.name for model in models if model.is_imported)
     readiness = Readiness(plan.goals)
     end = time.monotonic() + options.timeout_seconds
     with display.Progress(console, readiness) as progress:
@@ -134,9 +145,12 @@ def _wait_until_ready(options: Options, plan: Plan, supervisor: Supervisor, cons
             if stops.asked:
                 raise Interrupted
             if time.monotonic() > end:
+                if readiness.missing() <= own:
+                    break
                 raise _late(options, supervisor, readiness)
             stops.pause(POLL_SECONDS)
         progress.update()
+    return readiness.missing()
 
 
 def _late(options: Options, supervisor: Supervisor, readiness: Readiness) -> Failure:
@@ -151,21 +165,43 @@ def _late(options: Options, supervisor: Supervisor, readiness: Readiness) -> Fai
     )
 
 
-def _bodies(models: Sequence[Served]) -> dict[str, dict[str, Any]]:
-    """The first request of each model that has one: a documented model's example, or what an import has tried."""
-    bodies = {}
+def _first_calls(models: Sequence[Served]) -> dict[str, FirstCall | CallFailed]:
+    """The first request of each model that has one, or why its example is none.
+
+    A documented model has an example; an imported one has what its import has tried.
+    """
+    calls: dict[str, FirstCall | CallFailed] = {}
     for model in models:
         values = model.example if model.is_imported else CATALOG[model.name].example().inputs
-        if values is not None:
-            bodies[model.name] = request_body(model.inputs, values)
-    return bodies
+        try:
+            if model.payload is not None:
+                calls[model.name] = payload_call(model.name, model.payload.read(), model.payload.content_type)
+            elif values is not None:
+                calls[model.name] = tensor_call(model.name, model.inputs, values)
+        except (CallFailed, OSError) as failure:
+            calls[model.name] = CallFailed(str(failure))
+    return calls
+
+
+def _answered(plan: Plan, model: str, variant: str, request: FirstCall | CallFailed, late: frozenset[str]) -> Answer:
+    """The variant's answer, or why there is none: a model that fails stops nothing else."""
+    try:
+        if isinstance(request, CallFailed):
+            raise request
+        if model in late:
+            raise CallFailed("not ready in time; its server's log says why")
+        return call(plan.client_host, plan.http_port, model, variant, request, bearing(plan.key))
+    except CallFailed as failure:
+        return Answer(model, variant, "-", [], 0.0, str(failure))
 
 
 def _shown(answer: Answer) -> tuple[str, str]:
     """Answer and truth for people. What a user's own model means by its numbers is not known here."""
+    if answer.failure:
+        return "", "-"
     if answer.model not in CATALOG:
         values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in answer.output[:3])
-        return " ".join(values), "-"
+        return " ".join(values)[:SHOWN_CHARACTERS], "-"
     spec = CATALOG[answer.model]
     return spec.shown(answer.output), spec.shown_answer()
 
@@ -173,26 +209,31 @@ def _shown(answer: Answer) -> tuple[str, str]:
 def _show_addresses(
     options: Options,
     models: Sequence[Served],
-    bodies: Mapping[str, object],
+    calls: Mapping[str, FirstCall | CallFailed],
     console: Console,
     key: LocalKey | None,
 ) -> None:
     shown = f' -H "Authorization: Bearer $(cat {key.file})"' if key else ""
     http = f"http://{_for_people(options.host)}:{options.ports['--http-port']}"
     admin = f"http://{_for_people(options.admin_host)}:{options.ports['--admin-port']}"
-    name, body = min(bodies.items(), key=lambda item: len(json.dumps(item[1])))
-    variant = next(model.variants[-1] for model in models if model.name == name)
+    index = f"  curl -s{shown} {http}/v2/models"
+    said = {name: one.curl for name, one in calls.items() if isinstance(one, FirstCall) and one.curl}
+    curls = [index]
+    if said:
+        name = min(said, key=lambda name: len(said[name]))
+        variant = next(model.variants[-1] for model in models if model.name == name)
+        curls = [
+            f"{index}/{name}",
+            f"{index}/{name}@{variant}/infer {said[name]}",
+            f"  curl -s {admin}/metrics | grep {name}",
+        ]
     display.show_addresses(
         console,
         http=http,
         admin=admin,
         logs=options.run_dir / "logs",
         callers=f"those who show the key in {key.file}" if key else "everybody on this machine, without a key",
-        curls=(
-            f"  curl -s{shown} {http}/v2/models/{name}",
-            f"  curl -s{shown} {http}/v2/models/{name}@{variant}/infer -d '{json.dumps(body)}'",
-            f"  curl -s {admin}/metrics | grep {name}",
-        ),
+        curls=curls,
     )
 
 

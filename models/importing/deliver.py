@@ -6,22 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from models import export
 from models.artifacts import Artifact, Store, size_bytes
 from models.catalog import CATALOG
 from models.frameworks import load
+from models.importing import archive as archives
 from models.importing import candidate, examples, sizes
 from models.importing.candidate import Candidate, Trial
 from models.importing.independence.conclude import conclude
 from models.importing.independence.finding import Finding
 from models.importing.request import ImportRefusedError, Request, is_import_path, name_and_version
-from models.served import MARK, record_path, tensors
+from models.served import MARK, artifacts, payload_path, record_path, tensors
 from models.spec import Array, TensorSpec
 
 Maker = Callable[[Request, Mapping[str, Array], Path], Candidate]
 LARGEST_EXAMPLE_VALUES = 10_000
+LARGEST_EXAMPLE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Delivery:
 
 def deliver(store: Store, request: Request) -> Delivery:
     """Raises ImportRefusedError, NotInstalledError, OSError; nothing has changed then."""
+    if not is_import_path(request.source) and request.path.is_file() and request.path.suffix == ".mar":
+        return deliver_archive(store, request)
     name, version = name_and_version(request)
     framework, make = kind_of(request)
     artifact = Artifact(name, version, framework)
@@ -58,6 +63,58 @@ def deliver(store: Store, request: Request) -> Delivery:
     return Delivery(artifact, store.path(artifact), found.inputs, trial, finding)
 
 
+def deliver_archive(store: Store, request: Request) -> Delivery:
+    """An archive of our own by its TorchScript file; one with a handler of the user's own as it is.
+
+    Raises as `deliver` does.
+    """
+    if archives.is_of_duet(request):
+        with TemporaryDirectory() as folder:
+            return deliver(store, archives.unpacked(request, Path(folder)))
+    archives.refuse_flags(request)
+    found = archives.opened(request)
+    name, version = archives.name_and_version(request, found)
+    artifact = Artifact(name, version, "pytorch")
+    check_free(store, artifact, force=request.force)
+    check_opaque(store, artifact)
+    description: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "description": request.description or f"imported from {shown_source(request)}",
+        "opaque": True,
+        "inputs": [],
+        "outputs": [],
+        "fingerprint": archives.fingerprint(request.path),
+        MARK: {"source": shown_source(request)},
+    }
+    with export.staging(store.root) as folder:
+        staged = folder / store.path(artifact).name
+        archives.packed(found, artifact, description, staged)
+        body = payload_path(store, artifact)
+        if request.example:
+            sample = folder / "sample"
+            sample.write_bytes(examples.read_bytes(request.example))
+            export.replace(sample, body)
+        else:
+            body.unlink(missing_ok=True)
+        beside = folder / "record.json"
+        beside.write_bytes(export.as_json(archives.record(description, artifact, staged, request)))
+        export.replace(beside, record_path(store, artifact))
+        export.replace(staged, store.path(artifact))
+    return Delivery(artifact, store.path(artifact), (), Trial((), 0.0, found.notes))
+
+
+def check_opaque(store: Store, artifact: Artifact) -> None:
+    """A model is opaque as a whole: its versions are called alike, and it has no twin. Raises ImportRefusedError."""
+    for other in artifacts(store.root):
+        signature = store.signature(other) if other.name == artifact.name and other != artifact else None
+        if signature is not None and not signature.get("opaque"):
+            raise ImportRefusedError(
+                f"{other.name} {other.version} ({other.framework}) takes tensors, and an archive with a handler of its "
+                "own takes bodies; give it another name with --name NAME"
+            )
+
+
 def kind_of(request: Request) -> tuple[str, Maker]:
     """Raises ImportRefusedError, NotInstalledError."""
     if is_import_path(request.source):
@@ -68,11 +125,13 @@ def kind_of(request: Request) -> tuple[str, Maker]:
         return "tensorflow", tensorflow("from_folder")
     if request.path.suffix in (".keras", ".h5"):
         return "tensorflow", tensorflow("from_keras")
+    if request.path.suffix == ".tflite":
+        return "tensorflow", lite()
     if request.path.suffix in (".pt", ".pth", ".ts", ".jit", ".torchscript"):
         return "pytorch", pytorch("from_file")
     raise ImportRefusedError(
-        f"{request.source} is neither a SavedModel's folder, nor a .keras, nor a TorchScript file (.pt), nor a "
-        "PACKAGE.MODULE:FACTORY"
+        f"{request.source} is neither a SavedModel's folder, nor a .keras, .tflite or TorchScript file (.pt), nor a "
+        "TorchServe archive (.mar), nor a PACKAGE.MODULE:FACTORY"
     )
 
 
@@ -90,6 +149,13 @@ def tensorflow(maker: str) -> Maker:
 
     made: Maker = getattr(savedmodel, maker)
     return made
+
+
+def lite() -> Maker:
+    load("tensorflow")
+    from models.importing import lite
+
+    return lite.from_file
 
 
 def analysis(found: Candidate) -> Finding:
@@ -122,6 +188,11 @@ def check_twin(store: Store, artifact: Artifact, inputs: Sequence[TensorSpec], o
     signature = store.signature(other)
     if signature is None:
         return
+    if signature.get("opaque"):
+        raise ImportRefusedError(
+            f"{other.name} {other.version} is an archive with a handler of its own; give this one another name with "
+            "--name NAME"
+        )
     for side, mine in (("inputs", inputs), ("outputs", outputs)):
         theirs = sorted(f"{one['name']}:{one['datatype']}:{len(one['shape'])}" for one in signature[side])
         if sorted(f"{one.name}:{one.datatype}:{len(one.shape)}" for one in mine) != theirs:
@@ -171,7 +242,8 @@ def fingerprint(saved: Path) -> str:
 
 
 def record(signature: Mapping[str, Any], artifact: Artifact, staged: Path, one: tuple[Array, ...]) -> dict[str, Any]:
-    small = sum(array.size for array in one) <= LARGEST_EXAMPLE_VALUES
+    text_bytes = sum(len(text) for array in one if array.dtype == object for text in array.ravel())
+    small = sum(array.size for array in one) <= LARGEST_EXAMPLE_VALUES and text_bytes <= LARGEST_EXAMPLE_BYTES
     return {
         "name": artifact.name,
         "version": artifact.version,

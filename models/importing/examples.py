@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gateway.codecs import v2
+from gateway.errors import DuetError
 from models.importing.request import ImportRefusedError
 from models.spec import Array, TensorSpec
 
@@ -33,9 +36,11 @@ Named = dict[str, Array]
 
 
 def read(path: Path) -> Named:
-    """Rows by input name, from .npy (one nameless input), .npz or .json: {"NAME": [[...], ...]}.
+    """Rows by input name, from a file of one of these kinds; "" names the one input. Raises ImportRefusedError.
 
-    JSON's numbers with a point become FP32, those without INT64, texts BYTES. Raises ImportRefusedError.
+    .npy (one nameless input), .npz, .json as {"NAME": [[...], ...]} or as a request of the Open Inference Protocol.
+    JSON's numbers with a point become FP32, those without INT64, texts BYTES; `{"b64": "..."}` stands for bytes, as in
+    TensorFlow Serving's JSON. Any other file, an image for one, is one element of BYTES itself.
     """
     try:
         if path.suffix == ".npy":
@@ -43,24 +48,70 @@ def read(path: Path) -> Named:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as opened:
                 return dict(opened.items())
-        return from_json(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise ImportRefusedError(f"--example {path}: there is no such file") from None
-    except (ValueError, EOFError) as error:
+        if path.suffix == ".json":
+            return from_json(path.read_bytes())
+        return {"": whole(path.read_bytes())}
+    except OSError as error:
+        raise ImportRefusedError(f"--example {path}: {missing(error)}") from None
+    except (ValueError, EOFError, DuetError) as error:
         raise ImportRefusedError(
             f'--example {path}: {error}; it can be .npy, .npz, or .json as {{"NAME": [[1.0, 2.0]]}}'
         ) from error
 
 
-def from_json(value: object) -> Named:
+def read_bytes(path: Path) -> bytes:
+    """The file as it is, for a handler of the user's own. Raises ImportRefusedError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImportRefusedError(f"--example {path}: {missing(error)}") from None
+
+
+def missing(error: OSError) -> str:
+    return "there is no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+
+
+def whole(content: bytes) -> Array:
+    array = np.empty(1, np.object_)
+    array[0] = content
+    return array
+
+
+def from_json(content: bytes) -> Named:
+    value = json.loads(content)
     if not isinstance(value, dict) or not value:
         raise ValueError("it must be an object of inputs by name")
-    arrays = {str(name): np.asarray(rows) for name, rows in value.items()}
+    if is_request(value):
+        return {tensor.name: tensor.data for tensor in v2.decode_request(content).inputs}
+    return {str(name): of_rows(name, rows) for name, rows in value.items()}
+
+
+def is_request(value: Mapping[str, Any]) -> bool:
+    entries = value.get("inputs")
+    return isinstance(entries, list) and bool(entries) and all(isinstance(e, dict) and "name" in e for e in entries)
+
+
+def of_rows(name: object, rows: object) -> Array:
+    array = np.asarray(rows)
+    if array.dtype.kind == "O" and all(isinstance(one, (str, dict)) for one in array.ravel()):
+        flat = [from_base64(str(name), one) if isinstance(one, dict) else one for one in array.ravel()]
+        found = np.empty(array.shape, np.object_)
+        found.reshape(-1)[:] = flat
+        return found
     carried = {"f": np.float32, "i": np.int64, "b": np.bool_, "U": np.object_}
-    for name, array in arrays.items():
-        if array.dtype.kind not in carried:
-            raise ValueError(f"{name} is neither numbers, truth values nor texts, or its rows differ in length")
-    return {name: array.astype(carried[array.dtype.kind]) for name, array in arrays.items()}
+    if array.dtype.kind not in carried:
+        raise ValueError(f"{name} is neither numbers, truth values nor texts, or its rows differ in length")
+    return array.astype(carried[array.dtype.kind])
+
+
+def from_base64(name: str, value: Mapping[str, Any]) -> bytes:
+    text = value.get("b64")
+    if set(value) != {"b64"} or not isinstance(text, str):
+        raise ValueError(f'{name}: an object stands for bytes, and must be {{"b64": "..."}}')
+    try:
+        return b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"{name}: {text[:40]!r} is not base64: {error}") from None
 
 
 def specs(given: Mapping[str, Array], names: Sequence[str]) -> tuple[TensorSpec, ...]:
@@ -97,6 +148,8 @@ def blank(spec: TensorSpec) -> Array:
 
 
 def cast(spec: TensorSpec, array: Array, source: str) -> Array:
+    if spec.datatype == "BYTES" and array.size == 1 and array.ndim == 1:
+        array = array.reshape([1] * len(spec.shape))  # a whole file, whatever the rank
     if array.ndim != len(spec.shape) or any(w not in (-1, s) for s, w in zip(array.shape, spec.shape, strict=True)):
         raise ImportRefusedError(
             f"--example {source}: {spec.name} has shape {list(array.shape)}, the model takes {list(spec.shape)}"
@@ -118,9 +171,17 @@ def repeated(inputs: Sequence[TensorSpec], one: tuple[Array, ...], count: int) -
 
 
 def as_lists(inputs: Sequence[TensorSpec], arrays: tuple[Array, ...]) -> dict[str, Any]:
-    """JSON-able, texts as text."""
-    texts = np.vectorize(lambda text: text.decode("utf-8", "replace"), [object])
+    """JSON-able: texts as text, and bytes that are no text as `{"b64": "..."}`, so that nothing is lost."""
     return {
-        spec.name: (texts(array) if spec.datatype == "BYTES" and array.size else array).tolist()
+        spec.name: (
+            np.vectorize(as_json, [object])(array) if spec.datatype == "BYTES" and array.size else array
+        ).tolist()
         for spec, array in zip(inputs, arrays, strict=True)
     }
+
+
+def as_json(element: bytes) -> str | dict[str, str]:
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return {"b64": b64encode(element).decode()}

@@ -235,7 +235,7 @@ def test_chance_in_a_model_is_noticed(bring: Import, nets: str) -> None:
         (["{nets}:Scored", "--input", "x:FP32:-1,4"], "its forward takes (x: Tensor, mask: Tensor); given are x"),
         (["{nets}:Scored", "--weights", "none.pt"], "--weights none.pt: there is no such file"),
         (["nowhere.pt"], "there is no nowhere.pt; give a file, a folder, or PACKAGE.MODULE:FACTORY"),
-        (["{nets}.py"], "is neither a SavedModel's folder, nor a .keras, nor a TorchScript file"),
+        (["{nets}.py"], "is neither a SavedModel's folder, nor a .keras, .tflite or TorchScript file"),
         (["."], "holds no saved_model.pb: give a SavedModel's folder"),
         (["{nets}:Scored", "--name", "convnet"], "convnet is a documented model; give yours another name"),
     ],
