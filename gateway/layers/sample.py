@@ -24,14 +24,18 @@ Ask = Callable[[InferRequest], Awaitable[InferResponse]]
 
 
 class Turns:
-    """Says which batches are asked again: the first, ``share`` of the rest, and one a minute at least.
+    """Says which batches are asked again: ``share`` of them, one a minute at least, and more of the first ones.
+
+    Of the first ``1 / share`` these are the first, the second, the fourth and so on: callers who begin alike would hide
+    what the batches after them show.
 
     One at a time: `begun`, then `ended`. 0 asks none. Time comes in as an argument.
     """
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._saved = 1.0
+        self._saved = 0.0
+        self._seen = 0
         self._not_before = -inf
         self._begun_at = -inf
         self._busy = False
@@ -41,6 +45,9 @@ class Turns:
         if not self._share:
             return False
         self._saved = min(1.0, self._saved + self._share)
+        self._seen += 1
+        if self._seen * self._share <= 1.0 and self._seen.bit_count() == 1:
+            self._saved = 1.0
         if self._busy or now < self._not_before:
             return False
         return self._saved >= _WHOLE or now - self._begun_at >= _EVERY_SECONDS

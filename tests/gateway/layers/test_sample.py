@@ -199,12 +199,15 @@ def taken(turns: Turns, times: list[float]) -> list[int]:
     return found
 
 
-def test_the_first_batch_and_one_in_a_thousand_are_taken() -> None:
-    assert taken(Turns(0.001), [index * 1e-4 for index in range(3001)]) == [0, 1000, 2000, 3000]
+def test_of_the_first_thousand_more_are_taken_and_then_one_in_a_thousand() -> None:
+    first = [0, 1, 3, 7, 15, 31, 63, 127, 255, 511]
+    assert taken(Turns(0.001), [index * 1e-4 for index in range(4001)]) == [*first, 1511, 2511, 3511]
 
 
 def test_one_a_minute_is_taken_at_least() -> None:
-    assert taken(Turns(1e-9), [0, 1, 59, 60, 61, 119, 121, 300]) == [0, 3, 6, 7]
+    assert taken(Turns(0.2), [0, 1, 59, 60]) == [0, 1, 3]
+    late = taken(Turns(0.001), [*(index * 1e-4 for index in range(600)), 59, 61, 119, 121, 300])
+    assert late[-3:] == [601, 603, 604]
 
 
 def test_nothing_is_taken_where_the_share_is_0() -> None:
