@@ -99,10 +99,10 @@ def test_a_dead_worker_is_replaced_and_what_it_counted_stays(pair: RunningGatewa
     with ThreadPoolExecutor(8) as callers:
         calls = [callers.submit(infer, pair) for _ in range(8)]
         wait_for(lambda: sample(pair, 'duet_requests_in_flight{front="v2_rest"}') == 8, "the calls to be counted")
-        pytorch.delay_seconds = 0
         before = workers(pair)
         for worker in before:
             worker.kill()
+        pytorch.delay_seconds = 0  # not before: a call that was only then on its way would be answered
         for call in calls:
             assert isinstance(call.exception(), httpx.TransportError)
     wait_for(lambda: not {w.pid for w in workers(pair)} & {w.pid for w in before}, "other workers")
