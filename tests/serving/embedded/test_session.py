@@ -123,9 +123,9 @@ def test_a_model_that_takes_long_holds_up_no_other(server: Server) -> None:
     endless.model_spec.name = "slow"
     quick = predict_pb2.PredictRequest(inputs={"x": tf.make_tensor_proto(np.float32([[1]]))})
     quick.model_spec.name = "half"
-    running = [server.prediction.Predict.future(endless, 6) for _ in range(4)]
+    running = [server.prediction.Predict.future(endless, 10) for _ in range(4)]
     for _ in range(50):
-        assert list(server.prediction.Predict(quick, 5).outputs["y"].float_val) == [3.5]  # of version 2
+        assert list(server.prediction.Predict(quick, 9).outputs["y"].float_val) == [3.5]  # of version 2
     assert not any(call.done() for call in running), "they ended before the quick calls did"
     assert {call.code() for call in running} == {grpc.StatusCode.DEADLINE_EXCEEDED}
 
