@@ -10,7 +10,8 @@ VARIANT = "x-duet-variant"
 VERSION = "x-duet-version"
 #: Header or metadata key of a request: the signature that it calls, where its body names none.
 SIGNATURE = "x-duet-signature"
-#: Header of a request over REST: its deadline, in milliseconds from now. Over gRPC it is the call's own.
+#: Header of a request over REST: its deadline, in milliseconds from the arrival of its head. Over gRPC it is the
+#: call's own.
 TIMEOUT = "x-duet-timeout-ms"
 #: Header or metadata key of a request: critical, default or sheddable.
 CRITICALITY = "x-duet-criticality"

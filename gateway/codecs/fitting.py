@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.codecs import json
+from gateway.codecs import json, limits
 from gateway.errors import InvalidArgument
 from gateway.types import Signature, Tensor, TensorSpec
 
@@ -88,7 +88,15 @@ def of_json(spec: TensorSpec, value: Any, *, may_hold_booleans: bool) -> Tensor:
     if isinstance(inner, dict):
         raise InvalidArgument(f"input {spec.name!r} takes values of {spec.datatype}, found an object")
     if shape:
-        return json.decode(spec.name, spec.datatype, tuple(shape), value, may_hold_booleans=may_hold_booleans)
+        limits.check_empty(spec.name, tuple(shape))
+        return json.decode(
+            spec.name,
+            spec.datatype,
+            tuple(shape),
+            value,
+            may_hold_booleans=may_hold_booleans,
+            budget=limits.Budget(),
+        )
     single = json.decode(spec.name, spec.datatype, (1,), [value], may_hold_booleans=may_hold_booleans)
     return Tensor(spec.name, spec.datatype, single.data.reshape(()))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.codecs import limits
 from gateway.errors import InvalidArgument, NotAcceptable
 from gateway.types import DATATYPES, Array, Tensor
 
@@ -18,7 +19,14 @@ _WANTED = {"b": "booleans (true or false)", "i": "integers", "u": "integers", "f
 
 
 def decode(
-    name: str, datatype: str, shape: tuple[int, ...], data: Any, *, may_hold_booleans: bool, base64: bool = False
+    name: str,
+    datatype: str,
+    shape: tuple[int, ...],
+    data: Any,
+    *,
+    may_hold_booleans: bool,
+    base64: bool = False,
+    budget: limits.Budget | None = None,
 ) -> Tensor:
     """A tensor of ``data``, which is flat or nested as ``shape`` says. ``base64``: so are its strings, for BYTES.
 
@@ -32,7 +40,7 @@ def decode(
     if not isinstance(data, list):
         raise InvalidArgument(f"tensor {name!r}: 'data' must be a list")
     if datatype == "BYTES":
-        return Tensor(name, datatype, _strings(name, shape, data, base64))
+        return Tensor(name, datatype, _strings(name, shape, data, base64, budget))
     dtype = DATATYPES[datatype]
     if may_hold_booleans and dtype.kind != "b" and bool in set(map(type, _flatten(data, len(shape)))):
         raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]}, found a boolean")
@@ -123,13 +131,15 @@ def _even(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
     return data
 
 
-def _strings(name: str, shape: tuple[int, ...], data: list[Any], base64: bool) -> Array:
+def _strings(name: str, shape: tuple[int, ...], data: list[Any], base64: bool, budget: limits.Budget | None) -> Array:
     """An element is a string, or ``{"b64": "..."}`` for one of any bytes."""
     flat = data if not data or isinstance(data[0], str) else list(_flatten(data, len(shape)))
     if len(flat) != prod(shape):
         raise InvalidArgument(
             f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} strings, 'data' has {len(flat)}"
         )
+    if budget is not None:
+        budget.strings(name, len(flat))
     items = np.empty(len(flat), np.object_)
     for index, item in enumerate(flat):
         if isinstance(item, str):

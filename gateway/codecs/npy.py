@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from gateway.codecs import limits
 from gateway.codecs.raw import Buffer
 from gateway.errors import InvalidArgument, NotAcceptable
 from gateway.types import DATATYPES, Array, Tensor
 
 MAGIC = b"\x93NUMPY"
+
+#: numpy itself refuses a header of more than 10,000 characters.
+_MAX_HEADER_BYTES = 16 << 10
 
 _NO_NPY_FORM = frozenset({"BF16", "BYTES"})
 _ACCEPTED_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
@@ -41,7 +45,7 @@ def encode(tensor: Tensor) -> bytes:
 
 
 def _read(name: str, data: Buffer) -> Array:
-    stream = BytesIO(data)
+    stream = BytesIO(memoryview(data)[:_MAX_HEADER_BYTES])
     try:
         shape, fortran_order, dtype = _HEADERS[npy_format.read_magic(stream)](stream)
     except KeyError:
@@ -60,6 +64,7 @@ def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], size_by
         raise InvalidArgument(f"input {name!r}: the .npy file holds {dtype}; only numbers and booleans are taken")
     if len(shape) > 32 or min(shape, default=0) < 0:
         raise InvalidArgument(f"input {name!r}: the .npy file's shape {shape} cannot be")
+    limits.check_empty(name, shape)
     if prod(shape) * dtype.itemsize != size_bytes:
         wanted = prod(shape) * dtype.itemsize
         raise InvalidArgument(f"input {name!r}: shape {list(shape)} of {dtype} takes {wanted} bytes, got {size_bytes}")

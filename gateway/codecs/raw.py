@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.codecs import limits
 from gateway.errors import InvalidArgument
 from gateway.types import DATATYPES, Array, Tensor
 
@@ -21,8 +22,10 @@ _LITTLE_ENDIAN: dict[str, np.dtype[Any]] = {name: dtype.newbyteorder("<") for na
 Buffer = bytes | bytearray | memoryview
 
 
-def decode(name: str, datatype: str, shape: tuple[int, ...], buffer: Buffer) -> Tensor:
-    """Lays an array over ``buffer`` without a copy (BYTES elements are copied).
+def decode(
+    name: str, datatype: str, shape: tuple[int, ...], buffer: Buffer, budget: limits.Budget | None = None
+) -> Tensor:
+    """Lays an array over ``buffer`` without a copy (BYTES elements are copied). ``budget`` is that of a request.
 
     Raises InvalidArgument where datatype, shape and the number of bytes do not fit one another.
     """
@@ -31,7 +34,7 @@ def decode(name: str, datatype: str, shape: tuple[int, ...], buffer: Buffer) -> 
         raise InvalidArgument(f"tensor {name!r}: unknown datatype {datatype!r}; known are {', '.join(DATATYPES)}")
     count = prod(shape)
     if datatype == "BYTES":
-        return Tensor(name, datatype, _decode_strings(name, count, buffer).reshape(shape))
+        return Tensor(name, datatype, _decode_strings(name, count, buffer, budget).reshape(shape))
     if len(buffer) != count * dtype.itemsize:
         wanted = count * dtype.itemsize
         raise InvalidArgument(
@@ -55,10 +58,12 @@ def encode(tensor: Tensor) -> bytes | memoryview:
     return array.reshape(-1).data.cast("B") if array.size else b""
 
 
-def _decode_strings(name: str, count: int, buffer: Buffer) -> Array:
+def _decode_strings(name: str, count: int, buffer: Buffer, budget: limits.Budget | None) -> Array:
     # Each element takes at least its length: checked first, so that a claimed shape cannot allocate memory.
     if count * _LENGTH.size > len(buffer):
         raise InvalidArgument(f"tensor {name!r}: {len(buffer)} bytes are too few for {count} BYTES elements")
+    if budget is not None:
+        budget.strings(name, count)
     items = np.empty(count, np.object_)
     offset = 0
     for index in range(count):

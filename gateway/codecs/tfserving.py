@@ -5,13 +5,13 @@ Field meanings: tensorflow/core/framework/tensor.proto, tensorflow_serving/apis/
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from gateway.codecs import raw
+from gateway.codecs import limits, raw
 from gateway.errors import DataLoss, InvalidArgument, Unimplemented
 from gateway.protos import tfserving_pb2 as pb
 from gateway.types import DATATYPES, Array, InferRequest, Signature, Tensor, TensorSpec
@@ -64,7 +64,7 @@ _AS_IN_MEMORY = frozenset({"BOOL", "FP32", "FP64"})
 _MAX_RANK = 32
 #: Far above what any message limit lets in, far below where the product of a shape overflows.
 _MAX_ELEMENTS = 1 << 40
-#: Elements that a last value may be repeated to: a message of a few bytes must not ask for gigabytes.
+#: Elements that a server's last value may be repeated to. Clients may ask for less (`limits.Budget`).
 _MAX_FILLED = 1 << 22
 
 
@@ -86,8 +86,8 @@ def encode_tensor(tensor: Tensor, into: pb.TensorProto, *, typed: bool = False) 
         getattr(into, _VALUES_FIELD[tensor.datatype]).extend(bits.tolist())
 
 
-def decode_tensor(name: str, proto: pb.TensorProto) -> Tensor:
-    """A tensor of ``proto``, whichever way it carries its values.
+def decode_tensor(name: str, proto: pb.TensorProto, budget: limits.Budget | None = None) -> Tensor:
+    """A tensor of ``proto``, whichever way it carries its values. ``budget`` is the request's, None for an answer.
 
     Fewer values than elements: the last one fills the rest (tensor.proto). Raises InvalidArgument where dtype, shape
     and values do not fit one another, Unimplemented for a dtype that the gateway does not know.
@@ -97,16 +97,19 @@ def decode_tensor(name: str, proto: pb.TensorProto) -> Tensor:
         if proto.dtype == pb.DT_INVALID or proto.dtype not in pb.DataType.values():
             raise InvalidArgument(f"tensor {name!r}: dtype {proto.dtype} is not served")
         raise Unimplemented(f"tensor {name!r} is {_dtype_name(proto.dtype)}, which the gateway cannot carry")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    # The rank before the shape, which is a Python object for each dimension.
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim[: _MAX_RANK + 1])
     if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise InvalidArgument(f"tensor {name!r}: its shape is not known")
     if len(shape) > _MAX_RANK or prod(size or 1 for size in shape) > _MAX_ELEMENTS:
         raise InvalidArgument(f"tensor {name!r}: its shape is too large")
+    if budget is not None:
+        limits.check_empty(name, shape)
     if not proto.tensor_content:
         values = getattr(proto, _VALUES_FIELD[datatype])
-        return Tensor(name, datatype, _filled(name, datatype, shape, values))
+        return Tensor(name, datatype, _filled(name, datatype, shape, values, budget))
     if datatype == "BYTES":
-        return Tensor(name, datatype, _packed_strings(name, prod(shape), proto.tensor_content).reshape(shape))
+        return Tensor(name, datatype, _packed_strings(name, prod(shape), proto.tensor_content, budget).reshape(shape))
     return raw.decode(name, datatype, shape, proto.tensor_content)
 
 
@@ -127,9 +130,10 @@ def decode_predict(message: pb.PredictRequest) -> tuple[tuple[Tensor, ...], bool
 
     Raises InvalidArgument, which names the tensor at fault.
     """
-    names = sorted(message.inputs)
+    limits.check_count("'inputs'", len(message.inputs), limits.MAX_TENSORS)
+    names, budget = sorted(message.inputs), limits.Budget()
     typed = not any(message.inputs[name].tensor_content for name in names)
-    return tuple(decode_tensor(name, message.inputs[name]) for name in names), typed
+    return tuple(decode_tensor(name, message.inputs[name], budget) for name in names), typed
 
 
 def encode_predict_response(outputs: Iterable[Tensor], *, model_spec: pb.ModelSpec, typed: bool) -> pb.PredictResponse:
@@ -144,8 +148,10 @@ def model_spec(name: str, version: int, signature_name: str = "") -> pb.ModelSpe
     return pb.ModelSpec(name=name, version=pb.Int64Value(value=version), signature_name=signature_name)
 
 
-def check_names(inputs: Iterable[str], output_filter: Iterable[str], signature: Signature) -> None:
+def check_names(inputs: Collection[str], output_filter: Collection[str], signature: Signature) -> None:
     """Raises InvalidArgument in the words of TensorFlow Serving (predict_util.cc)."""
+    limits.check_count("'inputs'", len(inputs), limits.MAX_TENSORS)
+    limits.check_count("names in 'output_filter'", len(output_filter), limits.MAX_TENSORS)
     sent, names = set(inputs), {spec.name for spec in signature.inputs}
     if sent != names:
         _check_unequal_names(sent, names, signature)
@@ -295,13 +301,18 @@ def _packed_field(field: str, values: bytes | memoryview) -> bytes:
     return b"".join([bytes([*head, length]), values])
 
 
-def _filled(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> Array:
+def _filled(name: str, datatype: str, shape: tuple[int, ...], values: Any, budget: limits.Budget | None) -> Array:
     count = prod(shape)
     if len(values) > count or (count and not values):
         raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} takes {count} values, got {len(values)}")
     if len(values) < count and count > _MAX_FILLED:
         raise InvalidArgument(f"tensor {name!r}: a value is repeated to at most {_MAX_FILLED} elements; send them all")
     dtype = DATATYPES[datatype]
+    if budget is not None and len(values) < count:
+        size = dtype.itemsize + (len(values[-1]) if datatype == "BYTES" else 0)
+        budget.copies(f"the last value of tensor {name!r}", size, count - len(values))
+    if budget is not None and datatype == "BYTES":
+        budget.strings(name, count)
     if datatype == "BYTES":
         array: Array = np.empty(len(values), np.object_)
         array[:] = values
@@ -324,10 +335,12 @@ def _narrowed(name: str, datatype: str, values: Array) -> Array:
     return values.astype(bits).view(dtype)
 
 
-def _packed_strings(name: str, count: int, content: bytes) -> Array:
+def _packed_strings(name: str, count: int, content: bytes, budget: limits.Budget | None) -> Array:
     """Strings as ``tensor_content``: all their lengths as varints, then all their bytes (core/platform/coding.cc)."""
     if count > len(content):
         raise InvalidArgument(f"tensor {name!r}: {len(content)} bytes are too few for {count} strings")
+    if budget is not None:
+        budget.strings(name, count)
     lengths: list[int] = []
     offset = 0
     for _ in range(count):

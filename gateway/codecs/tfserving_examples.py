@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.codecs import limits
 from gateway.codecs import tfserving_json as json
 from gateway.codecs.tfserving_rest import signature_name
 from gateway.errors import FailedPrecondition, InvalidArgument
@@ -40,7 +41,6 @@ def decode(body: bytes) -> ExamplesBody:
     """The body of a classify or a regress over REST. Raises InvalidArgument."""
     members = json.parse(body, keys=_KEYS)
     name = signature_name(members)
-    context = _example(members["context"]) if "context" in members else b""
     if "examples" not in members:
         # These words are used for regress, too.
         raise _malformed(members, "When method is classify, key 'examples' is expected and was not found")
@@ -49,16 +49,22 @@ def decode(body: bytes) -> ExamplesBody:
         raise _malformed(members, "Expecting 'examples' value to be an list/array")
     if not examples:
         raise _malformed(members, "'examples' value is an empty array")
+    limits.check_count("'examples'", len(examples), limits.MAX_EXAMPLES)
+    context = _example(members["context"]) if "context" in members else b""
+    limits.Budget().copies("'context'", len(context), len(examples))
     return ExamplesBody([context + _example(example) for example in examples], name)
 
 
 def decode_input(message: pb.Input) -> list[bytes]:
-    """The serialized examples of a gRPC request. Raises InvalidArgument where there is none."""
-    with_context = message.example_list_with_context
-    examples = [*message.example_list.examples, *(with_context.context + example for example in with_context.examples)]
-    if not examples:
+    """The serialized examples of a gRPC request. Raises InvalidArgument where there is none, or too much."""
+    plain, shared = message.example_list.examples, message.example_list_with_context.examples
+    context = message.example_list_with_context.context
+    count = len(plain) + len(shared)
+    if not count:
         raise InvalidArgument("Input is empty.")
-    return examples
+    limits.check_count("'examples'", count, limits.MAX_EXAMPLES)
+    limits.Budget().copies("'context'", len(context), len(shared))
+    return [*plain, *(context + example for example in shared)]
 
 
 def tensor(examples: list[bytes]) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import rapidjson
 
-from gateway.codecs import scan
+from gateway.codecs import limits, scan
 from gateway.errors import DuetError, InvalidArgument, Unimplemented
 from gateway.types import DATATYPES, Array, Tensor
 
@@ -72,10 +72,27 @@ def shown(value: Any) -> str:
     if isinstance(value, float) and not np.isfinite(value):
         return "NaN" if np.isnan(value) else f"{'-' * (value < 0)}Infinity"
     try:
-        text = str(rapidjson.dumps(value, indent=4, number_mode=_EXACT, ensure_ascii=False))
+        begun, _ = _begun(value, _MAX_SHOWN + 1)
+        text = str(rapidjson.dumps(begun, indent=4, number_mode=_EXACT, ensure_ascii=False))
     except RecursionError:
         return "(a value nested too deeply to be shown)"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...TRUNCATED"
+
+
+def _begun(value: Any, room: int) -> tuple[Any, int]:
+    """As much of ``value`` as fills ``room`` characters, and how many are left. A value takes one at least."""
+    if isinstance(value, str):
+        return value[:room], room - 1 - min(len(value), room)
+    if not isinstance(value, list | dict):
+        return value, room - 1
+    room -= 1
+    pairs: list[tuple[str, Any]] = []
+    for key, item in value.items() if isinstance(value, dict) else (("", item) for item in value):
+        if room <= 0:
+            break
+        begun, room = _begun(item, room - min(len(key), room))
+        pairs.append((key[: _MAX_SHOWN + 1], begun))
+    return (dict(pairs) if isinstance(value, dict) else [item for _, item in pairs]), room
 
 
 def is_base64(value: Any) -> bool:
@@ -109,6 +126,9 @@ def tensor(name: str, datatype: str, value: Any) -> Tensor:
     an infinity), booleans of booleans. Raises InvalidArgument, or Unimplemented for a datatype that has no JSON form.
     """
     values, shape = _flattened(value)
+    limits.check_empty(name, tuple(shape))
+    if datatype == "BYTES":
+        limits.Budget().strings(name, len(values))
     if datatype not in DATATYPES:
         given = shown(values[0]) if values else "[]"
         raise Unimplemented(

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import orjson
 
-from gateway.codecs import fitting, json, multipart, npy, raw, scan, v2
+from gateway.codecs import fitting, json, limits, multipart, npy, raw, scan, v2
 from gateway.codecs.raw import Buffer
 from gateway.codecs.torchserve_values import (
     JSON,
@@ -49,6 +49,8 @@ MULTIPART = "multipart/form-data"
 
 #: The names under which TorchServe's own examples send the body of a model with one input.
 _BODY_NAMES = frozenset({"data", "body"})
+#: Entries of an Accept header that are read: browsers send a dozen.
+_MAX_ACCEPTED = 64
 _VERSION = re.compile(r"([0-9]{1,18})(\.0+)?")
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _INSTEAD_OF_JSON = f"ask for raw bytes (Accept: {OCTETS})"
@@ -123,8 +125,8 @@ def signature_of(chosen: VersionMetadata, name: str = DEFAULT_SIGNATURE) -> Sign
 def accepted(header: str | None) -> str | None:
     """The answer's type that an Accept header asks for first, of those that there are; None where it asks for none."""
     best, best_weight = None, 0.0
-    for entry in (header or "").lower().split(","):
-        media, *parameters = (piece.strip() for piece in entry.split(";"))
+    for entry in (header or "").lower().split(",", _MAX_ACCEPTED)[:_MAX_ACCEPTED]:
+        media, *parameters = (piece.strip() for piece in entry.split(";", _MAX_ACCEPTED))
         weight = next((_weight(piece[2:]) for piece in parameters if piece.startswith("q=")), 1.0)
         if media in (JSON, OCTETS, NPY) and weight > best_weight:
             best, best_weight = media, weight
@@ -159,6 +161,7 @@ def decode(
 
 def decode_named(parts: Mapping[str, bytes], signature: Signature) -> Body:
     """The inputs of a gRPC call: each value is JSON, ``.npy``, raw bytes, or text for BYTES. Raises InvalidArgument."""
+    limits.check_count("inputs", len(parts), multipart.MAX_PARTS)
     return _named({name: (data, "") for name, data in parts.items()}, signature.inputs)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import orjson
 
 from gateway import errors
-from gateway.codecs import multipart
+from gateway.codecs import limits, multipart
 from gateway.types import Payload
 
 #: What a handler's own status means in gRPC's terms (serve ``grpcimpl/GRPCJob.java``, which maps the same ones).
@@ -30,6 +30,7 @@ def of_parts(parts: Mapping[str, bytes]) -> Payload:
 
     Raises InvalidArgument for a name that a multipart body cannot carry.
     """
+    limits.check_count("inputs", len(parts), multipart.MAX_PARTS)
     body, content_type = multipart.encode(parts)
     return Payload(body, content_type)
 

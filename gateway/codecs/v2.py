@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import classification, fitting, json, raw, scan, v2_base64
+from gateway.codecs import classification, fitting, json, limits, raw, scan, v2_base64
 from gateway.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
@@ -29,6 +29,9 @@ MAX_RANK = 32
 MAX_ELEMENTS = 1 << 40
 #: One for each input and output, and one for the parameters of each.
 _MAX_OBJECTS = 512
+
+#: A longer ``timeout`` means this one, which is 31 years: no clock's sum comes near where it is exact no more, or none.
+_MAX_TIMEOUT_MICROSECONDS = 10**15
 
 #: Asks a stream to mark the last answer to a request.
 EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
@@ -210,7 +213,7 @@ def timeout_seconds(parameters: Mapping[str, Parameter]) -> float | None:
     given = parameters.get("timeout", 0)
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise InvalidArgument("parameter 'timeout' must be a whole number of microseconds")
-    return given / 1e6 if given else None
+    return min(given, _MAX_TIMEOUT_MICROSECONDS) / 1e6 if given else None
 
 
 def check_parameters(parameters: Mapping[str, Parameter]) -> None:
@@ -227,13 +230,18 @@ def check_no_shared_memory(name: str, parameters: Mapping[str, Parameter]) -> No
 
 def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Raises InvalidArgument for what no tensor can have, before memory is taken for it."""
+    check_rank(name, len(shape))
     if min(shape, default=0) < 0:
         raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} must hold integers of at least 0, nothing else")
-    if len(shape) > MAX_RANK:
-        raise InvalidArgument(f"tensor {name!r}: {len(shape)} dimensions; at most {MAX_RANK} are allowed")
     if prod(size or 1 for size in shape) > MAX_ELEMENTS:
         raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} is too large")
     return tuple(shape)
+
+
+def check_rank(name: str, rank: int) -> None:
+    """Comes before all other checks of a shape, whose errors show it. Raises InvalidArgument."""
+    if rank > MAX_RANK:
+        raise InvalidArgument(f"tensor {name!r}: {rank} dimensions; at most {MAX_RANK} are allowed")
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
@@ -303,12 +311,13 @@ def _wanted_outputs(entries: Any, all_binary: bool, all_base64: str) -> tuple[tu
         return (), form
     if not isinstance(entries, list):
         raise InvalidArgument("'outputs' must be a list")
-    names: list[str] = []
+    limits.check_count("'outputs'", len(entries), limits.MAX_TENSORS)
+    names: dict[str, None] = {}
     for entry in entries:
         name = _name(entry, "outputs")
         if name in names:
             raise InvalidArgument(f"output {name!r} is asked for twice")
-        names.append(name)
+        names[name] = None
         parameters = _parameters(entry.get("parameters"), f"output {name!r}")
         if parameters:
             form.base64[name] = v2_base64.asked(parameters, f"output {name!r}", all_base64)
@@ -325,7 +334,10 @@ def _wanted_outputs(entries: Any, all_binary: bool, all_base64: str) -> tuple[tu
 def _tensors(
     entries: list[Any], binary: memoryview, *, may_hold_booleans: bool, base64: str | None = None
 ) -> tuple[Tensor, ...]:
-    """``base64`` is what the request asks for its tensors (`v2_base64.asked`); None where nobody can ask."""
+    """``base64`` is what a request asks for its tensors (`v2_base64.asked`); None for an answer, where nobody asks."""
+    budget = limits.Budget() if base64 is not None else None
+    if budget is not None:
+        limits.check_count("'inputs'", len(entries), limits.MAX_TENSORS)
     tensors: list[Tensor] = []
     offset = 0
     for entry in entries:
@@ -333,6 +345,9 @@ def _tensors(
         datatype, shape = entry.get("datatype"), _shape(name, entry.get("shape"))
         if not isinstance(datatype, str):
             raise InvalidArgument(f"tensor {name!r}: 'datatype' is missing or no string")
+        limits.check_name(f"the datatype of tensor {name!r}", datatype)
+        if budget is not None:
+            limits.check_empty(name, shape)
         parameters = _parameters(entry.get("parameters"), f"tensor {name!r}")
         check_no_shared_memory(name, parameters)
         encoded = base64 is not None and bool(v2_base64.asked(parameters, f"tensor {name!r}"))
@@ -345,12 +360,13 @@ def _tensors(
             raise InvalidArgument(f"tensor {name!r}: give either 'data' or the parameter 'binary_data_size'")
         if size is None:
             data, booleans = entry["data"], may_hold_booleans
-            tensors.append(json.decode(name, datatype, shape, data, may_hold_booleans=booleans, base64=encoded))
+            tensor = json.decode(name, datatype, shape, data, may_hold_booleans=booleans, base64=encoded, budget=budget)
+            tensors.append(tensor)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
             left = len(binary) - offset
             raise InvalidArgument(f"tensor {name!r}: binary_data_size is {size}, {left} bytes are left for it")
-        tensor = raw.decode(name, datatype, shape, binary[offset : offset + size])
+        tensor = raw.decode(name, datatype, shape, binary[offset : offset + size], budget)
         tensors.append(v2_base64.decoded(tensor) if encoded else tensor)
         offset += size
     if offset != len(binary):
@@ -364,12 +380,14 @@ def _name(entry: Any, member: str) -> str:
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         raise InvalidArgument(f"each element of '{member}' needs a 'name'")
+    limits.check_name(f"a name in '{member}'", name)
     return name
 
 
 def _shape(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise InvalidArgument(f"tensor {name!r}: 'shape' must be a list of integers")
+    check_rank(name, len(value))
     if not all(type(size) is int for size in value):
         raise InvalidArgument(f"tensor {name!r}: shape {value} must hold integers of at least 0, nothing else")
     return check_shape(name, value)

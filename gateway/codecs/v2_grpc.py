@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.codecs import classification, raw, v2, v2_base64
+from gateway.codecs import classification, limits, raw, v2, v2_base64
 from gateway.errors import InvalidArgument
 from gateway.protos import v2_pb2 as pb
 from gateway.types import DATATYPES, Array, InferResponse, Parameter, Tensor
@@ -58,15 +58,21 @@ class InferMessage:
 
 def decode_request(message: pb.ModelInferRequest) -> InferMessage:
     """Raises InvalidArgument, which names the tensor or member at fault."""
+    for what, entries in (("'inputs'", message.inputs), ("'outputs'", message.outputs)):
+        limits.check_count(what, len(entries), limits.MAX_TENSORS)
     parameters = _parameters(message.parameters, "the request")
     v2.check_parameters(parameters)
     signature_name = v2.take_signature_name(parameters)
     base64 = v2_base64.asked(parameters, "the request")
     # A request without inputs has no form; Triton's clients expect raw answers.
-    is_raw = bool(message.raw_input_contents) or not message.inputs
-    inputs = _raw_inputs(message) if is_raw else tuple(_typed_input(tensor) for tensor in message.inputs)
+    is_raw, budget = bool(message.raw_input_contents) or not message.inputs, limits.Budget()
+    inputs = (
+        _raw_inputs(message, budget) if is_raw else tuple(_typed_input(tensor, budget) for tensor in message.inputs)
+    )
     inputs = tuple(_plain(tensor, given, base64) for tensor, given in zip(inputs, message.inputs, strict=True))
     names = [output.name for output in message.outputs]
+    for name in names:
+        limits.check_name("a name in 'outputs'", name)
     if len(set(names)) != len(names):
         raise InvalidArgument("an output is asked for twice")
     classes: dict[str, int] = {}
@@ -107,7 +113,7 @@ def _plain(tensor: Tensor, given: pb.ModelInferRequest.InferInputTensor, base64:
     return v2_base64.decoded(tensor)
 
 
-def _raw_inputs(message: pb.ModelInferRequest) -> tuple[Tensor, ...]:
+def _raw_inputs(message: pb.ModelInferRequest, budget: limits.Budget) -> tuple[Tensor, ...]:
     if len(message.raw_input_contents) != len(message.inputs):
         raise InvalidArgument(
             f"'raw_input_contents' has {len(message.raw_input_contents)} entries for {len(message.inputs)} inputs; "
@@ -118,11 +124,11 @@ def _raw_inputs(message: pb.ModelInferRequest) -> tuple[Tensor, ...]:
         # MLServer's client sends an empty `contents` beside each raw entry.
         if tensor.contents.ByteSize():
             raise InvalidArgument(f"tensor {tensor.name!r}: give either 'contents' or 'raw_input_contents'")
-        tensors.append(raw.decode(_name(tensor), tensor.datatype, _shape(tensor), content))
+        tensors.append(raw.decode(_name(tensor), tensor.datatype, _shape(tensor), content, budget))
     return tuple(tensors)
 
 
-def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
+def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor, budget: limits.Budget) -> Tensor:
     name, datatype, shape = _name(tensor), tensor.datatype, _shape(tensor)
     if datatype not in DATATYPES:
         raise InvalidArgument(f"tensor {name!r}: unknown datatype {datatype!r}; known are {', '.join(DATATYPES)}")
@@ -138,6 +144,8 @@ def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
         raise InvalidArgument(
             f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} values, {field!r} has {len(values)}"
         )
+    if datatype == "BYTES":
+        budget.strings(name, len(values))
     if datatype in _AS_IN_MEMORY and values:
         return raw.decode(name, datatype, shape, _packed(tensor.contents, len(values) * DATATYPES[datatype].itemsize))
     return Tensor(name, datatype, _array(name, datatype, values).reshape(shape))
@@ -187,14 +195,20 @@ def _array(name: str, datatype: str, values: Any) -> Array:
 def _name(tensor: pb.ModelInferRequest.InferInputTensor) -> str:
     if not tensor.name:
         raise InvalidArgument("each of 'inputs' needs a 'name'")
+    limits.check_name("a name in 'inputs'", tensor.name)
+    limits.check_name("a datatype in 'inputs'", tensor.datatype)
     return tensor.name
 
 
 def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
-    return v2.check_shape(tensor.name, list(tensor.shape))
+    v2.check_rank(tensor.name, len(tensor.shape))
+    shape = v2.check_shape(tensor.name, tensor.shape)
+    limits.check_empty(tensor.name, shape)
+    return shape
 
 
 def _parameters(values: Mapping[str, pb.InferParameter], of: str) -> dict[str, Parameter]:
+    limits.check_count(f"parameters of {of}", len(values), limits.MAX_TENSORS)
     found: dict[str, Parameter] = {}
     for name, value in values.items():
         choice = value.WhichOneof("parameter_choice")

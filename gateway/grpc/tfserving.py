@@ -13,7 +13,7 @@ import grpc
 
 from gateway import pins, versions
 from gateway.backends.base import Backend
-from gateway.codecs import fitting
+from gateway.codecs import fitting, limits
 from gateway.codecs import tfserving as codec
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_servables as servables
@@ -58,43 +58,47 @@ class Prediction:
         return answer
 
     async def classify(self, message: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
-        answer = await self._run(message, message.input, examples.CLASSIFY, call)
+        answer = await self._run(message, examples.decode_input(message.input), examples.CLASSIFY, call)
         return pb.ClassificationResponse(model_spec=answer.model_spec, result=answer.classification_result)
 
     async def regress(self, message: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
-        answer = await self._run(message, message.input, examples.REGRESS, call)
+        answer = await self._run(message, examples.decode_input(message.input), examples.REGRESS, call)
         return pb.RegressionResponse(model_spec=answer.model_spec, result=answer.regression_result)
 
     async def multi_inference(self, message: pb.MultiInferenceRequest, call: Call) -> pb.MultiInferenceResponse:
         """One call behind for each task; TensorFlow Serving runs them as one, all their input tensors being fed."""
         if not message.tasks:
             raise InvalidArgument("Inference request must have at least one task")
+        limits.check_count("'tasks'", len(message.tasks), limits.MAX_TASKS)
         if len({task.model_spec.name for task in message.tasks}) > 1:
             raise InvalidArgument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        names = [_signature_name(task) for task in message.tasks]
-        for name in names:
-            if names.count(name) > 1:
+        names: set[str] = set()
+        for task in message.tasks:
+            name = _signature_name(task)
+            if name in names:
                 raise InvalidArgument(f"Duplicate evaluation of signature: {name}")
+            names.add(name)
         for task in message.tasks:
             if task.method_name not in (examples.CLASSIFY, examples.REGRESS):
                 raise Unimplemented(f"Unsupported signature method_name: {task.method_name}")
-        results = [await self._run(task, message.input, task.method_name, call) for task in message.tasks]
+        serialized = examples.decode_input(message.input)
+        results = [await self._run(task, serialized, task.method_name, call) for task in message.tasks]
         return pb.MultiInferenceResponse(results=results)
 
     async def metadata(self, message: pb.GetModelMetadataRequest, call: Call) -> pb.GetModelMetadataResponse:
         servable = _servable(message, call)
         if not message.metadata_field:
             raise InvalidArgument("GetModelMetadataRequest must specify at least one metadata_field")
+        limits.check_count("'metadata_field' entries", len(message.metadata_field), limits.MAX_TASKS)
         for wanted in message.metadata_field:
             if wanted != servables.SIGNATURE_FIELD:
                 raise InvalidArgument(f"Metadata field {wanted} is not supported")
         _, _, version = await _look_up(self._backend, servable)
         return servables.metadata_message(servable.name, version)
 
-    async def _run(self, message: Any, given: pb.Input, method: str, call: Call) -> pb.InferenceResult:
-        """Classifies or regresses the examples ``given``; ``message`` is what names the model."""
+    async def _run(self, message: Any, serialized: list[bytes], method: str, call: Call) -> pb.InferenceResult:
+        """Classifies or regresses the examples; ``message`` is what names the model."""
         start = perf_counter()
-        serialized = examples.decode_input(given)
         servable, name = _servable(message, call), _signature_name(message)
         servable, metadata, version = await _look_up(self._backend, servable)
         with servables.targeted(metadata, version):

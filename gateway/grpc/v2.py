@@ -69,7 +69,7 @@ class Infer:
             pins.agree(pin, call.variant, v2.variant(asked.parameters)),
             asked.parameters,
             message.id,
-            _deadline(asked.parameters, call.deadline),
+            _deadline(asked.parameters, call),
             pins.signature(call.signature, asked.signature_name),
         )
         call.seen.timings["decode"] = perf_counter() - start
@@ -160,10 +160,10 @@ def _version(text: str) -> int | None:
     return v2.version(text) if text else None
 
 
-def _deadline(parameters: dict[str, Parameter], of_call: float | None) -> float | None:
-    """The sooner of the call's deadline and the one that the parameter ``timeout`` sets."""
+def _deadline(parameters: dict[str, Parameter], call: Call) -> float | None:
+    """The sooner of the call's deadline and the one that the parameter ``timeout`` sets, from its arrival on."""
     timeout = v2.timeout_seconds(parameters)
     if timeout is None:
-        return of_call
-    own = asyncio.get_running_loop().time() + timeout
-    return own if of_call is None else min(own, of_call)
+        return call.deadline
+    own = asyncio.get_running_loop().time() - (perf_counter() - call.seen.started) + timeout
+    return own if call.deadline is None else min(own, call.deadline)

@@ -25,6 +25,8 @@ _MAX_RATIO = 100
 _HARMLESS_BYTES = 64 << 10
 #: Of a gzip file: those who write it block by block make one for each 64 kB.
 _MAX_MEMBERS = 1024
+#: Entries of an Accept-Encoding header that are read.
+_MAX_CODINGS = 64
 
 
 class UnknownCoding(Unimplemented):
@@ -52,7 +54,8 @@ def chosen(scope: asgi.Scope) -> str | None:
     given = asgi.header(scope, b"accept-encoding")
     if given is None:
         return None
-    weights = {coding: weight for coding, weight in map(_weighed, _text(given).split(",")) if coding in _WINDOW_BITS}
+    entries = _text(given).split(",", _MAX_CODINGS)[:_MAX_CODINGS]
+    weights = {coding: weight for coding, weight in map(_weighed, entries) if coding in _WINDOW_BITS}
     best = max(weights, key=lambda coding: weights[coding], default=None)
     return best if best is not None and weights[best] > 0 else None
 

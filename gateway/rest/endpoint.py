@@ -7,6 +7,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from time import perf_counter
 
 from gateway import pins
 from gateway.backends.base import Backend
@@ -51,7 +52,7 @@ class InferEndpoint(ABC):
         if request.deadline is None:
             timeout = asgi.header(scope, pins.TIMEOUT.encode())
             if timeout is not None:
-                request = replace(request, deadline=asyncio.get_running_loop().time() + _seconds(timeout))
+                request = replace(request, deadline=arrival(scope) + _seconds(timeout))
         wish = asgi.header(scope, pins.CRITICALITY.encode())
         if wish is not None:
             request = replace(request, criticality=pins.criticality(wish.decode("latin-1")))
@@ -86,6 +87,12 @@ class InferEndpoint(ABC):
         seen.failed(error)
         status, headers, body = self.render(error, scope)
         await asgi.respond(send, status, headers, [body])
+
+
+def arrival(scope: asgi.Scope) -> float:
+    """When the request's head had come, by the event loop's clock: deadlines count from then."""
+    seen: Observation = scope[OBSERVATION]
+    return asyncio.get_running_loop().time() - (perf_counter() - seen.started)
 
 
 def _seconds(milliseconds: bytes) -> float:

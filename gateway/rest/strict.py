@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from typing import Any
 
 import httptools
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.rest.head import Headers, Limits, Refused, check, check_name
@@ -18,6 +19,14 @@ from gateway.rest.head import Headers, Limits, Refused, check, check_name
 #: How long a client that is refused may go on sending, so that it reads the answer and not a reset.
 _LAST_WORDS_SECONDS = 1.0
 _MIB = 1 << 20
+#: Looks for two spaces in what came at once: pretty-printed JSON is full of them.
+_MAX_LOOKS = 256
+_TWO_SPACES = "the request line has more than one space after its method"
+#: While a client that has ended its side waits for its answer, this often.
+_PROBE_SECONDS = 0.1
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: tcp_states.h: the other end has sent its FIN, we have not.
+_CLOSE_WAIT = 8
 
 _HTTP2 = "this port speaks HTTP/1.1, not HTTP/2; send HTTP/1.1 here, and gRPC to its own port (grpc.port)"
 
@@ -48,6 +57,7 @@ class Strict(HttpToolsProtocol):
         self._chunks = self._chunked_bytes = 0
         self._tls: dict[str, Any] | None = None
         self._is_offer = False
+        self._last_byte = b""
 
     def on_refused(self) -> None:
         """Called for each refusal."""
@@ -60,11 +70,71 @@ class Strict(HttpToolsProtocol):
         if self._is_refused:
             return
         self._unset_keepalive_if_required()
-        self._feed(data)
+        self._feed_line_by_line(data)
+        self._last_byte = data[-1:]
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.header_bytes + self.limits.url_bytes and not self._is_refused:
                 self._refuse(Refused(431, self._too_large()))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio's
+        """Keeps the connection where a whole request waits for its answer: it is only said to be the last one.
+
+        A client that is gone looks alike. It is found by a 100 (Continue), which every client of HTTP/1.1 passes over
+        (RFC 9110, section 15.2) and which a closed socket answers with a reset. TLS has no half of a connection.
+        """
+        cycle = self.cycle
+        if self._is_refused or self._tls is not None or cycle is None or cycle.more_body or self._in_head:
+            return False
+        last = self.pipeline[0][0] if self.pipeline else cycle
+        if last.response_complete:
+            return False
+        last.keep_alive = False
+        self.loop.call_later(_PROBE_SECONDS, self._probe, cycle)
+        return True
+
+    def _probe(self, cycle: RequestResponseCycle) -> None:
+        """Asks, before the answer begins, whether the client is still there."""
+        if self.transport.is_closing():
+            return
+        connection = self.transport.get_extra_info("socket")
+        if connection is None or _is_reset(connection):
+            self.transport.abort()
+            return
+        if (
+            self.cycle is cycle
+            and not self.pipeline
+            and not cycle.response_started
+            and cycle.scope["http_version"] == "1.1"
+        ):
+            self.transport.write(_CONTINUE)
+        self.loop.call_later(_PROBE_SECONDS, self._probe, self.cycle)
+
+    def _feed_line_by_line(self, data: bytes) -> None:
+        """Refuses a request line with two spaces after its method, which llhttp passes over.
+
+        Wherever they could be, ``data`` is fed up to the first, and the parser tells whether it is in such a line.
+        """
+        fed = found = 0
+        if self._last_byte == b" " and data.startswith(b" ") and self._is_before_url():
+            self._refuse(Refused(400, _TWO_SPACES))
+            return
+        for _ in range(_MAX_LOOKS):
+            found = data.find(b"  ", found)
+            if found < 0:
+                break
+            if (data[found - 1 : found] or self._last_byte).isupper():
+                self._feed(data[fed : found + 1])
+                fed = found + 1
+                if self._is_before_url() and not self._is_refused:
+                    self._refuse(Refused(400, _TWO_SPACES))
+                if self._is_refused:
+                    return
+            found += 1
+        self._feed(data[fed:] if fed else data)
+
+    def _is_before_url(self) -> bool:
+        return self._in_head and not self.url
 
     def _feed(self, data: bytes) -> None:
         left: bytes | memoryview = data
@@ -235,6 +305,14 @@ def _answer(refusal: Refused, url: bytes) -> bytes:
             body,
         )
     )
+
+
+def _is_reset(connection: socket.socket) -> bool:
+    """Whether the other end is gone altogether, after it had ended its side (Linux, tcp(7))."""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _CLOSE_WAIT
+    except OSError:
+        return True
 
 
 def _tls(transport: asyncio.BaseTransport) -> dict[str, Any] | None:

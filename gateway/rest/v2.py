@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -18,7 +17,7 @@ from gateway.errors import DuetError, InvalidArgument, OpaqueModel
 from gateway.information import Information, Models
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
-from gateway.rest.endpoint import InferEndpoint
+from gateway.rest.endpoint import InferEndpoint, arrival
 from gateway.statistics import Statistics
 from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
 
@@ -65,7 +64,7 @@ class Infer(InferEndpoint):
             pins.agree(pin, codec.variant(decoded.parameters)),
             decoded.parameters,
             decoded.id,
-            None if timeout is None else asyncio.get_running_loop().time() + timeout,
+            None if timeout is None else arrival(scope) + timeout,
             pins.signature(named, decoded.signature_name),
         )
         seen.timings["decode"] = perf_counter() - start

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -83,6 +85,11 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "HTTP/0.9": (b"GET /v2\r\n\r\n", 505),
     "unknown method": (b"HACK /v2 HTTP/1.1\r\nHost: duet\r\n\r\n", 400),
     "space in the path": (b"GET /v2 /models HTTP/1.1\r\nHost: duet\r\n\r\n", 400),
+    "two spaces after the method": (request().replace(b"POST /", b"POST  /"), 400),
+    "many spaces after the method": (GET.replace("GET /", "GET" + " " * 40 + "/").encode() + b"\r\n", 400),
+    "two spaces before an asterisk": (b"OPTIONS  * HTTP/1.1\r\nHost: duet\r\n\r\n", 400),
+    "two spaces behind empty lines": (b"\r\n\r\n" + request().replace(b"POST /", b"POST  /"), 400),
+    "two spaces and a longer method": (b"PROPFIND  /v2 HTTP/1.1\r\nHost: duet\r\n\r\n", 400),
     "bytes above ASCII in the path": ("GET /v2/\u00e9 HTTP/1.1\r\nHost: duet\r\n\r\n".encode(), 400),
     "TLS where none is spoken": (bytes.fromhex("160301020001000190") + b"\x03" * 64, 400),
     "negative chunk": (CHUNKED.encode() + b"\r\n-5\r\n12345\r\n0\r\n\r\n", 400),
@@ -114,6 +121,131 @@ def test_what_is_doubtful_is_refused_and_nothing_behind_it_is_answered(door: Doo
     assert b"x-content-type-options: nosniff" in head
     assert not LEAK.search(answer.partition(b"\r\n\r\n")[2])
     assert door.predictions == before
+
+
+TWO_SPACES = request().replace(b"POST /", b"POST  /")
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_two_spaces_after_the_method_are_found_in_any_pieces(door: Door, at: int) -> None:
+    """llhttp passes over any number of them; so a reader that splits at each would take an empty path."""
+    before = door.predictions
+    with socket.create_connection(("127.0.0.1", door.port), 5) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(TWO_SPACES[:at])
+        time.sleep(0.03)
+        connection.sendall(TWO_SPACES[at:])
+        assert statuses(read_answers(connection, 5)) == [400]
+    assert door.predictions == before
+
+
+def test_two_spaces_in_a_later_request_are_found_and_in_a_body_they_are_nothing(door: Door) -> None:
+    """The first request is answered, and its body may hold what looks like such a line."""
+    pretty = json.dumps({"inputs": json.loads(BODY)["inputs"], "id": "GET  / HTTP/1.1 POST  /"}, indent=2).encode()
+    answers = door.talk(request(body=pretty) + request(body=pretty) + TWO_SPACES)
+    assert statuses(answers)[:2] == [200, 200]
+    assert 200 not in statuses(answers)[2:]
+    assert statuses(door.talk(request(body=pretty), GET.encode() + b"Accept:  GET  /\r\n\r\n")) == [200, 200]
+
+
+def half_closed(door: Door, *pieces: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(10)
+        found = b""
+        while piece := connection.recv(65536):
+            found += piece
+        return found
+
+
+def one_by_one(answers: bytes) -> list[int]:
+    """The status of each answer, by its own length: so that one within another would be seen."""
+    found: list[int] = []
+    while answers:
+        head, _, rest = answers.partition(b"\r\n\r\n")
+        found += [int(head.split()[1])]
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        assert (length is None) == (found[-1] == 100), head
+        answers = rest[int(length[1]) if length else 0 :]
+    return found
+
+
+HALF_CLOSED = {
+    "v2": request(f"/v2/models/{MODEL}@pytorch/infer"),
+    "TF Serving": request(f"/v1/models/{MODEL}@pytorch:predict", b'{"instances":[[1.0]]}'),
+    "TorchServe": request(f"/predictions/{MODEL}@pytorch", b"[[1.0]]"),
+    "chunks": post(HOST, "Transfer-Encoding: chunked", target=f"/v2/models/{MODEL}@pytorch/infer", body=chunks(BODY)),
+    "no body": (GET + "\r\n").encode(),
+    "HTTP/1.0": post(HOST, LENGTH, version="1.0", target=f"/v2/models/{MODEL}@pytorch/infer"),
+    "two in a row": request(f"/v2/models/{MODEL}@pytorch/infer") * 2,
+}
+
+
+@pytest.mark.parametrize("name", HALF_CLOSED)
+def test_who_ends_its_side_after_the_request_gets_the_answer(door: Door, name: str) -> None:
+    """The whole kind: a client that says "that was my last" (RFC 9112, 9.6) is not one that has gone.
+
+    The server is slow, so that the end has come long before the answer; what is asked meanwhile whether the client is
+    still there comes before the answer and never within it.
+    """
+    door.pytorch.delay_seconds = 0.25
+    try:
+        answer = half_closed(door, HALF_CLOSED[name])
+    finally:
+        door.pytorch.delay_seconds = 0
+    found = one_by_one(answer)
+    assert [status for status in found if status != 100] == [200] * (2 if name == "two in a row" else 1), answer[:300]
+    if name == "HTTP/1.0":
+        assert 100 not in statuses(answer)
+
+
+def test_who_ends_its_side_within_a_request_has_no_answer(door: Door) -> None:
+    assert half_closed(door, request()[:-10]) == b""
+    assert half_closed(door, request()[:20]) == b""
+
+
+LATE = {
+    "v2": (f"/v2/models/{MODEL}/infer", BODY, "x-duet-timeout-ms: 200"),
+    "TF Serving": (f"/v1/models/{MODEL}:predict", b'{"instances":[[1.0]]}', "x-duet-timeout-ms: 200"),
+    "classify": (f"/v1/models/{MODEL}:classify", b'{"examples":[{"x":1.0}]}', "x-duet-timeout-ms: 200"),
+    "TorchServe": (f"/predictions/{MODEL}", b"[[1.0]]", "x-duet-timeout-ms: 200"),
+    "v2's own timeout": (
+        f"/v2/models/{MODEL}/infer",
+        json.dumps({**json.loads(BODY), "parameters": {"timeout": 200_000}}).encode(),
+        "x-nothing: 1",
+    ),
+}
+
+
+def test_a_deadline_counts_from_the_requests_arrival(door: Door) -> None:
+    """The whole kind: whatever the time went by with (receiving, waiting, decoding) is time of the client's."""
+    with ExitStack() as stack:
+        connections = {}
+        for name, (target, body, line) in LATE.items():
+            connections[name] = stack.enter_context(socket.create_connection(("127.0.0.1", door.port), 10))
+            head = request(target, body, line)
+            connections[name].sendall(head[: len(head) - len(body)])
+        time.sleep(0.3)
+        for name, (_, body, _) in LATE.items():
+            connections[name].sendall(body)
+        found = {name: statuses(read_answers(connection, 5)) for name, connection in connections.items()}
+    # The fake has no signatures for examples: its refusal comes before any deadline.
+    expected = {name: [504] for name in LATE} | {"classify": found["classify"]}
+    assert found == expected
+
+
+@pytest.mark.parametrize("variant", ["tensorflow", "pytorch"])
+def test_a_timeout_of_centuries_is_a_long_deadline(door: Door, variant: str) -> None:
+    """The whole kind: no number of a client's makes a deadline that the next clock cannot hold (gRPC: 292 years)."""
+    document = json.loads(BODY)
+    for timeout in (2**53 - 1, 2**53 + 1, 2**62, 2**63 - 1):
+        body = json.dumps({**document, "parameters": {"timeout": timeout}}).encode()
+        answer = door.talk(request(f"/v2/models/{MODEL}@{variant}/infer", body))
+        assert statuses(answer) == [200], (timeout, answer[-200:])
+    longest = request(f"/v2/models/{MODEL}@{variant}/infer", BODY, "x-duet-timeout-ms: 999999999.999999999")
+    assert statuses(door.talk(longest)) == [200]
 
 
 def test_a_head_that_never_ends_is_cut_off_at_its_limit(door: Door) -> None:
