@@ -303,7 +303,7 @@ def _grpc_server(
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
         **grpc_tfserving.services(backend, calls),
-        **grpc_torchserve.services(backend, calls, ready=gateway.ready),
+        **grpc_torchserve.services(backend, calls, ready=gateway.ready, aside=gateway.aside),
     }
     services |= health.services(calls, ready=gateway.ready, names=services)
     if settings.grpc.reflection:

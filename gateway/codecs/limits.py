@@ -16,9 +16,9 @@ MAX_TENSORS = 256
 #: Tasks of one MultiInference: each names another signature of one model.
 MAX_TASKS = 64
 #: Examples of one Classify, Regress or MultiInference.
-MAX_EXAMPLES = 1 << 16
-#: Elements of BYTES in one request. Each is a Python object, and takes about 150 ns to make.
-MAX_STRINGS = 1 << 16
+MAX_EXAMPLES = 1 << 15
+#: Elements of BYTES in one request. Each is a Python object, and takes about half a microsecond to look at and to make.
+MAX_STRINGS = 1 << 15
 #: What copies of one field may take: the context in each example, a last value in all elements that are left.
 MAX_COPIED_BYTES = 4 << 20
 #: Rows of a tensor without elements. Nothing has to be sent for them, and an answer in JSON writes each.

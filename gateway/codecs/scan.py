@@ -21,6 +21,13 @@ MAX_MEMBERS = 64
 #: Each becomes a Python object of 32 bytes. More of them travel as binary tensors or over gRPC.
 MAX_VALUES = 4 << 20
 
+#: Lists in all: a row is one. An empty one takes three bytes of a body, and 64 of memory.
+MAX_LISTS = 1 << 19
+#: Objects in all, in a dialect whose rows may be objects. One of a single member takes 240 bytes of memory.
+MAX_OBJECTS = 1 << 18
+#: Strings that are no names of members. Those of two bytes take 60 of memory.
+MAX_TEXTS = 1 << 18
+
 _UNWANTED = bytes(set(range(256)) - set(b'[]{}:"'))
 _QUOTE = ord('"')
 _INNERMOST = re.compile(rb"\{:*\}")
@@ -33,11 +40,11 @@ _PIECE_BYTES = 1 << 18
 _SHORT_BYTES = 4096
 
 
-def check(text: Buffer, *, max_objects: int | None = None) -> None:
+def check(text: Buffer, *, max_objects: int | None = None, of_client: bool = True) -> None:
     """Raises InvalidArgument for a document that is deeper, wider or longer than any request is.
 
-    ``max_objects`` bounds the objects in all, in a dialect that has one a tensor. What is no JSON at all is left to the
-    parser.
+    ``max_objects`` bounds the objects in all, in a dialect that has one a tensor. A server's answer, which is not
+    ``of_client``, may hold more lists and strings. What is no JSON at all is left to the parser.
     """
     text = bytes(text)
     # A value takes two bytes at least.
@@ -47,8 +54,27 @@ def check(text: Buffer, *, max_objects: int | None = None) -> None:
         )
     wide = _more_than(MAX_MEMBERS, b":", text)
     many = max_objects is not None and _more_than(max_objects, b"{", text)
-    if wide or many or _more_than(MAX_DEPTH // 2, b"[", text) or _more_than(MAX_DEPTH // 2, b"{", text):
-        objects = b"".join(_structure(_without_escapes(text), keep=wide or many))
+    # Each of them takes two bytes at least.
+    long = of_client and len(text) > 2 * MAX_OBJECTS
+    full = long and (text.count(b"[") > MAX_LISTS or text.count(b"{") > MAX_OBJECTS)
+    wordy = long and text.count(b'"') > 2 * MAX_TEXTS
+    if (
+        wide
+        or many
+        or full
+        or wordy
+        or _more_than(MAX_DEPTH // 2, b"[", text)
+        or _more_than(MAX_DEPTH // 2, b"{", text)
+    ):
+        plain = _without_escapes(text)
+        tokens = b"".join(_structure(plain, keep=wide or many or full or wordy))
+        if full:
+            _check_containers(tokens)
+        if wordy and plain.count(b'"') // 2 - tokens.count(b":") > MAX_TEXTS:
+            raise InvalidArgument(
+                f"the JSON holds more than {MAX_TEXTS} strings; send so many as binary tensors, or over gRPC"
+            )
+        objects = tokens.translate(None, b"[]")
         if many and max_objects is not None and objects.count(b"{") > max_objects:
             raise InvalidArgument(f"the JSON holds more than {max_objects} objects")
         if wide:
@@ -73,7 +99,7 @@ def _without_escapes(text: bytes) -> bytes:
 
 
 def _structure(text: bytes, *, keep: bool) -> Iterator[bytes]:
-    """Braces and colons outside of strings, piece by piece, if they are to be kept. Raises where it is too deep."""
+    """Brackets, braces and colons outside of strings, if they are to be kept. Raises where it is too deep."""
     depth, inside = 0, False
     for start in range(0, len(text), _PIECE_BYTES):
         tokens = np.frombuffer(text[start : start + _PIECE_BYTES].translate(None, _UNWANTED), np.uint8)
@@ -90,7 +116,16 @@ def _structure(text: bytes, *, keep: bool) -> Iterator[bytes]:
             raise InvalidArgument(f"the JSON is nested more than {MAX_DEPTH} levels deep")
         depth += int(depths[-1])
         if keep:
-            yield tokens.tobytes().translate(None, b"[]")
+            yield tokens.tobytes()
+
+
+def _check_containers(tokens: bytes) -> None:
+    for mark, most, what in ((b"[", MAX_LISTS, "lists"), (b"{", MAX_OBJECTS, "objects")):
+        if tokens.count(mark) > most:
+            raise InvalidArgument(
+                f"the JSON holds more than {most} {what}; send so many rows as one binary tensor, over gRPC, or fewer "
+                "at once"
+            )
 
 
 def _check_members(objects: bytes) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 
 from gateway.codecs import fitting, json, limits, multipart, npy, raw, scan, v2
+from gateway.codecs import torchserve_values as values
 from gateway.codecs.raw import Buffer
 from gateway.codecs.torchserve_values import (
     JSON,
@@ -131,6 +132,19 @@ def accepted(header: str | None) -> str | None:
         if media in (JSON, OCTETS, NPY) and weight > best_weight:
             best, best_weight = media, weight
     return best
+
+
+def may_be_parsed(body: bytes, content_type: str | None, header_length: int | None) -> bool:
+    """Whether `decode` may have much to parse: all but bytes that are known to be numbers."""
+    media = media_type(content_type)
+    return header_length is None and (media in (MULTIPART, FORM) or values.may_be_parsed(body, media))
+
+
+def named_may_be_parsed(parts: Mapping[str, bytes], min_bytes: int) -> bool:
+    """The same for `decode_named`, of parts that are large together."""
+    return sum(map(len, parts.values())) >= min_bytes and any(
+        values.may_be_parsed(data, "") for data in parts.values() if len(data) * len(parts) >= min_bytes
+    )
 
 
 def decode(

@@ -167,7 +167,7 @@ def decode_response(body: bytes, header_length: int | None) -> tuple[Tensor, ...
     """The outputs in a response body. Raises DataLoss where it is none, Unimplemented for what the gateway lacks."""
     try:
         document, binary = _split(body, header_length)
-        entries = _parse(document, max_objects=_MAX_ANSWER_OBJECTS).get("outputs")
+        entries = _parse(document, max_objects=_MAX_ANSWER_OBJECTS, of_client=False).get("outputs")
         if not isinstance(entries, list):
             raise InvalidArgument("'outputs' is missing")
         for entry in entries:
@@ -266,9 +266,9 @@ def _check_supported(output: Any) -> None:
         raise Unimplemented(f"output {name!r} has {len(shape)} dimensions; the gateway carries at most {MAX_RANK}")
 
 
-def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS) -> dict[str, Any]:
+def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS, of_client: bool = True) -> dict[str, Any]:
     try:
-        scan.check(document, max_objects=max_objects)
+        scan.check(document, max_objects=max_objects, of_client=of_client)
     except InvalidArgument as error:
         if b'"b64"' not in document:
             raise

@@ -183,9 +183,9 @@ def _array(name: str, datatype: str, values: Any) -> Array:
         strings[:] = list(values)
         return strings
     if dtype.kind in "fb" or dtype.itemsize >= 4:
-        return np.fromiter(values, dtype, len(values))
+        return np.array(values, dtype)
     # INT8, INT16 and their unsigned kin share a field of 32 bits.
-    wide = np.fromiter(values, np.int64, len(values))
+    wide = np.array(values, np.int64)
     limits = np.iinfo(dtype)
     if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
         raise InvalidArgument(f"tensor {name!r}: {datatype} holds {limits.min} to {limits.max}")

@@ -253,6 +253,8 @@ class Calls:
 def _parsed(data: bytes, request: Any) -> Any:
     try:
         return request.FromString(data)
+    except DuetError:
+        raise
     except Exception as error:
         raise InvalidArgument(f"the request is no message of this call: {error}") from error
 

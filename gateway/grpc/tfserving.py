@@ -13,7 +13,7 @@ import grpc
 
 from gateway import pins, versions
 from gateway.backends.base import Backend
-from gateway.codecs import fitting, limits
+from gateway.codecs import fitting, limits, wire
 from gateway.codecs import tfserving as codec
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_servables as servables
@@ -135,7 +135,7 @@ def services(backend: Backend, calls: Calls) -> Services:
 
     def unary(service: str, method: str, behaviour: Behaviour, request: Any, front: str = "") -> Any:
         path = f"/tensorflow.serving.{service}/{method}"
-        return {method: calls.unary(behaviour, request, path=path, front=front, render=_rendered)}
+        return {method: calls.unary(behaviour, wire.Checked(request), path=path, front=front, render=_rendered)}
 
     return {
         "tensorflow.serving.PredictionService": {

@@ -7,30 +7,43 @@ to nearly everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import perf_counter
+from typing import Any, Protocol, TypeVar
 
 from gateway import pins
 from gateway.backends.base import Backend
 from gateway.codecs import torchserve as codec
 from gateway.codecs import torchserve_opaque as opaque
+from gateway.codecs import wire
 from gateway.codecs.torchserve_values import JSON
 from gateway.errors import DuetError, Internal, NotFound, Target
 from gateway.grpc import errors
 from gateway.grpc.calls import Call, Calls
 from gateway.grpc.server import Services
 from gateway.protos import torchserve_pb2 as pb
-from gateway.types import InferRequest, ModelMetadata, VersionMetadata
+from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
 from gateway.versions import choose
 
 FRONT = "torchserve_grpc"
 _INSTEAD_OF_JSON = "its gRPC answers in JSON: call /predictions for raw bytes, or ModelInfer of inference protocol v2"
+_T = TypeVar("_T")
 SERVICE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 
 
-def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool]) -> Services:
-    front = Front(backend, ready)
-    path, request = f"/{SERVICE}/", pb.PredictionsRequest
+class Aside(Protocol):
+    """Calls functions in a process of its own: worth its while from ``min_bytes`` on (`gateway.rest.aside`)."""
+
+    min_bytes: int
+
+    async def call(self, function: Callable[..., _T], *arguments: Any) -> _T: ...
+
+
+def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], aside: Aside | None = None) -> Services:
+    """Without ``aside``, large inputs of JSON are decoded where they come."""
+    front = Front(backend, ready, aside)
+    path, request = f"/{SERVICE}/", wire.Checked(pb.PredictionsRequest)
     return {
         SERVICE: {
             "Ping": calls.unary(front.ping, pb.Empty, path=f"{path}Ping", everybody=True),
@@ -55,8 +68,9 @@ def in_band(error: DuetError, request: pb.PredictionsRequest | None) -> pb.Predi
 class Front:
     """The behaviours of the service's calls."""
 
-    def __init__(self, backend: Backend, ready: Callable[[], bool]) -> None:
+    def __init__(self, backend: Backend, ready: Callable[[], bool], aside: Aside | None) -> None:
         self._backend = backend
+        self._aside = aside
         self._ready = ready
 
     async def ping(self, _: pb.Empty, call: Call) -> pb.TorchServeHealthResponse:
@@ -72,7 +86,7 @@ class Front:
             request = InferRequest(metadata.model, (), (), version, pin, deadline=call.deadline, payload=payload)
             return await self._pass_on(request, message, call)
         try:
-            body = codec.decode_named(message.input, codec.signature_of(chosen, pins.signature(call.signature)))
+            body = await self._decode(message.input, codec.signature_of(chosen, pins.signature(call.signature)))
             signature_name = pins.signature(call.signature, body.signature_name)
             variant = pins.agree(pin, body.variant)
         except DuetError as error:
@@ -96,6 +110,12 @@ class Front:
         answer = codec.encode(response, body, JSON, instead=_INSTEAD_OF_JSON)
         call.seen.timings["encode"] = perf_counter() - start
         return pb.PredictionResponse(prediction=b"".join(answer.pieces), sequence_id=_sequence_id(message))
+
+    async def _decode(self, parts: Mapping[str, bytes], signature: Signature) -> codec.Body:
+        if self._aside is not None and codec.named_may_be_parsed(parts, self._aside.min_bytes):
+            # The server's own description would go with every body, and nobody reads it there.
+            return await self._aside.call(codec.decode_named, dict(parts), replace(signature, native=b""))
+        return codec.decode_named(parts, signature)
 
     async def _pass_on(
         self, request: InferRequest, message: pb.PredictionsRequest, call: Call

@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseDict
 
 from gateway import __version__, pins
 from gateway.backends.base import Backend
-from gateway.codecs import v2, v2_models
+from gateway.codecs import v2, v2_models, wire
 from gateway.codecs import v2_grpc as codec
 from gateway.errors import DuetError
 from gateway.grpc.calls import Behaviour, Call, Calls, Message
@@ -30,10 +30,16 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
     telling = Telling(Information(backend, models=models, statistics=calls.statistics), ready=ready)
 
     def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "", everybody: bool = False) -> Any:
-        return calls.unary(behaviour, request, path=f"/{SERVICE}/{name}", front=front, everybody=everybody)
+        return calls.unary(
+            behaviour, wire.Checked(request), path=f"/{SERVICE}/{name}", front=front, everybody=everybody
+        )
 
     stream = calls.stream(
-        infer.in_stream, pb.ModelInferRequest, path=f"/{SERVICE}/ModelStreamInfer", front=FRONT, in_band=_in_band
+        infer.in_stream,
+        wire.Checked(pb.ModelInferRequest),
+        path=f"/{SERVICE}/ModelStreamInfer",
+        front=FRONT,
+        in_band=_in_band,
     )
     return {
         SERVICE: {

@@ -29,13 +29,13 @@ class Aside:
     """
 
     def __init__(self, *, min_bytes: int = 128 << 10) -> None:
-        self._min_bytes = min_bytes
+        self.min_bytes = min_bytes
         self._process: Process | None = None
         self._turn = asyncio.Lock()
         self._calls: set[asyncio.Task[Any]] = set()
 
     def takes(self, json_bytes: int) -> bool:
-        return json_bytes >= self._min_bytes
+        return json_bytes >= self.min_bytes
 
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """What ``function(*arguments)`` returns, or raises of DuetError. Raises Internal where the process dies."""

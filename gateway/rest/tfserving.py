@@ -34,6 +34,8 @@ from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMet
 FRONT = "tfserving_rest"
 
 _MAX_VERSION = (1 << 63) - 1
+#: A byte of examples takes as long to decode as so many of numbers.
+_EXAMPLES_WEIGHT = 8
 _SERVABLE = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _INFER = re.compile(rf"(?i:{_SERVABLE}):(?P<verb>predict|classify|regress)")
 _DESCRIBE = re.compile(rf"(?i:{_SERVABLE}(?P<metadata>/metadata)?)")
@@ -82,10 +84,13 @@ class Infer(InferEndpoint):
         self, body: bytes, method: str, match: re.Match[str], scope: asgi.Scope, seen: Observation
     ) -> bytes:
         start = perf_counter()
-        decoded = examples.decode(body)
+        elsewhere = self.aside.takes(len(body) * _EXAMPLES_WEIGHT)
+        decoded = None if elsewhere else examples.decode(body)
         servable = _servable(match, scope)
         servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
+            if decoded is None:
+                decoded = await self.aside.call(examples.decode, body)
             examples.check(servables.signature(version, decoded.signature_name, examples.unknown_signature), method)
             inputs = (examples.tensor(decoded.examples),)
             response = await self._call(servable.request(inputs, decoded.signature_name), scope, seen, start)

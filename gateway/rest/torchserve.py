@@ -134,8 +134,8 @@ class Predictions(InferEndpoint):
 
     async def _decode(self, scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
         content_type, header_length = asgi.text(scope, b"content-type"), _header_length(scope)
-        # What begins as JSON does, whatever the header says: `curl -d` says that it is a form.
-        if self.aside.takes(len(body)) and body[:64].lstrip()[:1] in (b"{", b"["):
+        parsed = header_length or (len(body) if codec.may_be_parsed(body, content_type, header_length) else 0)
+        if self.aside.takes(parsed):
             signature = replace(signature, native=b"")  # it would go with every body, and nobody reads it there
             return await self.aside.call(codec.decode, body, signature, content_type, header_length)
         return codec.decode(body, signature, content_type, header_length)

@@ -53,8 +53,12 @@ class Infer(InferEndpoint):
         else:
             # The JSON part alone counts: binary tensors are not parsed.
             elsewhere = self.aside.takes(len(body) if header_length is None else header_length)
-            decode = codec.decode_request
-            decoded = await self.aside.call(decode, body, header_length) if elsewhere else decode(body, header_length)
+            if elsewhere:
+                # Nothing is decoded at length for somebody whose model this is not.
+                await self.backend.metadata(f"{model}@{pin}" if pin else model)
+                decoded = await self.aside.call(codec.decode_request, body, header_length)
+            else:
+                decoded = codec.decode_request(body, header_length)
         timeout = codec.timeout_seconds(decoded.parameters)
         request = InferRequest(
             model,

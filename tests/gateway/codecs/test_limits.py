@@ -94,7 +94,7 @@ PRODUCTS: dict[str, tuple[Callable[[], Any], str]] = {
         "the last value of tensor",
     ),
     "string x shape": (
-        lambda: predict({"x": proto(pb.DT_STRING, 60_000, string_val=[bytes(64 * KIB)])}),
+        lambda: predict({"x": proto(pb.DT_STRING, 30_000, string_val=[bytes(64 * KIB)])}),
         "the last value of tensor",
     ),
     "empty strings x shape": (lambda: predict({"x": proto(pb.DT_STRING, 300_000, string_val=[b""])}), "strings"),
@@ -194,8 +194,8 @@ COUNTS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: v2.decode_request(orjson.dumps({"inputs": [], "outputs": [{"name": str(n)} for n in range(257)]})),
         r"257 'outputs'; at most 256",
     ),
-    "examples, gRPC": (lambda: examples.decode_input(shared(b"", (1 << 16) + 1)), r"65537 'examples'; at most 65536"),
-    "examples, REST": (lambda: examples.decode(examples_body(0, (1 << 16) + 1)), r"65537 'examples'; at most 65536"),
+    "examples, gRPC": (lambda: examples.decode_input(shared(b"", (1 << 15) + 1)), r"32769 'examples'; at most 32768"),
+    "examples, REST": (lambda: examples.decode(examples_body(0, (1 << 15) + 1)), r"32769 'examples'; at most 32768"),
     "parts, TorchServe": (
         lambda: torchserve.decode_named({str(n): b"" for n in range(257)}, NUMBERS),
         r"257 inputs; at most 256",

@@ -123,3 +123,35 @@ def test_objects_are_counted_where_a_dialect_has_few_and_braces_in_texts_are_non
 )
 def test_what_is_wide_but_shallow_or_only_text_passes(text: bytes) -> None:
     scan.check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'{"instances":[' + b"{}," * scan.MAX_OBJECTS + b"{}]}", "262144 objects"),
+        (b'{"examples":[' + b'{"a":1},' * scan.MAX_OBJECTS + b"{}]}", "262144 objects"),
+        (b"[" + b"[]," * scan.MAX_LISTS + b"[]]", "524288 lists"),
+        (b"[" + b"[[1]]," * (scan.MAX_LISTS // 2) + b"[]]", "524288 lists"),
+        (b"[" + b'"",' * scan.MAX_TEXTS + b'""]', "262144 strings"),
+        (b"[" + b'":",' * scan.MAX_TEXTS + b'""]', "262144 strings"),
+        (b"[" + b'"\\"",' * scan.MAX_TEXTS + b'""]', "262144 strings"),
+    ],
+)
+def test_what_costs_many_times_its_size_is_counted(text: bytes, says: str) -> None:
+    """The whole kind: what a parser makes of two or three bytes is sixty and more, or two hundred."""
+    with pytest.raises(InvalidArgument, match=says):
+        scan.check(text)
+    scan.check(text, of_client=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'["' + b"[{" * scan.MAX_LISTS + b'"]',
+        b"[" + b'{"a":1,"b":1,"c":"d"},' * (scan.MAX_OBJECTS // 4) + b"{}]",
+        b"[" + b"[1]," * (scan.MAX_LISTS - 2) + b"[1]]",
+        b"[" + b'"",' * (scan.MAX_TEXTS - 1) + b'""]',
+    ],
+)
+def test_texts_and_names_are_no_lists_objects_or_strings(text: bytes) -> None:
+    scan.check(text)
