@@ -28,6 +28,7 @@ MAX_INTEGERS = 2 << 20
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GROUPS = (3, 4)
+_PIECE_BYTES = 1 << 18
 _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
 _INTEGERS = {
     FieldDescriptor.TYPE_INT32,
@@ -138,8 +139,9 @@ class _Look:
 
     def _packed(self, name: str, start: int, end: int, plan: _Plan) -> None:
         """Each value's last byte, and no other, is below 0x80."""
-        found = np.frombuffer(self._data, np.uint8, end - start, start) if end > start else np.empty(0, np.uint8)
-        self._integers += int(np.count_nonzero(found < 0x80))
+        for at in range(start, end, _PIECE_BYTES):
+            piece = np.frombuffer(self._data, np.uint8, min(_PIECE_BYTES, end - at), at)
+            self._integers += int(np.count_nonzero(piece < 0x80))
         if self._integers > MAX_INTEGERS:
             raise InvalidArgument(
                 f"the message holds more than {MAX_INTEGERS} integers as values of {name!r} ({plan.name}); send them "
