@@ -65,8 +65,12 @@ class Infer:
 
     async def __call__(self, message: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         start = perf_counter()
-        asked = codec.decode_request(message)
         model, pin = pins.split_pin(message.model_name)
+        access = call.seen.access
+        if access is not None and access.bytes_in >= wire.MIN_BYTES:
+            # Nothing is decoded at length for somebody whose model this is not.
+            await self._backend.metadata(f"{model}@{pin}" if pin else model)
+        asked = codec.decode_request(message)
         request = InferRequest(
             model,
             asked.inputs,

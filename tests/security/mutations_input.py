@@ -6,6 +6,7 @@ from tests.security.mutation import Mutation
 
 _HEAD, _STRICT, _SCAN = "gateway/rest/head.py", "gateway/rest/strict.py", "gateway/codecs/scan.py"
 _BOUNDS, _COMPRESSION, _TLS = "gateway/layers/bounds.py", "gateway/rest/compression.py", "gateway/tls.py"
+_LIMITS, _WIRE, _SPENT = "gateway/codecs/limits.py", "gateway/codecs/wire.py", "test_spent.py"
 _SOCKETS, _BOMBS, _BEHIND = "test_sockets.py", "test_bombs.py", "test_servers_behind.py"
 
 INPUT: tuple[Mutation, ...] = (
@@ -38,6 +39,54 @@ INPUT: tuple[Mutation, ...] = (
     Mutation("depth of JSON", _SCAN, "depth + int(depths.max()) > MAX_DEPTH", "False", _BEHIND, "cve"),
     Mutation("members of objects", _SCAN, "if _TOO_MANY in objects:", "if False:", _BOMBS, "parameters"),
     Mutation("number of values", _SCAN, 'text.count(b",") >= MAX_VALUES', "False", _BOMBS, "values"),
+    Mutation(
+        "copies of one field", _LIMITS, "if self._copied_bytes > MAX_COPIED_BYTES:", "if False:", _SPENT, "too_many"
+    ),
+    Mutation("strings of a request", _LIMITS, "if self._strings > MAX_STRINGS:", "if False:", _SPENT, "too_many"),
+    Mutation("rows without elements", _LIMITS, "if 0 in shape and prod(", "if False and prod(", _SPENT, "too_many"),
+    Mutation("tasks, fields and parts", _LIMITS, "    if count > most:", "    if False:", _SPENT, "too_many"),
+    Mutation("messages inside", _WIRE, "if self._messages > MAX_MESSAGES:", "if False:", _SPENT, "too_many"),
+    Mutation("integers of a message", _WIRE, "if self._integers > MAX_INTEGERS:", "if False:", _SPENT, "too_many"),
+    Mutation(
+        "the model before the body, v2",
+        "gateway/rest/v2.py",
+        'await self.backend.metadata(f"{model}@{pin}" if pin else model)\n                decoded',
+        "decoded",
+        _SPENT,
+        "not_decoded",
+    ),
+    Mutation(
+        "the model before the body, TF Serving",
+        "gateway/rest/tfserving.py",
+        "elsewhere = self.aside.takes(len(body) * _EXAMPLES_WEIGHT)",
+        "elsewhere = False",
+        _SPENT,
+        "not_decoded",
+    ),
+    Mutation(
+        "one space after the method",
+        _STRICT,
+        "if self._is_before_url() and not self._is_refused:",
+        "if False:",
+        _SOCKETS,
+        "two_spaces",
+    ),
+    Mutation(
+        "deadlines of centuries",
+        "gateway/codecs/v2.py",
+        "min(given, _MAX_TIMEOUT_MICROSECONDS)",
+        "given",
+        _SOCKETS,
+        "centuries",
+    ),
+    Mutation(
+        "deadlines from the arrival on",
+        "gateway/rest/endpoint.py",
+        "asyncio.get_running_loop().time() - (perf_counter() - seen.started)",
+        "asyncio.get_running_loop().time()",
+        _SOCKETS,
+        "deadline_counts",
+    ),
     Mutation("members given twice", "gateway/codecs/v2.py", "_is_twice(document, member):", "False:", _BOMBS, "twice"),
     Mutation("rank of tensors", _BOUNDS, "data.ndim > bounds.rank", "False", _BOMBS, "which_bound"),
     Mutation("ratio of compression", _COMPRESSION, "_MAX_RATIO = 100", "_MAX_RATIO = 100_000", _BOMBS, "ratio"),

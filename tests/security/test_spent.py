@@ -51,6 +51,29 @@ def of_context(count: int) -> tf.Input:
 
 
 PREDICTION = "/tensorflow.serving.PredictionService"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+def of_tensor(datatype: str, *shape: int, raw: bytes = b"") -> v2.ModelInferRequest:
+    entry = v2.ModelInferRequest.InferInputTensor(name="x", datatype=datatype, shape=shape)
+    return v2.ModelInferRequest(model_name=MODEL, inputs=[entry], raw_input_contents=[raw])
+
+
+def integers() -> v2.ModelInferRequest:
+    message = of_tensor("INT64", 3 << 20)
+    message.inputs[0].contents.int64_contents.extend(bytes(3 << 20))
+    return message
+
+
+def pb_shape(*sizes: int) -> tf.TensorShapeProto:
+    return tf.TensorShapeProto(dim=[tf.TensorShapeProto.Dim(size=size) for size in sizes])
+
+
+def of_value(shape: tf.TensorShapeProto) -> tf.PredictRequest:
+    x = tf.TensorProto(dtype=tf.DT_FLOAT, tensor_shape=shape, float_val=[1])
+    return tf.PredictRequest(model_spec=spec(), inputs={"x": x})
+
+
 #: Name -> method, message, and what the refusal says.
 REFUSED = {
     "65 tasks": (f"{PREDICTION}/MultiInference", tasks(65), "65 'tasks'; at most 64"),
@@ -85,6 +108,10 @@ REFUSED = {
         v2.ModelInferRequest(model_name=MODEL, inputs=[v2.ModelInferRequest.InferInputTensor()] * 300),
         "300 'inputs'; at most 256",
     ),
+    "strings": (INFER, of_tensor("BYTES", 40_000, raw=bytes(160_000)), "40000 strings; at most 32768"),
+    "rows without elements": (INFER, of_tensor("FP32", 1 << 30, 0), "without elements"),
+    "integers": (INFER, integers(), "2097152 integers"),
+    "a value x a shape": (f"{PREDICTION}/Predict", of_value(pb_shape(1 << 21, 1)), "the last value of tensor 'x'"),
     "inputs of TorchServe": (
         "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions",
         torch.PredictionsRequest(model_name=MODEL, input={str(n): b"" for n in range(300)}),
