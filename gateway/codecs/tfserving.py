@@ -321,7 +321,8 @@ def _filled(name: str, datatype: str, shape: tuple[int, ...], values: Any, budge
     else:
         array = np.array(values, dtype)
     if len(array) < count:
-        array = np.concatenate([array, np.full(count - len(array), array[-1], dtype)])
+        given, array = array, np.empty(count, dtype)
+        array[: len(given)], array[len(given) :] = given, given[-1]
     return array.reshape(shape)
 
 
