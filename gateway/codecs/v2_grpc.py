@@ -185,7 +185,7 @@ def _array(name: str, datatype: str, values: Any) -> Array:
     if dtype.kind in "fb" or dtype.itemsize >= 4:
         return np.array(values, dtype)
     # INT8, INT16 and their unsigned kin share a field of 32 bits.
-    wide = np.array(values, np.int64)
+    wide = np.array(values, np.int32 if dtype.kind == "i" else np.uint32)
     limits = np.iinfo(dtype)
     if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
         raise InvalidArgument(f"tensor {name!r}: {datatype} holds {limits.min} to {limits.max}")
