@@ -27,8 +27,8 @@ from gateway.grpc import server as grpc_server
 from gateway.grpc import tfserving as grpc_tfserving
 from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
-from gateway.grpc.admission import Admission, Interceptor
-from gateway.grpc.calls import Calls
+from gateway.grpc.admission import Admission, Unknown
+from gateway.grpc.calls import Calls, Limits
 from gateway.grpc.unread import Unread
 from gateway.layering import Layering
 from gateway.layers.bounds import Bounded, Bounds
@@ -299,7 +299,17 @@ def _grpc_server(
         bytes_per_second=settings.grpc.bytes_per_second,
         on_cut=observer.metrics.cut("unread").inc,
     )
-    calls = Calls(observer, unread=unread, admission=Admission(securing.gate) if securing else None)
+    admission = Admission(securing.gate) if securing else None
+    limits = Limits(
+        max_calls=settings.grpc.max_calls,
+        max_watches=settings.grpc.max_watches,
+        caller_share=settings.grpc.caller_share,
+        receive_seconds=settings.grpc.receive_seconds,
+        stream_idle_seconds=settings.grpc.stream_idle_seconds,
+        max_bytes=settings.max_bytes_in_flight,
+        max_message_bytes=settings.grpc.max_message_bytes,
+    )
+    calls = Calls(observer, unread=unread, admission=admission, limits=limits)
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
         **grpc_tfserving.services(backend, calls),
@@ -314,13 +324,12 @@ def _grpc_server(
         services,
         max_message_bytes=settings.grpc.max_message_bytes,
         max_streams=settings.grpc.max_streams,
-        max_calls=settings.grpc.max_calls,
         ending=calls.ending,
         share_port=settings.workers > 1,
         max_connections=settings.grpc.max_connections,
         transport=settings.grpc.transport,
         keepalive=grpc_server.Keepalive(**settings.grpc.keepalive.model_dump()),
-        interceptors=(Interceptor(securing.gate, observer, open_paths=calls.open_paths),) if securing else (),
+        unknown=Unknown(admission, observer) if admission else None,
     )
 
 

@@ -134,9 +134,19 @@ class Grpc(_Settings):
     #: Refused before memory is taken for it. Python's clients take 4 MB unless told otherwise.
     max_message_bytes: Annotated[int, Field(gt=0)] = 16 << 20
     tls: Tls | None = None
-    #: Calls at a time on one connection, and over all of them.
+    #: Calls at a time on one connection, and over all of them. Health checks are not among the latter.
     max_streams: Annotated[int, Field(ge=1, le=65_536)] = 100
     max_calls: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
+    #: Calls of ``Health/Watch``, which last; they are counted by themselves.
+    max_watches: Annotated[int, Field(ge=1, le=1 << 20)] = 512
+    #: The part of the calls, the watches and the messages on their way in that one caller may hold: a key, a token's
+    #: subject or a certificate; otherwise an address, in IPv6 its /64. 1 where all callers come through one proxy.
+    caller_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    #: For a call's message to come as a whole. ``max_bytes_in_flight`` bounds those that are on their way, each taken
+    #: for the longest one (``max_message_bytes``); more of them wait.
+    receive_seconds: Seconds = 30.0
+    #: For the next message of a stream with nothing in flight.
+    stream_idle_seconds: Seconds = 300.0
     #: A connection more is closed at once.
     max_connections: Annotated[int, Field(ge=1)] = 4096
     #: For an answer to be read, and longer while that goes on at this rate; the connection is closed then. All answers

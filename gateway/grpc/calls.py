@@ -7,18 +7,21 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 import grpc.aio
 
 from gateway import pins
 from gateway.backends.base import Backend
-from gateway.errors import Code, DuetError, Internal, InvalidArgument, Unavailable
+from gateway.errors import Code, DuetError, Internal, InvalidArgument, ResourceExhausted, Unavailable
 from gateway.grpc import errors
-from gateway.grpc.admission import Admission
-from gateway.grpc.unread import Unread
+from gateway.grpc.admission import Admission, Shown
+from gateway.grpc.receiving import Receiving
+from gateway.grpc.unread import Unread, caller_of
 from gateway.observation import Observation, Observer
+from gateway.security.access import Access
+from gateway.security.shares import Shares
 from gateway.types import InferRequest, InferResponse
 
 log = logging.getLogger("duet.grpc")
@@ -29,6 +32,14 @@ _FOR_EVER = 10 * 365 * 86_400.0
 #: Requests of one stream that are answered at a time; the client's next ones wait in gRPC's flow control.
 _STREAM_WINDOW = 16
 
+#: Of messages that everybody may send: how long one may be, how many are read at a time, half of them from one address;
+#: how long one may take, and how many may wait for that.
+_OPEN_MAX_BYTES = 4 << 10
+_OPEN_AT_ONCE = 4
+_OPEN_SECONDS = 1.0
+_OPEN_WAITING = 64
+
+_IDLE = "the stream was idle for {:g} s (grpc.stream_idle_seconds); open it again"
 STOPPING = "the gateway is about to stop; open the stream again"
 
 
@@ -60,6 +71,8 @@ class Call:
 
 
 Behaviour = Callable[[Any, Call], Awaitable[Message]]
+#: Takes the request message and a function that sends an answer; returns when the server is about to stop.
+Watch = Callable[[Any, Callable[[Message], Awaitable[None]]], Awaitable[None]]
 #: The code and text of an error in a dialect's own words; None keeps the error's own.
 Render = Callable[[DuetError], tuple[grpc.StatusCode, str]]
 #: The message that tells of an error inside a stream. The request is None where its bytes were no message.
@@ -70,18 +83,78 @@ def plain(error: DuetError) -> tuple[grpc.StatusCode, str]:
     return errors.STATUS[error.code], error.message
 
 
-class Calls:
-    """Makes handlers of behaviours. A behaviour takes a request message and its `Call`; it raises DuetError."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What callers may hold at a time. ``caller_share`` is the part of it that one of them may.
 
-    def __init__(self, observer: Observer, *, unread: Unread, admission: Admission | None = None) -> None:
+    ``receive_seconds`` is for a call's message to come, ``stream_idle_seconds`` for the next one of a stream with
+    nothing in flight. ``max_bytes`` bounds the messages that are on their way in, each of which may have
+    ``max_message_bytes``.
+    """
+
+    max_calls: int = 4096
+    max_watches: int = 512
+    caller_share: float = 0.25
+    receive_seconds: float = 30.0
+    stream_idle_seconds: float = 300.0
+    max_bytes: int = 256 << 20
+    max_message_bytes: int = 16 << 20
+
+
+class _Place:
+    """A call's place among `Shares`, until the call's own task ends, which is the one that runs now."""
+
+    def __init__(self, shares: Shares, caller: str) -> None:
+        self.caller = caller
+        self._shares = shares
+        shares.enter(caller)
+        cast("asyncio.Task[Any]", asyncio.current_task()).add_done_callback(self._leave)
+
+    def move(self, caller: str) -> None:
+        """To another caller. Raises ResourceExhausted."""
+        self._shares.move(self.caller, caller)
+        self.caller = caller
+
+    def _leave(self, _: object) -> None:
+        self._shares.leave(self.caller)
+
+
+class Calls:
+    """Makes handlers of behaviours. A behaviour takes a request message and its `Call`; it raises DuetError.
+
+    A call is let in before its message is read. It takes a place (its address's, then its caller's), shows who calls,
+    enters the caller's quota, and only then is the message taken in, within its time (`Receiving`). Calls that
+    everybody may make take none of these places, so that a probe is answered whatever else is going on.
+
+    The transport ``native`` gives whole messages alone: there all of this comes after the message.
+    """
+
+    def __init__(
+        self,
+        observer: Observer,
+        *,
+        unread: Unread,
+        admission: Admission | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
         self._observer = observer
         self._unread = unread
         self._admission = admission
+        self._idle_seconds = limits.stream_idle_seconds
+        share, at_once = limits.caller_share, max(1, limits.max_bytes // limits.max_message_bytes)
+        self._places = Shares(places=limits.max_calls, share=share, what="calls", setting="grpc.max_calls")
+        self._watches = Shares(places=limits.max_watches, share=share, what="watches", setting="grpc.max_watches")
+        self._receiving = Receiving(at_once=at_once, each=max(1, int(at_once * share)), seconds=limits.receive_seconds)
+        self._open_receiving = Receiving(
+            at_once=_OPEN_AT_ONCE,
+            each=_OPEN_AT_ONCE // 2,
+            seconds=min(_OPEN_SECONDS, limits.receive_seconds),
+            newest_first=True,
+            max_waiting=_OPEN_WAITING,
+        )
         self.statistics = observer.statistics
         #: Set when the server is about to stop: streams take no further request and end.
         self.ending = asyncio.Event()
-        #: What needs no admission.
-        self.open_paths: set[str] = set()
 
     def unary(
         self,
@@ -93,33 +166,42 @@ class Calls:
         render: Render = plain,
         as_stream: bool = False,
         everybody: bool = False,
+        empty: bool = False,
     ) -> grpc.RpcMethodHandler:
         """A unary call's handler. ``request`` is its message class; ``front`` is empty for what is no inference.
 
         ``as_stream`` sends the one answer as a stream of one, for a call that the protocol declares so.
-        ``everybody`` may make a call that tells of no model.
+        ``everybody`` may make a call that tells of no model. A message that is always ``empty`` is not read at all.
         """
 
-        admission = None if everybody else self._admission
-        if everybody:
-            self.open_paths.add(path)
+        async def serve(given: object, call: Call, context: Context) -> bytes:
+            if everybody:
+                data = b"" if empty else await self._open_message(given, context)
+                return await self._answer(data, call, behaviour, request)
+            place = _Place(self._places, caller_of(context))
+            access = await self._identified(call, self._shown(context), place)
+            return await self._entered(given, call, behaviour, request, access, context, place.caller)
 
-        async def handle(data: bytes, context: Context) -> bytes:
+        async def handle(given: object, context: Context) -> bytes:
             call = self._begin(context, front)
             try:
-                answer = await self._admitted(data, call, behaviour, request, context, admission)
+                answer = await serve(given, call, context)
                 context.set_trailing_metadata(self._trailing(call))
                 self._unread.hold_for_task(context, len(answer))
                 return answer
             except DuetError as error:
+                call.seen.failed(error)
                 code, text = render(error)
                 await context.abort(code, text, (*errors.metadata(error), *errors.observed(call.seen)))
                 raise  # abort raises; this line tells the type checker
+            except asyncio.CancelledError:
+                call.seen.code = Code.CANCELLED.name
+                raise
             finally:
                 self._observer.finish(call.seen, method="GRPC", path=path, status=_number(call.seen))
 
-        async def handle_as_stream(data: bytes, context: Context) -> None:
-            await context.write(await handle(data, context))
+        async def handle_as_stream(given: object, context: Context) -> None:
+            await context.write(await handle(given, context))
 
         if as_stream:
             return grpc.unary_stream_rpc_method_handler(handle_as_stream)
@@ -131,36 +213,83 @@ class Calls:
         """The handler of a stream in which each request has one answer, in the order of the requests.
 
         Requests are worked on `_STREAM_WINDOW` at a time. An error is an answer too (``in_band``): the stream goes on.
+        It ends where nothing came for long and nothing is in flight, and at a request whose caller is not known any
+        more; what was asked before is still answered.
         """
 
-        async def one(data: bytes, context: Context) -> bytes:
-            call = self._begin(context, front)
+        async def one(data: bytes, call: Call, access: Access | None, context: Context) -> bytes:
             try:
-                return await self._admitted(data, call, behaviour, request, context, self._admission)
+                return await self._entered(data, call, behaviour, request, access, context)
             except DuetError as error:
+                call.seen.failed(error)
                 with contextlib.suppress(Exception):
                     return in_band(error, request.FromString(data)).SerializeToString()
                 return in_band(error, None).SerializeToString()
             finally:
-                self._observer.finish(call.seen, method="GRPC", path=path, status=_number(call.seen))
+                self._finish(call, path)
+
+        async def asked(shown: Shown | None, context: Context) -> tuple[Call, Access | None]:
+            call = self._begin(context, front)
+            try:
+                return call, await self._identified(call, shown)
+            except DuetError as error:
+                call.seen.failed(error)
+                self._finish(call, path)
+                raise
 
         async def handle(_: object, context: Context) -> None:
             answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_STREAM_WINDOW)
+            flying = _Flying()
+            why: DuetError | None = None
 
             async def read(tasks: asyncio.TaskGroup) -> None:
-                async for data in self._requests(context):
-                    await answers.put(tasks.create_task(one(data, context)))
+                nonlocal why
+                try:
+                    async for data in self._requests(context, flying):
+                        call, access = await asked(shown, context)
+                        flying.count += 1
+                        await answers.put(tasks.create_task(one(data, call, access, context)))
+                except DuetError as error:
+                    why = error
                 await answers.put(None)
 
-            context.set_trailing_metadata(errors.observed(self._begin(context, "").seen))
+            begun = self._begin(context, "")
+            try:
+                shown = await self._stream_let_in(begun, context)
+            except DuetError as error:
+                begun.seen.failed(error)
+                self._finish(begun, path)
+                code, text = plain(error)
+                await context.abort(code, text, (*errors.metadata(error), *errors.observed(begun.seen)))
+            context.set_trailing_metadata(errors.observed(begun.seen))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(read(tasks))
                 while (task := await answers.get()) is not None:
                     await self._write(await task, context)
-            if self.ending.is_set():
-                await context.abort(*plain(Unavailable(STOPPING)))
+                    flying.count -= 1
+            if why is None and self.ending.is_set():
+                why = Unavailable(STOPPING)
+            if why is not None:
+                await context.abort(*plain(why), (*errors.metadata(why), *errors.observed(begun.seen)))
 
         return grpc.stream_stream_rpc_method_handler(handle)
+
+    def watch(self, behaviour: Watch, request: Any) -> grpc.RpcMethodHandler:
+        """The handler of a call that everybody may make and that lasts until the client leaves or the server stops."""
+
+        async def handle(given: object, context: Context) -> None:
+            async def send(answer: Message) -> None:
+                await context.write(answer.SerializeToString())
+
+            try:
+                _Place(self._watches, caller_of(context))
+                data = await self._open_message(given, context)
+                await behaviour(_parsed(data, request), send)
+                raise Unavailable(STOPPING)
+            except DuetError as error:
+                await context.abort(*plain(error), errors.metadata(error))
+
+        return grpc.unary_stream_rpc_method_handler(handle)
 
     async def _write(self, answer: bytes, context: Context) -> None:
         held = self._unread.hold(context, len(answer))
@@ -169,30 +298,59 @@ class Calls:
         finally:
             self._unread.release(held)
 
-    async def _admitted(
+    def _finish(self, call: Call, path: str) -> None:
+        self._observer.finish(call.seen, method="GRPC", path=path, status=_number(call.seen))
+
+    def _shown(self, context: Context) -> Shown | None:
+        return self._admission.shown(context) if self._admission is not None else None
+
+    async def _identified(self, call: Call, shown: Shown | None, place: _Place | None = None) -> Access | None:
+        """Whose request it is, which the place counts for from now on; None where nobody is asked."""
+        if self._admission is None or shown is None:
+            return None
+        access = await self._admission.identify(call.seen, shown)
+        if place is not None:
+            place.move(access.identity.id)
+        return access
+
+    async def _stream_let_in(self, call: Call, context: Context) -> Shown | None:
+        place, shown = _Place(self._places, caller_of(context)), self._shown(context)
+        await self._identified(call, shown, place)
+        return shown
+
+    async def _entered(
         self,
-        data: bytes,
+        given: object,
         call: Call,
         behaviour: Behaviour,
         request: Any,
+        access: Access | None,
         context: Context,
-        admission: Admission | None,
+        caller: str = "",
     ) -> bytes:
-        """`_answer`, for those who may ask."""
-        if admission is None:
-            return await self._answer(data, call, behaviour, request)
+        """The answer, for one who has room in its quota; a message that is not there yet is read then."""
+        if access is None or self._admission is None:
+            return await self._answer(await self._message(given, context, caller), call, behaviour, request)
+        self._admission.enter(call.seen, access)
         try:
-            access = await admission.begin(call.seen, context)
-        except DuetError as error:
-            call.seen.failed(error)
-            raise
-        access.bytes_in = len(data)
-        try:
+            data = await self._message(given, context, caller)
+            access.bytes_in = len(data)
             answer = await self._answer(data, call, behaviour, request)
         finally:
-            admission.end(call.seen)
+            self._admission.leave(access)
         access.bytes_out = len(answer)
         return answer
+
+    async def _message(self, given: object, context: Context, caller: str) -> bytes:
+        return given if isinstance(given, bytes) else await self._receiving.message(context, caller)
+
+    async def _open_message(self, given: object, context: Context) -> bytes:
+        if isinstance(given, bytes):
+            return given
+        data = await self._open_receiving.message(context, caller_of(context))
+        if len(data) > _OPEN_MAX_BYTES:
+            raise ResourceExhausted(f"a message of {len(data)} bytes; this call takes up to {_OPEN_MAX_BYTES}")
+        return data
 
     async def _answer(self, data: bytes, call: Call, behaviour: Behaviour, request: Any) -> bytes:
         """The serialized answer. Raises nothing but DuetError, after noting it, and CancelledError."""
@@ -232,14 +390,19 @@ class Calls:
         served = ((pins.VARIANT, call.seen.variant), (pins.VERSION, call.seen.version)) if call.seen.variant else ()
         return (*served, *errors.observed(call.seen))
 
-    async def _requests(self, context: Context) -> AsyncIterator[bytes]:
-        """The requests of a stream, until the client has no more or the server is about to stop."""
+    async def _requests(self, context: Context, flying: _Flying) -> AsyncIterator[bytes]:
+        """The requests of a stream, until the client has no more or the server is about to stop.
+
+        Raises Unavailable for a stream that was idle for too long.
+        """
         ending = asyncio.create_task(self.ending.wait())
         try:
             while not self.ending.is_set():
                 reading = asyncio.create_task(context.read())
                 try:
-                    await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
+                    while not await self._come(reading, ending):
+                        if not flying.count:
+                            raise Unavailable(_IDLE.format(self._idle_seconds))
                     data = reading.result() if reading.done() else grpc.aio.EOF
                 finally:
                     reading.cancel()
@@ -248,6 +411,17 @@ class Calls:
                 yield data
         finally:
             ending.cancel()
+
+    async def _come(self, *awaited: asyncio.Task[Any]) -> bool:
+        done, _ = await asyncio.wait(awaited, timeout=self._idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+
+
+@dataclass(slots=True)
+class _Flying:
+    """How many of a stream's requests have no answer that left."""
+
+    count: int = 0
 
 
 def _parsed(data: bytes, request: Any) -> Any:

@@ -21,8 +21,6 @@ Transport = Literal["grpcio", "native"]
 _MAX_METADATA_BYTES = 16 << 10
 
 Options = Sequence[tuple[str, Any]]
-#: Only grpcio knows them: what they do must be done without them too, if later.
-Interceptors = Sequence[grpc.aio.ServerInterceptor]
 
 _HANDSHAKE_MILLISECONDS = 5000
 
@@ -93,16 +91,16 @@ def build(
     max_message_bytes: int,
     ending: asyncio.Event,
     max_streams: int = 100,
-    max_calls: int = 4096,
     share_port: bool = False,
     transport: Transport = "grpcio",
     max_connections: int = 4096,
-    interceptors: Interceptors = (),
+    unknown: grpc.GenericRpcHandler | None = None,
     keepalive: Keepalive = Keepalive(),
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
-    ``max_streams`` bounds the calls at a time of one connection, ``max_calls`` those of all (grpcio only).
+    ``max_streams`` bounds the calls at a time of one connection. Those of all are bounded by `gateway.grpc.calls`: a
+    limit of gRPC's own would count health checks with the rest. ``unknown`` answers what no service has (grpcio only).
     grpcio closes a connection beyond ``max_connections`` at once, and one that does not begin to speak HTTP/2.
     ``share_port`` lets several processes listen on one port. Otherwise a second one would take half of the calls
     without a word.
@@ -122,9 +120,11 @@ def build(
     options += [
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
+        # It would widen what a client may send before anybody reads it, from 64 KiB a call to megabytes.
+        ("grpc.http2.bdp_probe", 0),
         *keepalive.options(),
     ]
-    return Server(_grpcio(services, options, max_calls, interceptors), ending, share_port=share_port)
+    return Server(_grpcio(services, options, unknown), ending, share_port=share_port)
 
 
 def _stop_listening(ports: Collection[int]) -> None:
@@ -136,11 +136,26 @@ def _stop_listening(ports: Collection[int]) -> None:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
-def _grpcio(services: Services, options: Options, max_calls: int, interceptors: Interceptors) -> grpc.aio.Server:
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls, interceptors=interceptors or None)
+def _grpcio(services: Services, options: Options, unknown: grpc.GenericRpcHandler | None) -> grpc.aio.Server:
+    server = grpc.aio.server(options=options)
     for name, methods in services.items():
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, dict(methods)),))
+        handlers = {method: _early(handler) for method, handler in methods.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    if unknown is not None:
+        server.add_generic_rpc_handlers((unknown,))
     return server
+
+
+def _early(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    """The handler as one that takes a stream of messages: it runs once the headers are there, and reads by itself.
+
+    grpcio runs the others when their message is whole. To clients both are the same.
+    """
+    if handler.request_streaming:
+        return handler
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(handler.unary_stream)
+    return grpc.stream_unary_rpc_method_handler(handler.unary_unary)
 
 
 def _native(services: Services, options: Options) -> grpc.aio.Server:

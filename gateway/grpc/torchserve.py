@@ -46,7 +46,7 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], aside
     path, request = f"/{SERVICE}/", wire.Checked(pb.PredictionsRequest)
     return {
         SERVICE: {
-            "Ping": calls.unary(front.ping, pb.Empty, path=f"{path}Ping", everybody=True),
+            "Ping": calls.unary(front.ping, pb.Empty, path=f"{path}Ping", everybody=True, empty=True),
             "Predictions": calls.unary(front.predict, request, path=f"{path}Predictions", front=FRONT),
             # One answer: a handler that does not stream dies of a streaming call, and none of ours streams.
             "StreamPredictions": calls.unary(

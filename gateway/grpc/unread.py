@@ -22,6 +22,7 @@ from urllib.parse import unquote
 import grpc.aio
 
 from gateway.errors import ResourceExhausted
+from gateway.security.shares import of_address
 
 log = logging.getLogger("duet.grpc")
 
@@ -122,6 +123,13 @@ def peer_of(text: str) -> Peer:
     """gRPC's name for a client's address, as ``ipv4:127.0.0.1:40000`` or ``ipv6:%5B::1%5D:40000``."""
     host, _, port = unquote(text.partition(":")[2]).rpartition(":")
     return _plain(host.strip("[]")), int(port)
+
+
+def caller_of(context: Context) -> str:
+    """The caller that a call's connection stands for where nothing else says who calls."""
+    text = context.peer()
+    host = text[text.find(":") + 1 : max(text.rfind(":"), 0)]
+    return of_address(unquote(host).strip("[]") if "[" in host or "%" in host else host)
 
 
 def shut(peers: Collection[Peer]) -> None:

@@ -29,10 +29,9 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
     infer = Infer(backend)
     telling = Telling(Information(backend, models=models, statistics=calls.statistics), ready=ready)
 
-    def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "", everybody: bool = False) -> Any:
-        return calls.unary(
-            behaviour, wire.Checked(request), path=f"/{SERVICE}/{name}", front=front, everybody=everybody
-        )
+    def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "", health: bool = False) -> Any:
+        path = f"/{SERVICE}/{name}"
+        return calls.unary(behaviour, wire.Checked(request), path=path, front=front, everybody=health, empty=health)
 
     stream = calls.stream(
         infer.in_stream,
@@ -45,8 +44,8 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
         SERVICE: {
             "ModelInfer": unary("ModelInfer", infer, pb.ModelInferRequest, front=FRONT),
             "ModelStreamInfer": stream,
-            "ServerLive": unary("ServerLive", telling.server_live, pb.ServerLiveRequest, everybody=True),
-            "ServerReady": unary("ServerReady", telling.server_ready, pb.ServerReadyRequest, everybody=True),
+            "ServerLive": unary("ServerLive", telling.server_live, pb.ServerLiveRequest, health=True),
+            "ServerReady": unary("ServerReady", telling.server_ready, pb.ServerReadyRequest, health=True),
             "ServerMetadata": unary("ServerMetadata", telling.server_metadata, pb.ServerMetadataRequest),
             "ModelReady": unary("ModelReady", telling.model_ready, pb.ModelReadyRequest),
             "ModelMetadata": unary("ModelMetadata", telling.model_metadata, pb.ModelMetadataRequest),
