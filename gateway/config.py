@@ -142,8 +142,8 @@ class Grpc(_Settings):
     #: The part of the calls, the watches and the messages on their way in that one caller may hold: a key, a token's
     #: subject or a certificate; otherwise an address, in IPv6 its /64. 1 where all callers come through one proxy.
     caller_share: Annotated[float, Field(gt=0, le=1)] = 0.25
-    #: For a call's message to come as a whole. ``max_bytes_in_flight`` bounds those that are on their way, each taken
-    #: for the longest one (``max_message_bytes``); more of them wait.
+    #: For a call's message to come as a whole. Those that are on their way have half of ``max_bytes_in_flight``, and
+    #: each is taken for the longest one (``max_message_bytes``); more of them wait.
     receive_seconds: Seconds = 30.0
     #: For the next message of a stream with nothing in flight.
     stream_idle_seconds: Seconds = 300.0

@@ -42,8 +42,9 @@ class Admission:
 
     async def identify(self, seen: Observation, shown: Shown) -> Access:
         """Whose request it is. Raises Unauthenticated, and Unavailable where that cannot be said now."""
-        access = seen.access = Access(NOBODY, Verb.PREDICT if seen.front else Verb.METADATA)
+        access = seen.access = Access(NOBODY)
         await self._gate.identify(access, shown.authorization, shown.api_key, shown.certificate)
+        access.verb = Verb.PREDICT if seen.front else Verb.METADATA
         return access
 
     def enter(self, seen: Observation, access: Access) -> None:

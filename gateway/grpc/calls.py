@@ -88,8 +88,8 @@ class Limits:
     """What callers may hold at a time. ``caller_share`` is the part of it that one of them may.
 
     ``receive_seconds`` is for a call's message to come, ``stream_idle_seconds`` for the next one of a stream with
-    nothing in flight. ``max_bytes`` bounds the messages that are on their way in, each of which may have
-    ``max_message_bytes``.
+    nothing in flight. Messages on their way in may have half of ``max_bytes`` together: while they are being decoded
+    and answered, they are counted elsewhere. Each is taken for one of ``max_message_bytes``.
     """
 
     max_calls: int = 4096
@@ -141,7 +141,7 @@ class Calls:
         self._unread = unread
         self._admission = admission
         self._idle_seconds = limits.stream_idle_seconds
-        share, at_once = limits.caller_share, max(1, limits.max_bytes // limits.max_message_bytes)
+        share, at_once = limits.caller_share, max(1, limits.max_bytes // 2 // limits.max_message_bytes)
         self._places = Shares(places=limits.max_calls, share=share, what="calls", setting="grpc.max_calls")
         self._watches = Shares(places=limits.max_watches, share=share, what="watches", setting="grpc.max_watches")
         self._receiving = Receiving(at_once=at_once, each=max(1, int(at_once * share)), seconds=limits.receive_seconds)
@@ -179,7 +179,9 @@ class Calls:
                 data = b"" if empty else await self._open_message(given, context)
                 return await self._answer(data, call, behaviour, request)
             place = _Place(self._places, caller_of(context))
-            access = await self._identified(call, self._shown(context), place)
+            access = None
+            if self._admission is not None:
+                access = await self._identified(call, self._shown(context), place)
             return await self._entered(given, call, behaviour, request, access, context, place.caller)
 
         async def handle(given: object, context: Context) -> bytes:

@@ -92,7 +92,11 @@ class Receiving:
         if own is None:
             own = self._callers[caller] = _Caller()
         try:
-            await self._turn(message, own)
+            if self.reading < self._at_once and own.reading < self._each:
+                self.reading += 1
+                own.reading += 1
+            else:
+                await self._turn(message, own)
             try:
                 data = await read()
             finally:
@@ -106,10 +110,6 @@ class Receiving:
 
     async def _turn(self, message: _Message, own: _Caller) -> None:
         """Returns when the message may be read, and counts as being read."""
-        if self.reading < self._at_once and own.reading < self._each:
-            self.reading += 1
-            own.reading += 1
-            return
         if self._max_waiting is not None and len(own.waiting) >= self._max_waiting:
             self._end(own.waiting.popleft(), ResourceExhausted("newer calls came from the same address; try again"))
         message.turn = asyncio.get_running_loop().create_future()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Mapping
+from time import monotonic
+from types import MappingProxyType
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _CANCEL = 8
@@ -17,9 +20,14 @@ _FRAME_BYTES = 1 << 14
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 
 
-def call(stream: int, path: str, message: bytes) -> bytes:
+def call(stream: int, path: str, message: bytes, **metadata: str) -> bytes:
     """A unary call whose message fits into a frame. ``stream`` is odd, and larger than those before."""
-    return _head(stream, path) + _frame(_DATA, _END_STREAM, stream, _prefixed(message))
+    return _head(stream, path, metadata) + _frame(_DATA, _END_STREAM, stream, _prefixed(message))
+
+
+def half(stream: int, path: str, size: int, **metadata: str) -> bytes:
+    """A call that announces a message of ``size`` bytes and sends none of them. (``x_api_key`` is ``x-api-key``.)"""
+    return _head(stream, path, metadata) + _frame(_DATA, 0, stream, b"\0" + struct.pack(">I", size))
 
 
 def reset(stream: int) -> bytes:
@@ -65,6 +73,46 @@ async def ask(sock: socket.socket, path: str, message: bytes) -> None:
                 await loop.sock_sendall(sock, _frame(_SETTINGS, _ACK, 0, b""))
 
 
+def push_halves(sock: socket.socket, path: str, calls: int, size: int, *, seconds: float, **metadata: str) -> set[int]:
+    """Sends nearly all of ``calls`` messages at once, as fast as the server gives room, and keeps them open.
+
+    Gives the streams that the server has ended meanwhile.
+    """
+    streams = range(1, 2 * calls + 1, 2)
+    sock.sendall(PREFACE + settled() + b"".join(half(stream, path, size, **metadata) for stream in streams))
+    windows = {0: 65_535 - 5 * calls, **dict.fromkeys(streams, 65_535 - 5)}
+    left = dict.fromkeys(streams, size - 100)
+    initial, data, end = 65_535, b"", monotonic() + seconds
+    while monotonic() < end:
+        sent = 0
+        for stream in left:
+            room = min(left[stream], _FRAME_BYTES, windows[stream], windows[0])
+            if room > 0:
+                sock.sendall(_frame(_DATA, 0, stream, bytes(room)))
+                left[stream] -= room
+                windows = {**windows, 0: windows[0] - room, stream: windows[stream] - room}
+                sent += room
+        sock.settimeout(0.001 if sent else 0.05)
+        try:
+            data += sock.recv(1 << 16)
+        except TimeoutError:
+            continue
+        while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], "big"):
+            size_of_frame, kind = 9 + int.from_bytes(data[:3], "big"), data[3]
+            stream, payload = struct.unpack(">I", data[5:9])[0], data[9:size_of_frame]
+            data = data[size_of_frame:]
+            if kind == _RST_STREAM:
+                left.pop(stream, None)
+            elif kind == _WINDOW_UPDATE and stream in windows:
+                windows[stream] += struct.unpack(">I", payload)[0]
+            elif kind == _SETTINGS:
+                for name, value in struct.iter_unpack(">HI", payload):
+                    if name == _INITIAL_WINDOW_SIZE:
+                        windows = {n: window + (value - initial) * (n > 0) for n, window in windows.items()}
+                        initial = value
+    return set(streams) - set(left)
+
+
 def _widen(windows: dict[int, int], kind: int, stream: int, payload: bytes) -> None:
     if kind == _WINDOW_UPDATE and stream in windows:
         windows[stream] += struct.unpack(">I", payload)[0]
@@ -88,9 +136,10 @@ async def _read(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def _head(stream: int, path: str) -> bytes:
+def _head(stream: int, path: str, metadata: Mapping[str, str] = MappingProxyType({})) -> bytes:
     headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
     headers |= {"content-type": "application/grpc", "te": "trailers"}
+    headers |= {name.replace("_", "-"): value for name, value in metadata.items()}
     return _frame(_HEADERS, _END_HEADERS, stream, b"".join(map(_field, headers, headers.values())))
 
 
