@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.security.mutation import Mutation
 from tests.security.mutations_access import ACCESS
+from tests.security.mutations_calls import CALLS
 from tests.security.mutations_input import INPUT
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ _SECONDS = 300
 
 
 #: Each part of the controls has a file of its own.
-MUTATIONS: tuple[Mutation, ...] = (*ACCESS, *INPUT)
+MUTATIONS: tuple[Mutation, ...] = (*ACCESS, *INPUT, *CALLS)
 
 
 def main() -> int:
