@@ -29,6 +29,7 @@ from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
 from gateway.grpc.admission import Admission, Unknown
 from gateway.grpc.calls import Calls, Limits
+from gateway.grpc.pages import Pages
 from gateway.grpc.unread import Unread
 from gateway.layering import Layering
 from gateway.layers.bounds import Bounded, Bounds
@@ -43,6 +44,7 @@ from gateway.rest.asgi import App
 from gateway.rest.aside import Aside
 from gateway.rest.bodiless import Bodiless
 from gateway.rest.browsers import Cors, Safe
+from gateway.rest.fence import Fenced, Hosts
 from gateway.rest.guarded import AdminGuarded, Guarded
 from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
@@ -112,21 +114,26 @@ class Gateway:
             # Around all layers: nothing below is asked without a grant.
             self._backend = self._guard = self._securing.guard(self._backend, lambda: self._registry.models)
         whole, hot = _http_app(settings, self._backend, observer, self)
-        # Outermost what observes, so that a failure anywhere below is seen; then who may call, before anything else is
-        # done; then the way past FastAPI for inference.
+        # Outermost what observes, so that a failure anywhere below is seen; then whose pages may call at all, and who
+        # may, before anything else is done; then the way past FastAPI for inference.
         http: App = Hot(whole, hot)
         if self._securing:
             http = Guarded(http, gate=self._securing.gate)
+        dialects = http
+        hosts = Hosts(settings.http.allowed_hosts, listens_on=settings.http.host)
+        http = Fenced(http, hosts=hosts, port="http", origins=settings.http.cors_origins)
         self.http_app: App = Observed(http, observer=observer)
         if settings.http.cors_origins:
             self.http_app = Cors(self.http_app, origins=settings.http.cors_origins)
         self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
-        self.admin_app: App = Bodiless(
+        own: App = Bodiless(
             admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
         )
         if self._securing:
-            self.admin_app = AdminGuarded(self.admin_app, gate=self._securing.gate)
-        self.admin_app = Safe(self.admin_app)
+            own = AdminGuarded(own, gate=self._securing.gate)
+        hosts = Hosts(settings.admin.allowed_hosts, listens_on=settings.admin.host)
+        own, dialects = (Fenced(app, hosts=hosts, port="admin") for app in (own, dialects))
+        self.admin_app: App = admin.WithDialects(Safe(own), dialects=Observed(dialects, observer=observer))
 
     def ready(self) -> bool:
         """True while at least one model is ready, in every worker, and the gateway is not about to stop."""
@@ -273,12 +280,12 @@ def _http_app(
     )
     app.add_exception_handler(DuetError, _render_error)
     app.add_exception_handler(HTTPException, _render_http_exception)
-    host = "localhost" if settings.http.host in ("127.0.0.1", "0.0.0.0") else settings.http.host  # noqa: S104 - compared
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            schema["servers"] = [{"url": f"http://{host}:{settings.http.port}"}]
+            # The port that the document came from: its page may call no other.
+            schema["servers"] = [{"url": "/"}]
             schema.setdefault("components", {}).setdefault("schemas", {}).update(openapi.SCHEMAS)
             openapi.complete(schema["paths"])
             for route in infer_routes:
@@ -329,6 +336,7 @@ def _grpc_server(
         max_connections=settings.grpc.max_connections,
         transport=settings.grpc.transport,
         keepalive=grpc_server.Keepalive(**settings.grpc.keepalive.model_dump()),
+        pages=Pages(settings.http.cors_origins),
         unknown=Unknown(admission, observer) if admission else None,
     )
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.errors import InvalidArgument
 from gateway.layers.settings import (
@@ -74,15 +74,32 @@ class ServerTls(_Settings):
         return self
 
 
+def _are_hosts(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for value in values or ():
+        if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]{1,253}", value):
+            raise ValueError(
+                f"{value!r} is no name of a host: write duet.example.org without scheme and port, "
+                "*.example.org for all names below it, or * for every name"
+            )
+    return values
+
+
+#: Names in the Host header by which a port may be called: see `gateway.rest.fence.Hosts`, which knows the default.
+AllowedHosts = Annotated[tuple[str, ...] | None, AfterValidator(_are_hosts)]
+
+
 class Address(_Settings):
     host: str = "127.0.0.1"
     port: Port
+    allowed_hosts: AllowedHosts = None
     tls: Tls | None = None
 
 
 class Http(_Settings):
     host: str = "127.0.0.1"
     port: Port = 8000
+    #: Without it: the names of loopback if ``host`` is loopback, every name otherwise. IP addresses always pass.
+    allowed_hosts: AllowedHosts = None
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 << 20
     max_url_bytes: Annotated[int, Field(ge=64, le=65_536)] = 2 << 10
     max_header_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 32 << 10

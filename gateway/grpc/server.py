@@ -94,13 +94,15 @@ def build(
     share_port: bool = False,
     transport: Transport = "grpcio",
     max_connections: int = 4096,
+    pages: grpc.GenericRpcHandler | None = None,
     unknown: grpc.GenericRpcHandler | None = None,
     keepalive: Keepalive = Keepalive(),
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
     ``max_streams`` bounds the calls at a time of one connection. Those of all are bounded by `gateway.grpc.calls`: a
-    limit of gRPC's own would count health checks with the rest. ``unknown`` answers what no service has (grpcio only).
+    limit of gRPC's own would count health checks with the rest. ``pages`` is asked before the services, and
+    ``unknown`` answers what no service has (grpcio only).
     grpcio closes a connection beyond ``max_connections`` at once, and one that does not begin to speak HTTP/2.
     ``share_port`` lets several processes listen on one port. Otherwise a second one would take half of the calls
     without a word.
@@ -124,7 +126,7 @@ def build(
         ("grpc.http2.bdp_probe", 0),
         *keepalive.options(),
     ]
-    return Server(_grpcio(services, options, unknown), ending, share_port=share_port)
+    return Server(_grpcio(services, options, pages, unknown), ending, share_port=share_port)
 
 
 def _stop_listening(ports: Collection[int]) -> None:
@@ -136,8 +138,12 @@ def _stop_listening(ports: Collection[int]) -> None:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
-def _grpcio(services: Services, options: Options, unknown: grpc.GenericRpcHandler | None) -> grpc.aio.Server:
+def _grpcio(
+    services: Services, options: Options, pages: grpc.GenericRpcHandler | None, unknown: grpc.GenericRpcHandler | None
+) -> grpc.aio.Server:
     server = grpc.aio.server(options=options)
+    if pages is not None:
+        server.add_generic_rpc_handlers((pages,))
     for name, methods in services.items():
         handlers = {method: _early(handler) for method, handler in methods.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))

@@ -1,4 +1,4 @@
-"""What operators need, on a port of its own that clients have no business with: metrics, probes, documentation."""
+"""What operators need, on a port of its own: metrics, probes, documentation, and the dialects for its pages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,29 @@ from fastapi.staticfiles import StaticFiles
 
 from gateway import __version__
 from gateway.metrics import Metrics
+from gateway.rest.asgi import App, Receive, Scope, Send
+
+#: The paths of this port's own, and all below them.
+_OWN = ("/metrics", "/healthz", "/readyz", "/admin", "/openapi.json", "/docs")
 
 #: Swagger UI, served from here: an operator's browser may reach nothing but this port.
 _SWAGGER = Path(__file__).parent / "swagger"
+
+
+class WithDialects:
+    """Everything that is not the admin port's own goes to ``dialects``, as on the HTTP port and for the same keys.
+
+    So the documentation page calls the port that it came from, and no page needs leave to call another port.
+    """
+
+    def __init__(self, app: App, *, dialects: App) -> None:
+        self._app = app
+        self._dialects = dialects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = f"{scope['path']}/" if scope["type"] == "http" else ""
+        own = any(path.startswith(f"{name}/") for name in _OWN)
+        await (self._app if own else self._dialects)(scope, receive, send)
 
 
 def build(

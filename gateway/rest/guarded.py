@@ -36,7 +36,7 @@ class Guarded:
             await self._gate.identify(access, *_shown(scope, self._gate))
             seen.notes = self._gate.enter(access)
         except DuetError as error:
-            await _refuse(error, scope, send, seen)
+            await refuse(error, scope, send)
             return
         try:
             ACCESS.set(access)
@@ -81,10 +81,13 @@ def _shown(scope: asgi.Scope, gate: Gate) -> tuple[list[bytes], list[bytes], cer
     return authorization, api_key, certificates.of_scope(scope) if gate.reads_certificates else ()
 
 
-async def _refuse(error: DuetError, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:
-    seen.failed(error)
-    if isinstance(error, QuotaExceeded):
-        seen.notes = error.notes
+async def refuse(error: DuetError, scope: asgi.Scope, send: asgi.Send) -> None:
+    """Answers in the shape of the dialect whose path it is. Whether the request is observed depends on the port."""
+    seen: Observation | None = scope.get(OBSERVATION)
+    if seen is not None:
+        seen.failed(error)
+        if isinstance(error, QuotaExceeded):
+            seen.notes = error.notes
     if scope["path"].startswith("/predictions/"):
         status, headers, body = torchserve.render(error)
     else:

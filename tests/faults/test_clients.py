@@ -24,7 +24,7 @@ from tests.faults.rig import Replica, Rig, until
 Found = Callable[[str, str], Findings]
 KIND = "torchserve"
 RATE = 50
-HEAD = b"POST /v2/models/echo/infer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = b"POST /v2/models/echo/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 
 @contextmanager

@@ -101,6 +101,8 @@ def open_door(folder: Path, **settings: Any) -> Iterator[Door]:
             "pytorch": {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url},
         },
         "models": {MODEL: {}},
+        # What `request` and the raw sockets call it.
+        "http": {"allowed_hosts": ["duet", "*.example"]},
         **settings,
     }
     running = start_gateway(chosen, folder)

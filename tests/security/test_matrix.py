@@ -195,7 +195,9 @@ def test_a_refusal_comes_before_the_body(world: World) -> None:
     """A caller without a key says that it will send ten megabytes, and is refused before it has sent any."""
     url = world.gateway.client.base_url
     with socket.create_connection((url.host, url.port), timeout=10) as connection:
-        connection.sendall(b"POST /v2/models/alpha/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n")
+        connection.sendall(
+            b"POST /v2/models/alpha/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n"
+        )
         answer = connection.recv(4096)
         assert answer.startswith(b"HTTP/1.1 401 ")
         while piece := connection.recv(4096):

@@ -20,7 +20,7 @@ from tests.gateway.conftest import RunningGateway, start_gateway, wait_for
 #: Long enough for a busy machine, and what is over must be over long before this.
 SECONDS = 20
 HASTY = {"headers_seconds": 1, "body_seconds": 1, "bytes_per_second": 10_000, "stall_seconds": 1, "idle_seconds": 3}
-HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 
 class World:
@@ -172,7 +172,7 @@ def test_where_all_places_are_taken_the_longest_idle_makes_way(tmp_path_factory:
         others = [world.connect() for _ in range(2)]
         assert first.recv(1) == b""
         for sock in (second, *others):
-            sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n")
+            sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n")
         wait_for(lambda: busy(world), "all to be at work")
         with world.connect() as refused:
             assert answer(refused).startswith(b"HTTP/1.1 503 ")

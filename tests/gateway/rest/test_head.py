@@ -135,8 +135,8 @@ def test_head_is_405_where_only_post_is_taken(gateway: Served, applications: tup
 @over(SOCKET)
 def test_a_head_leaves_nothing_on_its_connection(gateway: RunningGateway) -> None:
     """Byte by byte what comes: three heads in one packet, and the answer to the GET behind them."""
-    head = b"HEAD /v2/models/double HTTP/1.1\r\nHost: duet\r\n\r\n"
-    last = b"GET /v2/health/live HTTP/1.1\r\nHost: duet\r\nConnection: close\r\n\r\n"
+    head = b"HEAD /v2/models/double HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.client.base_url.port or 0), 20) as sock:
         sock.sendall(3 * head + last)
         answer = b""

@@ -83,10 +83,10 @@ def post(path: str, body: bytes, *headers: bytes, chunked: bool = False) -> byte
     if chunked:
         pieces = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:half], body[half:]))
         framed = b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\nx-trailer: 1\r\n\r\n"
-    return b"POST %b HTTP/1.1\r\nHost: duet\r\n%b%b" % (path.encode(), b"".join(headers), framed)
+    return b"POST %b HTTP/1.1\r\nHost: localhost\r\n%b%b" % (path.encode(), b"".join(headers), framed)
 
 
-LAST = b"GET /v2/health/live HTTP/1.1\r\nHost: duet\r\nConnection: close\r\n\r\n"
+LAST = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -120,8 +120,8 @@ def test_an_offer_that_comes_byte_by_byte_is_ignored_too(gateway: RunningGateway
 def test_an_offer_is_ignored_on_the_admin_port(gateway: RunningGateway) -> None:
     answer = talk(
         gateway.admin.base_url.port,
-        b"GET /healthz HTTP/1.1\r\nHost: duet\r\n" + H2C + b"\r\n",
-        b"GET /readyz HTTP/1.1\r\nHost: duet\r\n" + OFFERS["websocket"] + b"Content-Length: 2\r\n\r\nhi",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + H2C + b"\r\n",
+        b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n" + OFFERS["websocket"] + b"Content-Length: 2\r\n\r\nhi",
         LAST.replace(b"/v2/health/live", b"/healthz"),
     )
     assert statuses(answer) == [200, 200, 200]
@@ -145,20 +145,22 @@ def test_a_head_with_an_offer_still_asks_for_its_connection_s_end(gateway: Runni
 )
 def test_an_offer_smuggles_nothing_in(gateway: RunningGateway, headers: bytes) -> None:
     """What is refused without an offer is refused with it, and what follows is not read as a request."""
-    request = b"POST /v2/models/double/infer HTTP/1.1\r\nHost: duet\r\n" + H2C + headers + b"\r\n0\r\n\r\n" + LAST
+    request = b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\n" + H2C + headers + b"\r\n0\r\n\r\n" + LAST
     assert statuses(talk(gateway.client.base_url.port, request)) == [400]
 
 
 def test_the_body_behind_an_offer_is_held_to_the_same_framing(gateway: RunningGateway) -> None:
     request = (
-        b"POST /v2/models/double/infer HTTP/1.1\r\nHost: duet\r\n" + H2C + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+        b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\n"
+        + H2C
+        + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
     )
     assert statuses(talk(gateway.client.base_url.port, request + LAST)) == [400]
 
 
 @pytest.mark.parametrize("target", [b"/v2", b"evil.example:443", b"*"])
 def test_nobody_is_connected_to_anybody(gateway: RunningGateway, target: bytes) -> None:
-    answer = talk(gateway.client.base_url.port, b"CONNECT " + target + b" HTTP/1.1\r\nHost: duet\r\n\r\n" + LAST)
+    answer = talk(gateway.client.base_url.port, b"CONNECT " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n" + LAST)
     assert statuses(answer) == [400]
 
 
@@ -173,7 +175,7 @@ def test_http2_that_was_not_asked_about_is_refused_in_words(gateway: RunningGate
 
 def test_http2_on_a_kept_connection_is_refused_too(gateway: RunningGateway) -> None:
     with socket.create_connection(("127.0.0.1", gateway.client.base_url.port or 0), 20) as sock:
-        sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: duet\r\n\r\n")
+        sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(65_536).endswith(b'{"live":true}')
         sock.sendall(http2.PREFACE)
         assert statuses(sock.recv(65_536)) == [400]

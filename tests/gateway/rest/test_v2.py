@@ -286,7 +286,7 @@ def test_openapi_describes_the_calls_that_are_there(gateway: RunningGateway) -> 
     }
     of_all = {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/stats", "/v2/repository/index"}
     assert set(document["paths"]) == of_all | of_a_model
-    assert document["servers"] == [{"url": gateway.url.rstrip("/").replace("127.0.0.1", "localhost")}]
+    assert document["servers"] == [{"url": "/"}]
     assert gateway.client.get("/docs").status_code == 404
     assert "swagger" in gateway.admin.get("/docs").text
 
@@ -296,7 +296,7 @@ def test_a_client_that_hangs_up_halfway_harms_nobody(gateway: RunningGateway) ->
     host, port = "127.0.0.1", gateway.client.base_url.port
     assert port is not None
     with socket.create_connection((host, port)) as connection:
-        connection.sendall(b"POST /v2/models/double/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        connection.sendall(b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
     assert gateway.infer("double", [1]).status_code == 200
 
 
