@@ -95,6 +95,20 @@ class Address(_Settings):
     tls: Tls | None = None
 
 
+class HttpShares(_Settings):
+    """How much of the room for bodies one holds: always a share of what the others leave, so that all get some.
+
+    A caller is its key, token or certificate, and without one its address (an IPv6 subnet of 64 bits). Behind a proxy,
+    callers without keys have one address: set ``caller`` to 1 there.
+    """
+
+    caller: Annotated[float, Field(gt=0, le=1)] = 0.5
+    connection: Annotated[float, Field(gt=0, le=1)] = 0.5
+    #: Kept for bodies of up to ``small_bytes``.
+    small: Annotated[float, Field(ge=0, lt=1)] = 0.125
+    small_bytes: Annotated[int, Field(ge=0)] = 64 << 10
+
+
 class Http(_Settings):
     host: str = "127.0.0.1"
     port: Port = 8000
@@ -111,9 +125,13 @@ class Http(_Settings):
     max_connections: Annotated[int, Field(ge=1)] = 16_384
     #: For a request's head, from its first byte on.
     headers_seconds: Seconds = 5.0
-    #: For its body, and longer while it comes at this rate.
+    #: For its body, and longer while it comes at this rate, taken over the last ``rate_seconds`` or a little more. A
+    #: slower body is given up as soon as its room is needed.
     body_seconds: Seconds = 30.0
     bytes_per_second: Annotated[int, Field(ge=1)] = 10_000
+    rate_seconds: Seconds = 5.0
+    #: Of the room for bodies, ``max_bytes_in_flight``.
+    shares: HttpShares = HttpShares()
     #: An answer must get on at that rate within this time.
     stall_seconds: Seconds = 30.0
     #: Between requests: above the usual 60 s of load balancers, so that they and not we close first.

@@ -18,6 +18,7 @@ from gateway.backends.balanced import Resolve, resolve_host
 from gateway.config import Address, Grpc, Http, Settings, Tls
 from gateway.rest.connection import Crowd, Patience
 from gateway.rest.head import Limits
+from gateway.rest.room import Room, Shares
 from gateway.tls import ServerTls
 from gateway.watchdog import Watchdog
 from gateway.workers import listen
@@ -63,9 +64,10 @@ async def serve(
 ) -> None:
     connections = connections_within(allow_open_files(), settings.http.max_connections)
     gateway = Gateway(settings, member=member, connect=connect, resolve=resolve)
+    room = _room(settings)
     crowds = [
-        _crowd(settings, gateway, connections, seen=True),
-        _crowd(settings, gateway, max(16, connections // 16), seen=False),
+        _crowd(settings, gateway, connections, room, seen=True),
+        _crowd(settings, gateway, max(16, connections // 16), room, seen=False),
     ]
     tls = {name: _tls(name, listener.tls) for name, listener in _listeners(settings)}
     grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port, tls["grpc"])
@@ -164,7 +166,15 @@ async def _stop_grpc(gateway: Gateway, drain_seconds: float, hurry: asyncio.Even
     await stopping
 
 
-def _crowd(settings: Settings, gateway: Gateway, max_connections: int, *, seen: bool) -> Crowd:
+def _room(settings: Settings) -> Room:
+    """For the bodies of both ports."""
+    shares = settings.http.shares
+    return Room(
+        settings.max_bytes_in_flight, Shares(shares.caller, shares.connection, shares.small, shares.small_bytes)
+    )
+
+
+def _crowd(settings: Settings, gateway: Gateway, max_connections: int, room: Room, *, seen: bool) -> Crowd:
     """``seen``: the metrics of connections are those of these."""
     http, metrics = settings.http, gateway.metrics
 
@@ -174,9 +184,16 @@ def _crowd(settings: Settings, gateway: Gateway, max_connections: int, *, seen: 
             metrics.body_bytes.set(held_bytes)
 
     return Crowd(
-        Patience(http.headers_seconds, http.body_seconds, http.bytes_per_second, http.stall_seconds, http.idle_seconds),
+        Patience(
+            headers_seconds=http.headers_seconds,
+            body_seconds=http.body_seconds,
+            bytes_per_second=http.bytes_per_second,
+            rate_seconds=http.rate_seconds,
+            stall_seconds=http.stall_seconds,
+            idle_seconds=http.idle_seconds,
+        ),
         max_connections=max_connections,
-        max_bytes=settings.max_bytes_in_flight,
+        room=room,
         limits=Limits(http.max_url_bytes, http.max_header_bytes, http.max_headers),
         on_cut=lambda reason: metrics.cut(reason).inc(),
         on_look=look,

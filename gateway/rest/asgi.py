@@ -22,6 +22,8 @@ OCTETS = (b"content-type", b"application/octet-stream")
 
 #: In a scope: what is told a body's size, as ``bytes_in``, once all of it has come.
 RECEIVED = "duet.received"
+#: In a scope: to be called with the caller's id once it is known, since its connection's bytes are held for it.
+BELONGS_TO = "duet.belongs_to"
 
 
 class ClientGone(DuetError):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any, cast
 
 import orjson
@@ -20,6 +21,7 @@ from uvicorn.server import ServerState
 from gateway.rest import asgi
 from gateway.rest.head import Limits
 from gateway.rest.joined import Joined
+from gateway.rest.room import Holding, Pace, Room, caller_of
 from gateway.rest.strict import Strict
 
 _SWEEP_SECONDS = 0.5
@@ -31,19 +33,25 @@ _TURN_SECONDS = 0.005
 _LAST_WORDS_SECONDS = 5.0
 #: While the server stops: how long a connection without a request may still bring one.
 _LAST_REQUEST_SECONDS = 0.25
+_NO_ROOM = (
+    "the gateway holds as many bytes of requests as it may, or as many as one caller or connection may while others "
+    "need room; try again later"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """``headers_seconds`` for a request's head, from its first byte on. Its body may take ``body_seconds``, and longer
 
-    while it keeps coming at ``bytes_per_second``. An answer must get on at that rate within ``stall_seconds``. Between
-    requests, and before the first, a connection may be silent for ``idle_seconds``.
+    while it keeps coming at ``bytes_per_second``, taken over the last ``rate_seconds``. A slower one makes way as soon
+    as its room is needed. An answer must get on at that rate within ``stall_seconds``. Between requests, and before the
+    first, a connection may be silent for ``idle_seconds``.
     """
 
     headers_seconds: float = 5.0
     body_seconds: float = 30.0
     bytes_per_second: int = 10_000
+    rate_seconds: float = 5.0
     stall_seconds: float = 30.0
     idle_seconds: float = 75.0
 
@@ -59,7 +67,7 @@ class Crowd:
 
     how many there are and how many bytes they hold.
 
-    ``max_bytes`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections;
+    ``room`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections;
     whoever comes then takes the place of the one that has been idle for longest, and is refused where none is idle.
     """
 
@@ -68,18 +76,19 @@ class Crowd:
         patience: Patience,
         *,
         max_connections: int,
-        max_bytes: int,
+        room: Room,
         on_cut: Callable[[str], None],
         limits: Limits = Limits(),  # noqa: B008 - frozen
         on_look: Callable[[int, int], None] = lambda connections, held_bytes: None,
     ) -> None:
         self.patience = patience
         self.max_connections = max_connections
-        self.max_bytes = max_bytes
+        self.room = room
         self.on_cut = on_cut
         self.limits = limits
         self._on_look = on_look
-        self.held_bytes = 0
+        #: Those whose bodies hardly come, longest first.
+        self.slow: dict[Connection, None] = {}
         #: While draining, an answer tells its client to take its next request elsewhere.
         self.draining = False
         self.connections: set[Connection] = set()
@@ -97,10 +106,17 @@ class Crowd:
         if self._sweeping is not None:
             self._sweeping.cancel()
 
+    def make_room(self, holding: Holding, size: int) -> bool:
+        """`Room.take` once more, after slow bodies have made way, a few at most."""
+        for connection in list(islice(self.slow, _CUTS_AT_A_TIME)):
+            if connection.make_way(holding) and self.room.take(holding, size):
+                return True
+        return False
+
     def _sweep(self) -> None:
         """One timer for all: a timer of each connection would cost more than its request's parsing."""
         self.start()  # first: whatever becomes of this look, there is a next one
-        self._on_look(len(self.connections), self.held_bytes)
+        self._on_look(len(self.connections), self.room.held_bytes)
         self._look_at(list(self.connections))
 
     def _look_at(self, left: list[Connection]) -> None:
@@ -128,8 +144,8 @@ class Connection(Strict):
         self._crowd = crowd
         self._reading = _Reading.NOTHING
         self._since = 0.0
-        self._received_bytes = 0
-        self._held_bytes = 0
+        self._pace = Pace(0.0)
+        self._holding = Holding("")
         self._stuck: tuple[float, int] | None = None
         self._leaving_since: float | None = None
         self._answering: RequestResponseCycle | None = None
@@ -140,6 +156,7 @@ class Connection(Strict):
         crowd = self._crowd
         crowd.connections.add(self)
         self._since = self.loop.time()
+        self._holding.caller = caller_of(self.client[0] if self.client else "")
         if len(crowd.connections) > crowd.max_connections:
             if not crowd.idle:
                 self._cut("crowded", 503, "all connections that this gateway takes are in use; try again later")
@@ -150,6 +167,7 @@ class Connection(Strict):
     def connection_lost(self, exc: Exception | None) -> None:
         self._crowd.connections.discard(self)
         self._crowd.idle.pop(self, None)
+        self._crowd.slow.pop(self, None)
         self._let_go()
         super().connection_lost(exc)
         if self._answering is not None and self._task is not None and not self._answering.response_complete:
@@ -160,6 +178,7 @@ class Connection(Strict):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        cast(asgi.Scope, self.scope)[asgi.BELONGS_TO] = self._belongs_to
         self._crowd.idle.pop(self, None)
         self._reading = _Reading.HEAD
         self._since = self.loop.time()
@@ -168,24 +187,23 @@ class Connection(Strict):
         super().on_headers_complete()  # unless the head is refused
         self._reading = _Reading.BODY
         self._since = self.loop.time()
-        self._received_bytes = 0
+        self._pace = Pace(self._since)
         if self._crowd.draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         size = len(body)
-        self._received_bytes += size
+        self._pace.received_bytes += size
         if self.cycle.response_complete:
             return
-        self._held_bytes += size
-        self._crowd.held_bytes += size
-        if self._crowd.held_bytes > self._crowd.max_bytes and self._held_bytes != self._crowd.held_bytes:
-            self._cut("bytes", 503, "the gateway holds as many bytes of requests as it may; try again later")
+        if not self._crowd.room.take(self._holding, size) and not self._crowd.make_room(self._holding, size):
+            self._cut("bytes", 503, _NO_ROOM)
             return
         super().on_body(body)
 
     def on_request_complete(self) -> None:
         self._reading = _Reading.NOTHING
+        self._crowd.slow.pop(self, None)
         super().on_request_complete()
 
     def on_response_complete(self) -> None:
@@ -231,14 +249,28 @@ class Connection(Strict):
         elif self._reading is _Reading.HEAD:
             if passed > patience.headers_seconds:
                 self._cut("headers", 408, "the request's head took too long")
-        elif self._reading is _Reading.BODY and not self.flow.read_paused:
+        elif self._reading is _Reading.BODY:
+            self._look_at_body(now, passed)
+        return self.transport.is_closing()
+
+    def _look_at_body(self, now: float, passed: float) -> None:
+        patience, slow = self._crowd.patience, False
+        if self.flow.read_paused:
+            self._pace.pause(now)
+        elif self.cycle.response_complete:
             # An answer that came before the body's end has been sent: what still comes is read for a moment only, so
             # that the client sees the answer and not a reset.
-            allowed = _LAST_WORDS_SECONDS if self.cycle.response_complete else patience.body_seconds
-            in_time = self._received_bytes >= patience.bytes_per_second * passed and not self.cycle.response_complete
-            if passed > allowed and not in_time:
+            if passed > _LAST_WORDS_SECONDS:
+                self._cut("body")
+        else:
+            rate, window = patience.bytes_per_second, patience.rate_seconds
+            slow = self._pace.is_slow(now, bytes_per_second=rate, window_seconds=window)
+            if slow and passed > patience.body_seconds:
                 self._cut("body", 408, "the request's body took too long")
-        return self.transport.is_closing()
+        if slow and passed > min(patience.rate_seconds, patience.body_seconds):
+            self._crowd.slow[self] = None
+        else:
+            self._crowd.slow.pop(self, None)
 
     def _is_stuck(self, now: float) -> bool:
         """Whether what was written leaves too slowly."""
@@ -278,9 +310,20 @@ class Connection(Strict):
             self.cycle.message_event.set()
         self.transport.close()
 
+    def make_way(self, holding: Holding) -> bool:
+        """Cuts the connection off if its slow body should leave its room to ``holding``, and returns whether it did."""
+        if self.transport.is_closing() or not self._crowd.room.makes_way(self._holding, holding):
+            return False
+        self._cut("body", 408, "the request's body came too slowly while others needed its room")
+        self._let_go()
+        return True
+
+    def _belongs_to(self, caller: str) -> None:
+        """What this connection holds is held for ``caller``, which is known by now."""
+        self._crowd.room.move(self._holding, caller)
+
     def _let_go(self) -> None:
-        self._crowd.held_bytes -= self._held_bytes
-        self._held_bytes = 0
+        self._crowd.room.give_back(self._holding)
 
 
 async def _run(cycle: RequestResponseCycle, app: asgi.App) -> None:

@@ -34,6 +34,8 @@ class Guarded:
         access = seen.access = Access(NOBODY)
         try:
             await self._gate.identify(access, *_shown(scope, self._gate))
+            if asgi.BELONGS_TO in scope:
+                scope[asgi.BELONGS_TO](access.identity.id)
             seen.notes = self._gate.enter(access)
         except DuetError as error:
             await refuse(error, scope, send)

@@ -280,7 +280,8 @@ def test_r16_bodies_without_measure(found: Found, tmp_path: Path) -> None:
                         refused += sock.recv(20).startswith(b"HTTP/1.1 503")
                 answers = await asyncio.gather(*(_endless(rig.ports["http"], opened, cap) for _ in range(8)))
                 top = max(top, rig.memory_bytes)
-                findings.must("about 48 beyond the budget are told 503", refused, 46 <= refused <= 50)
+                # One caller has half of what is not kept for small bodies.
+                findings.must("about 57 beyond their share of the budget are told 503", refused, 55 <= refused <= 59)
                 told = {answer[9:12].decode() for answer in answers}
                 findings.must("without end: 413 or 503", sorted(told), told <= {"413", "503"})
                 growth = (top - base) >> 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.security.mutation import Mutation
 
 _FENCE, _APP = "gateway/rest/fence.py", "gateway/app.py"
-_TESTS = "test_fence.py"
+_ROOM = "gateway/rest/room.py"
+_TESTS, _SILENT = "test_fence.py", "test_silent_bodies.py"
 
 HTTP: tuple[Mutation, ...] = (
     Mutation("hosts are allowed", _FENCE, "if not self._hosts.allow(host):", "if False:", _TESTS, "bound"),
@@ -65,6 +66,39 @@ HTTP: tuple[Mutation, ...] = (
         "        dialects = Hot(whole, hot)\n",
         _TESTS,
         "keys",
+    ),
+    Mutation(
+        "callers have shares of the room",
+        _ROOM,
+        "own + size <= self._shares.caller * left_by_callers",
+        "size <= left_by_callers",
+        _SILENT,
+        "refuse",
+    ),
+    Mutation("small bodies have room", _ROOM, "int(max_bytes * shares.small)", "0", _SILENT, "refuse"),
+    Mutation(
+        "large bodies leave the room for small ones",
+        _ROOM,
+        "if after <= self._shares.small_bytes and",
+        "if",
+        _SILENT,
+        "refuse",
+    ),
+    Mutation(
+        "bodies are paced over the last seconds",
+        _ROOM,
+        "self._before, self._mark = self._mark, (now, self.received_bytes)",
+        "pass",
+        _SILENT,
+        "long_ago",
+    ),
+    Mutation(
+        "slow bodies make way",
+        "gateway/rest/connection.py",
+        "and not self._crowd.make_room(self._holding, size)",
+        "",
+        _SILENT,
+        "makes_way",
     ),
     Mutation(
         "pages call no gRPC",

@@ -194,12 +194,16 @@ def busy(world: World) -> bool:
 
 
 def test_bodies_are_held_to_their_budget(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One that is larger than the whole budget goes alone; who comes to it is told to come later."""
+    """One that is larger than the whole budget goes alone; who comes to it is told to come later.
+
+    A small body finds the room that is kept for small ones.
+    """
     opening = opened(tmp_path_factory, {"max_body_bytes": 1_000_000}, max_bytes_in_flight=300_000)
     with opening as world, world.connect() as large, world.connect() as late:
         large.sendall(HEAD + b"content-length: 400000\r\n\r\n" + b" " * 390_000)
         wait_for(lambda: "duet_body_bytes 390000.0" in world.gateway.admin.get("/metrics").text, "the body to be held")
-        assert refused_for_now(world.gateway.infer("m", [1]))
+        assert refused_for_now(world.gateway.infer("m", [1] * 40_000))
+        assert world.gateway.infer("m", [1]).status_code == 200
         body = b'{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}]}'
         large.sendall(b" " * (10_000 - len(body)) + body)
         assert large.recv(20).startswith(b"HTTP/1.1 200 ")
