@@ -7,6 +7,7 @@ from tests.security.mutation import Mutation
 _FENCE, _APP = "gateway/rest/fence.py", "gateway/app.py"
 _ROOM = "gateway/rest/room.py"
 _TESTS, _SILENT = "test_fence.py", "test_silent_bodies.py"
+_PURE = "../gateway/rest/test_room.py"
 
 HTTP: tuple[Mutation, ...] = (
     Mutation("hosts are allowed", _FENCE, "if not self._hosts.allow(host):", "if False:", _TESTS, "bound"),
@@ -75,14 +76,14 @@ HTTP: tuple[Mutation, ...] = (
         _SILENT,
         "refuse",
     ),
-    Mutation("small bodies have room", _ROOM, "int(max_bytes * shares.small)", "0", _SILENT, "refuse"),
+    Mutation("small bodies have room", _ROOM, "int(max_bytes * shares.small)", "0", _PURE, "none_of_the_room"),
     Mutation(
         "large bodies leave the room for small ones",
         _ROOM,
         "if after <= self._shares.small_bytes and",
         "if",
-        _SILENT,
-        "refuse",
+        _PURE,
+        "none_of_the_room",
     ),
     Mutation(
         "bodies are paced over the last seconds",
