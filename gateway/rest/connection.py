@@ -194,8 +194,8 @@ class Connection(Strict):
     def on_body(self, body: bytes) -> None:
         size = len(body)
         self._pace.received_bytes += size
-        if self.cycle.response_complete:
-            return
+        if self.cycle.response_complete or self.transport.is_closing():
+            return  # what is cut off is refused once, however many chunks had come by then
         if not self._crowd.room.take(self._holding, size) and not self._crowd.make_room(self._holding, size):
             self._cut("bytes", 503, _NO_ROOM)
             return

@@ -278,10 +278,10 @@ def test_r16_bodies_without_measure(found: Found, tmp_path: Path) -> None:
                 for sock in opened:
                     with suppress(OSError):
                         refused += sock.recv(20).startswith(b"HTTP/1.1 503")
+                cut = await rig.metric('duet_connections_cut_total{reason="bytes"}')
                 answers = await asyncio.gather(*(_endless(rig.ports["http"], opened, cap) for _ in range(8)))
                 top = max(top, rig.memory_bytes)
                 # One caller has half of what is not kept for small bodies.
-                cut = await rig.metric('duet_connections_cut_total{reason="bytes"}')
                 findings.must("about 57 beyond their share of the budget are refused", cut, 55 <= cut <= 59)
                 # Some read a reset in place of the answer, since they were still sending.
                 findings.must("nearly all of them are told 503", refused, 46 <= refused <= cut)
