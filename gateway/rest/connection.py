@@ -21,8 +21,9 @@ from uvicorn.server import ServerState
 from gateway.rest import asgi
 from gateway.rest.head import Limits
 from gateway.rest.joined import Joined
-from gateway.rest.room import Holding, Pace, Room, caller_of
+from gateway.rest.room import Holding, Pace, Room
 from gateway.rest.strict import Strict
+from gateway.security.shares import of_address
 
 _SWEEP_SECONDS = 0.5
 _CUTS_AT_A_TIME = 20
@@ -156,7 +157,7 @@ class Connection(Strict):
         crowd = self._crowd
         crowd.connections.add(self)
         self._since = self.loop.time()
-        self._holding.caller = caller_of(self.client[0] if self.client else "")
+        self._holding.caller = of_address(self.client[0] if self.client else "")
         if len(crowd.connections) > crowd.max_connections:
             if not crowd.idle:
                 self._cut("crowded", 503, "all connections that this gateway takes are in use; try again later")

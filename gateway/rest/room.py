@@ -8,10 +8,6 @@ next (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
-
-_SUBNET_BITS = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -160,21 +156,3 @@ class Pace:
     def pause(self, now: float) -> None:
         """Nothing can come: we do not read."""
         self._before = self._mark = (now, self.received_bytes)
-
-
-@lru_cache(4096)
-def caller_of(host: str) -> str:
-    """Who calls from an address, as far as the address tells. A subnet of 64 bits is one caller in IPv6.
-
-    >>> caller_of("192.0.2.1"), caller_of("::ffff:192.0.2.1"), caller_of("2001:db8::1:2:3:4")
-    ('peer:192.0.2.1', 'peer:192.0.2.1', 'peer:2001:db8::/64')
-    """
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return "peer:local"
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return f"peer:{address.ipv4_mapped}"
-        return f"peer:{IPv6Address(int(address) >> _SUBNET_BITS << _SUBNET_BITS)}/{_SUBNET_BITS}"
-    return f"peer:{address}"

@@ -278,13 +278,10 @@ def test_r16_bodies_without_measure(found: Found, tmp_path: Path) -> None:
                 for sock in opened:
                     with suppress(OSError):
                         refused += sock.recv(20).startswith(b"HTTP/1.1 503")
-                cut = await rig.metric('duet_connections_cut_total{reason="bytes"}')
                 answers = await asyncio.gather(*(_endless(rig.ports["http"], opened, cap) for _ in range(8)))
                 top = max(top, rig.memory_bytes)
-                # One caller has half of what is not kept for small bodies.
-                findings.must("about 57 beyond their share of the budget are refused", cut, 55 <= cut <= 59)
-                # Some read a reset in place of the answer, since they were still sending.
-                findings.must("nearly all of them are told 503", refused, 46 <= refused <= cut)
+                # Each comes from an address of its own: those find room that are within half of what the others leave.
+                findings.must("about 51 beyond the budget are told 503", refused, 49 <= refused <= 53)
                 told = {answer[9:12].decode() for answer in answers}
                 findings.must("without end: 413 or 503", sorted(told), told <= {"413", "503"})
                 growth = (top - base) >> 20

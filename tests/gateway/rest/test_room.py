@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from gateway.rest.room import Holding, Pace, Room, Shares, caller_of
+from gateway.rest.room import Holding, Pace, Room, Shares
+from gateway.security.shares import of_address
 
 MIB, KIB = 1 << 20, 1 << 10
 
@@ -194,5 +195,5 @@ def test_while_we_do_not_read_nobody_is_slow() -> None:
     ],
 )
 def test_a_caller_is_its_address_or_its_subnet(host: str, other: str, same: bool) -> None:
-    assert (caller_of(host) == caller_of(other)) is same
+    assert (of_address(host) == of_address(other)) is same
     assert not host or "%" in host or ip_address(host)
