@@ -87,8 +87,9 @@ def test_bytes_of_long_ago_buy_no_time_even_with_a_drip(world: Door) -> None:
 def test_a_slow_body_makes_way_when_its_caller_needs_the_room(world: Door) -> None:
     """Long before its time is over: the new body is answered, and the silent ones are told."""
     with ExitStack() as holders:
-        first, *_ = hold(world, holders, bodies=2, size=900_000)
+        silent = hold(world, holders, bodies=2, size=900_000)
         time.sleep(2.5)
         assert ask(world, "127.0.0.2", b" " * 900_000 + BODY) == 200
-        first.settimeout(10)
-        assert b"others needed its room" in first.recv(4096)
+        for sock in silent:
+            sock.settimeout(10)
+        assert any(b"others needed its room" in sock.recv(4096) for sock in silent)
