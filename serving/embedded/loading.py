@@ -93,7 +93,9 @@ def session_settings(flags: Flags) -> config_pb2.ConfigProto:
             "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
             "separately. You cannot configure all."
         )
-    settings = config_pb2.ConfigProto(allow_soft_placement=True)
+    # A pool of threads for each model: runs of one that never end would take all threads of a common pool, and starve
+    # the others' calls.
+    settings = config_pb2.ConfigProto(allow_soft_placement=True, use_per_session_threads=True)
     settings.gpu_options.allow_growth = True
     if flags.tensorflow_session_config_file:
         config.read_message(flags.tensorflow_session_config_file, settings)

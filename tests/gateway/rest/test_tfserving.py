@@ -297,8 +297,12 @@ def test_a_model_whose_server_lacks_it_is_unavailable(gateway: Served) -> None:
 
 
 def test_options_answers_a_preflight(gateway: Served) -> None:
-    from_a_page = gateway.client.options("/v1/models/double:predict", headers={"origin": "https://x.example"})
+    """Of a page of its own; a page of another website is refused before (`gateway.rest.fence`)."""
+    own = str(gateway.client.base_url).rstrip("/")
+    from_a_page = gateway.client.options("/v1/models/double:predict", headers={"origin": own})
     assert (from_a_page.status_code, from_a_page.content) == (200, b"")
+    elsewhere = gateway.client.options("/v1/models/double:predict", headers={"origin": "https://x.example"})
+    assert elsewhere.status_code == 403
     assert gateway.client.options("/v1/models/double:predict").status_code == 400
 
 
