@@ -17,8 +17,8 @@ RUN /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pi
     # What nobody runs: tests of packages, headers and stubs for compilers.
     && find /opt/duet -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
     && find /opt/duet -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \) -delete \
-    # Two packages come with symbols for debuggers, 18 MB of them.
-    && find /opt/duet -name 'loop.cpython*.so' -o -name 'rapidjson*.so' | xargs strip --strip-unneeded \
+    # Three packages come with symbols for debuggers, 20 MB of them.
+    && find /opt/duet -name 'loop.cpython*.so' -o -name 'rapidjson*.so' -o -name '_yaml*.so' | xargs strip --strip-unneeded \
     # The root is read-only later: compiled once, here.
     && /opt/duet/bin/python -m compileall -q /opt/duet/lib
 

@@ -128,7 +128,7 @@ def kept_bytes(package: Distribution) -> int:
         path = Path(str(file.locate()))
         dropped = {"tests", "include"} & set(file.parts) or path.suffix in (".pyi", ".pxd", ".pyx", ".a")
         if not dropped and path.exists():
-            stripped = re.match(r"(loop\.cpython|rapidjson).*\.so$", path.name)
+            stripped = re.match(r"(loop\.cpython|rapidjson|_yaml).*\.so$", path.name)
             total += loaded_bytes(path) if stripped else path.stat().st_size
     return total
 
