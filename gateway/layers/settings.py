@@ -49,8 +49,9 @@ class Batching(Switched):
     ``max_rows`` and ``max_bytes`` bound one batch. While fewer than ``in_flight`` calls are on their way, a request
     goes at once; by default that many as the model's servers work on at a time.
 
-    ``sample_share`` of the batches, at least one a minute, and the first one are asked again request by request, in the
-    background. The first answer that differs turns batching off for that version. 0 asks nothing again.
+    ``sample_share`` of the batches, at least one a minute, are asked again request by request, in the background. Of a
+    version's first batches it is more: the first, the second, the fourth and so on. The first answer that differs
+    turns batching off for that version. 0 asks nothing again.
     """
 
     rows: Rows | dict[str, Rows] | None = None
