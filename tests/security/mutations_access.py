@@ -12,13 +12,13 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation("keys expire", _KEYS, "self._time() >= known.expires", "False", "test_keys.py", "expired"),
     Mutation("keys are revoked", _KEYS, "if entry.revoked is None", "if True", "test_keys.py", "revoked"),
     Mutation(
-        "changed key files are read", _KEYS, "if stamp == self._stamp:", "if True:", "test_keys.py", "seen_within"
+        "changed key files are read", _KEYS, "if found == self._stamp:", "if True:", "test_keys.py", "seen_within"
     ),
     Mutation(
         "remembered keys end with the file's change",
         _KEYS,
-        "self._right.clear()\n            log",
-        "pass\n            log",
+        "self._right.clear()\n        log",
+        "pass\n        log",
         "test_keys.py",
         "seen_within",
     ),
@@ -344,8 +344,8 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation(
         "a day's bytes are counted",
         _QUOTAS,
-        "record.bytes += bytes\n        self",
-        "self",
+        "raise over\n        record.elements += elements\n        record.bytes += bytes",
+        "raise over\n        record.elements += elements",
         "test_quotas.py",
         "a_days_use or never_sent",
     ),
@@ -379,7 +379,7 @@ ACCESS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the audit's queue is bounded",
-        "gateway/security/audit.py",
+        "gateway/logging.py",
         "if len(self._lines) >= self._max_lines:",
         "if False:",
         "test_audit.py",
