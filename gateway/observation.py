@@ -43,7 +43,7 @@ class Observation:
 
     def answered(self, request: InferRequest, response: InferResponse) -> None:
         self.model, self.variant, self.version = response.model, response.variant, str(response.version)
-        self.rows = request.rows
+        self.rows = request.rows if response.rows is None else response.rows
         self.execution_rows = self.rows if response.execution_rows is None else response.execution_rows
         self.timings.update(response.timings)
 

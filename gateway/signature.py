@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from gateway.errors import DataLoss, InvalidArgument, Unimplemented
-from gateway.types import DATATYPES, InferRequest, InferResponse, Signature, Tensor, TensorSpec
+from gateway.types import DATATYPES, InferRequest, InferResponse, Signature, Tensor, TensorSpec, in_step
 
 
 def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool = False) -> InferRequest:
@@ -33,8 +33,11 @@ def check(request: InferRequest, signature: Signature, *, allow_non_finite: bool
 def arranged(response: InferResponse, request: InferRequest, signature: Signature) -> InferResponse:
     """The answer with its outputs as they were asked for, or in the signature's order. Raises DataLoss for one missing.
 
-    TensorFlow Serving's answers have no order of their own.
+    TensorFlow Serving's answers have no order of their own. The number of rows is noted where the request alone does
+    not show it.
     """
+    if not in_step(request.inputs):
+        response = replace(response, rows=signature.rows_of(request.inputs))
     names = request.outputs or tuple(spec.name for spec in signature.outputs)
     if tuple(tensor.name for tensor in response.outputs) == names:
         return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
@@ -99,6 +99,21 @@ class Signature:
     ordered: bool = True
     rows: Rows = Rows.UNKNOWN
     native: bytes = b""
+
+    def rows_of(self, inputs: Sequence[Tensor]) -> int:
+        """The number of rows in a request with these inputs, in whatever order they come; 1 for scalars.
+
+        It is the common first dimension. Where inputs differ, those without a free first dimension are settings of the
+        request and not rows of it, and so is an optional input beside required ones. Of those that are left the
+        largest counts: one query for fifty candidates is fifty rows.
+        """
+        if in_step(inputs):
+            return _first_size(inputs)
+        given = {tensor.name: tensor.shape[0] for tensor in inputs if tensor.shape}
+        specs = [spec for spec in self.inputs if spec.name in given]
+        specs = [spec for spec in specs if spec.told_shape[:1] == (-1,)] or specs
+        specs = [spec for spec in specs if not spec.optional] or specs
+        return max((given[spec.name] for spec in specs), default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,14 +241,27 @@ class InferRequest:
 
     @property
     def rows(self) -> int:
-        """Size of the first input's first dimension, which mostly is the batch; 1 for a scalar."""
-        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
+        """Size of the first dimension, which mostly is the batch; 1 for a scalar.
+
+        Only where all inputs have the same, as in all requests that are joined. `Signature.rows_of` knows of others.
+        """
+        return _first_size(self.inputs)
+
+
+def in_step(inputs: Sequence[Tensor]) -> bool:
+    """Whether all inputs have one number of rows. Others hold two batches: such a request is never joined."""
+    return len(inputs) < 2 or len({tensor.data.shape[:1] for tensor in inputs}) == 1
+
+
+def _first_size(inputs: Sequence[Tensor]) -> int:
+    return inputs[0].shape[0] if inputs and inputs[0].shape else 1
 
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
     """An answer and who gave it. Layers note in ``timings`` the seconds that their part took, by name.
 
+    ``rows``: how many the request had, where its inputs have different numbers of them; None otherwise.
     ``execution_rows``: the rows of the model's run that this answer is to be counted with; None for the request's own,
     0 where the run is counted with another answer, or where there was none.
     """
@@ -245,3 +273,4 @@ class InferResponse:
     timings: dict[str, float] = field(default_factory=dict)
     payload: Payload | None = None
     execution_rows: int | None = None
+    rows: int | None = None

@@ -25,7 +25,7 @@ from gateway.layers.independence import Evidence, Independence, Operator, settin
 from gateway.layers.queue import Limits, Pace, Queue, Waiting
 from gateway.layers.sample import Sample, Turns
 from gateway.metrics import Metrics
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Rows, Signature
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Rows, Signature, in_step
 
 log = logging.getLogger("duet.batching")
 
@@ -132,9 +132,8 @@ class Lane:
             raise _too_late(request)
         if len(self._flights) < self._places and not self._queue:
             return await self._alone(request, now)
-        # Where nothing can be joined (an input is left out, there are no rows, or inputs have different numbers of
-        # them) there is nothing to wait for.
-        if len(request.inputs) != len(self.signature.inputs) or not request.rows or not rows.in_step(request):
+        # Where nothing can be joined there is nothing to wait for.
+        if not self._can_join(request):
             return await self._alone(request, now)
         size_bytes = rows.size_bytes(request)
         # What would be alone in its batch need not wait for it either.
@@ -158,6 +157,11 @@ class Lane:
             waiting, expired = self._queue.take(0.0, limits=self._limits, pace=self._pace)
             _fail([*waiting, *expired], Unavailable("the gateway was told to stop at once", retry_after_seconds=1))
 
+    def _can_join(self, request: InferRequest) -> bool:
+        """Not where an input is left out, there are no rows, or inputs have different numbers of them."""
+        inputs = request.inputs
+        return len(inputs) == len(self.signature.inputs) and bool(request.rows) and in_step(inputs)
+
     async def _alone(self, request: InferRequest, now: float) -> InferResponse:
         flight = _Flight(now, request)
         self._flights[flight] = None
@@ -165,8 +169,9 @@ class Lane:
             response = await self._inner.infer(request)
         finally:
             self._ended(flight)
-        self._batch_rows.observe(request.rows)
-        self._learn(request.rows, self._loop.time() - now, response)
+        count = self.signature.rows_of(request.inputs)
+        self._batch_rows.observe(count)
+        self._learn(count, self._loop.time() - now, response, of_rows=self._can_join(request))
         return response
 
     async def _queued(self, request: InferRequest, size_bytes: int) -> InferResponse:
@@ -318,9 +323,11 @@ class Lane:
             waiting.answer.set_result(answer)
             counted = 0
 
-    def _learn(self, count: int, seconds: float, response: InferResponse) -> None:
+    def _learn(self, count: int, seconds: float, response: InferResponse, *, of_rows: bool = True) -> None:
+        """``of_rows``: what it took says something of others' rows. It does not where rows cannot be joined."""
         if count:
             self._usual_seconds += 0.2 * (seconds - self._usual_seconds)
+        if count and of_rows:
             size = rows.output_bytes(response)
             self._pace = self._pace.after(rows=count, seconds=seconds, output_bytes=size)
 

@@ -55,13 +55,6 @@ def group(request: InferRequest, signature: Signature) -> Hashable:
     return (outputs, *(tensor.data.shape[1:] for tensor in request.inputs))
 
 
-def in_step(request: InferRequest) -> bool:
-    """Whether all inputs have one number of rows. Others hold two batches: such a request is never joined."""
-    if len(request.inputs) == 1:
-        return True
-    return len({tensor.data.shape[:1] for tensor in request.inputs}) == 1
-
-
 def size_bytes(request: InferRequest) -> int:
     return sum(_array_bytes(tensor.data) for tensor in request.inputs)
 

@@ -19,7 +19,7 @@ from gateway.types import TensorSpec
 from tests import fronts
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import PAIR, FakeTorchServe
-from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.conftest import RunningGateway, start_gateway, wait_for
 
 SPEC = SimpleNamespace(
     inputs=[TensorSpec("query", "FP32", (-1, 2)), TensorSpec("candidates", "FP32", (-1, 2))],
@@ -49,6 +49,11 @@ class Running:
     @property
     def stack(self) -> Any:
         return SimpleNamespace(client=self.gateway.client, grpc_port=self.gateway.grpc_port)
+
+    def rows_counted(self, variant: str) -> float:
+        lines = self.gateway.admin.get("/metrics").text.splitlines()
+        counted = [line for line in lines if line.startswith("duet_rows_total") and f'variant="{variant}"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in counted)
 
     def rows_asked(self) -> list[tuple[int, int]]:
         """The rows of query and candidates in each call that a server got."""
@@ -95,6 +100,20 @@ def test_they_are_answered_in_every_dialect(running: Running, front: str, varian
     inputs = drawn(*sizes)
     found = fronts.FRONTS[front](running.stack, "pair", variant, inputs, version=None, seconds=None)["y"]
     assert np.allclose(found, expected(inputs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("front", fronts.FRONTS)
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)], ids=["as declared", "the other way round"])
+def test_their_rows_are_counted_alike_in_every_dialect(
+    running: Running, monkeypatch: pytest.MonkeyPatch, front: str, variant: str, order: slice
+) -> None:
+    """The candidates, for which the query is repeated; not those of the input that its client happens to name first."""
+    monkeypatch.setattr(fronts, "spec_of", lambda _: SimpleNamespace(inputs=SPEC.inputs[order], outputs=SPEC.outputs))
+    before = running.rows_counted(variant)
+    fronts.FRONTS[front](running.stack, "pair", variant, drawn(1, 5), version=None, seconds=None)
+    wait_for(lambda: running.rows_counted(variant) != before, "the answer to be counted")
+    assert running.rows_counted(variant) == before + 5
 
 
 def torchserve_bodies(inputs: dict[str, np.ndarray[Any, Any]]) -> dict[str, dict[str, Any]]:

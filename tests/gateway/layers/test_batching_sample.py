@@ -475,3 +475,34 @@ def test_two_batches_in_one_request_are_never_joined(sizes: tuple[int, int]) -> 
         assert (10, 10) in shapes
 
     world.run(test())
+
+
+def without(request: InferRequest) -> InferRequest:
+    """Its first input is left out."""
+    return replace(request, inputs=request.inputs[1:])
+
+
+class Defaulting(Scoring):
+    """Two thousand queries are its default."""
+
+    def outputs(self, request: InferRequest) -> tuple[Tensor, ...]:
+        if len(request.inputs) == 2:
+            return super().outputs(request)
+        return (Tensor("y", "FP32", np.repeat(request.inputs[0].data[:, :1], 2000, axis=0)),)
+
+
+@pytest.mark.parametrize(
+    "odd", [scored(1, 2000, 0), scored(2000, 1, 0), without(scored(1, 1, 0))], ids=["first", "second", "left out"]
+)
+def test_what_cannot_be_joined_teaches_nothing_about_what_can(odd: InferRequest) -> None:
+    """The kind: a request whose answer is not one of its rows' size must not keep others from being joined."""
+    signature = replace(TWO, inputs=(replace(TWO.inputs[0], optional=True), TWO.inputs[1]))
+    world = World(Defaulting(signature=signature), limits=Limits(max_rows=64, max_bytes=4000))
+
+    async def test() -> None:
+        await world.layer.infer(odd)
+        world.model.asked.clear()
+        await asyncio.gather(*(world.layer.infer(scored(2, 2, seed)) for seed in range(6)))
+        assert world.sizes() == [2, 10]
+
+    world.run(test())
