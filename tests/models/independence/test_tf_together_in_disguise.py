@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from models.frameworks.tensorflow import tf
-from models.importing.independence.tf_graph import analyse
-from tests.models.independence.tf_models import F64, Specs, keeps_rows_apart, spec, weights, write
+from tests.models.independence.tf_models import F64, spec, weights
+from tests.models.independence.tf_together import IMG, SEQ, SQ, Cases, X
 
-#: The quick run takes one of so many; `full` takes all.
-SHARE = 10
-
-CASES: dict[str, tuple[Specs, Callable[..., Any]]] = {}
-X = [spec(None, 8)]
-SEQ = [spec(None, 5, 4)]
-OPEN = [spec(None, None)]
-IMG = [spec(None, 8, 8, 3)]
-SQ = [spec(None, None, 4)]
-
-
-def together(name: str, specs: Specs, forward: Callable[..., Any]) -> None:
-    CASES[name] = (specs, forward)
+CASES = Cases()
+together = CASES.together
 
 
 @tf.function
@@ -399,18 +386,11 @@ together(
 )
 
 
-@pytest.mark.parametrize("name", list(CASES)[::SHARE])
+@pytest.mark.parametrize("name", CASES.share)
 def test_rows_that_meet_are_never_concluded_to_be_apart(name: str, tmp_path: Path) -> None:
-    """The kind: a row's answer depends on other rows, on how many there are, or is not at the row's own place."""
-    specs, forward = CASES[name]
-    finding = analyse(write(forward, specs, tmp_path))
-    assert finding.rows != "independent"
-    assert finding.reason
+    CASES.check(name, tmp_path)
 
 
 @pytest.mark.full
 def test_none_of_all_is_concluded_to_be_apart(tmp_path: Path) -> None:
-    for place, (name, (specs, forward)) in enumerate(CASES.items()):
-        finding = analyse(write(forward, specs, tmp_path / str(place)))
-        assert finding.rows != "independent", name
-        assert finding.rows == "unknown" or not keeps_rows_apart(forward, specs), (name, finding.reason)
+    CASES.check_all(tmp_path)
