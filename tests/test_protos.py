@@ -27,7 +27,13 @@ assert serving == type(serving).FromString(ours.SerializeToString())
 """
 
 
-@pytest.mark.parametrize("order", [[*CLIENTS, *OURS], [*OURS, *CLIENTS]], ids=["gateway last", "gateway first"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param([*CLIENTS, *OURS], id="gateway last"),
+        pytest.param([*OURS, *CLIENTS], id="gateway first", marks=pytest.mark.full),
+    ],
+)
 def test_the_gateway_lives_beside_its_clients_packages_in_one_process(order: list[str]) -> None:
     """Triton's, KServe's and MLServer's packages collide in the default descriptor pool; ours must not."""
     code = "\n".join(f"import {name}" for name in order) + EXCHANGE

@@ -185,7 +185,10 @@ def test_sigterm_drains_every_worker(pair: RunningGateway, pytorch: FakeTorchSer
     assert not any(worker.is_running() for worker in found)
 
 
-@pytest.mark.parametrize("while_leaving", [False, True], ids=["serving", "leaving"])
+@pytest.mark.parametrize(
+    "while_leaving",
+    [pytest.param(False, id="serving"), pytest.param(True, id="leaving", marks=pytest.mark.full)],
+)
 def test_a_worker_that_hangs_is_replaced(gateway_with: Start, pytorch: FakeTorchServe, *, while_leaving: bool) -> None:
     """The kind: alive for the kernel, and dead for its callers. Stopped by a signal, it hears none but SIGKILL."""
     server = {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url}

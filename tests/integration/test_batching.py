@@ -125,7 +125,7 @@ def test_callers_of_all_fronts_get_what_they_would_get_alone(stack: Stack, varia
     assert {str(one) for one in alone if isinstance(one, str)} >= {"INVALID_ARGUMENT", "DEADLINE_EXCEEDED"}
 
 
-@pytest.mark.parametrize("variant", ["tensorflow", "pytorch"])
+@pytest.mark.parametrize("variant", ["tensorflow", pytest.param("pytorch", marks=pytest.mark.full)])
 async def test_callers_that_leave_do_not_harm_those_that_stay(stack: Stack, variant: str) -> None:
     rng = random.Random(SEED)
     x = [np.full((1, 1), value, np.float32) for value in range(200)]

@@ -77,7 +77,7 @@ def test_other_settings_replace_artifact_and_record_and_say_that_the_bar_is_miss
     assert Artifact("dense_classifier", 2, "tensorflow") not in store.missing()
 
 
-@pytest.mark.parametrize("framework", ["tensorflow", "pytorch"])
+@pytest.mark.parametrize("framework", ["tensorflow", pytest.param("pytorch", marks=pytest.mark.full)])
 def test_no_space_leaves_the_old_artifact_and_says_so_in_one_line(
     copied: Callable[[str], Store], framework: str
 ) -> None:

@@ -62,7 +62,7 @@ def as_output(name: str, value: Any) -> dict[str, Any]:
 def gateway() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
     front = type("FreshFront", (Front,), {"seen": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), front) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", front.seen

@@ -51,7 +51,7 @@ def gateway() -> Iterator[Callable[[Reply], int]]:
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
         servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return server.server_port
 
     yield start

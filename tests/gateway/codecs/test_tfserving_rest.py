@@ -108,12 +108,12 @@ def test_the_row_at_fault_is_found_wherever_it_is(count: int, data: st.DataObjec
 
 def test_a_fault_at_the_end_of_a_large_body_costs_little_more_than_the_body() -> None:
     """The event loop waits meanwhile: row by row, this took many times as long."""
-    rows = b"[1]," * 500_000
+    rows = b"[1]," * 200_000
     start = time.perf_counter()
     inputs(b'{"instances":[' + rows + b"[1]]}", ONE)
     good = time.perf_counter() - start
     start = time.perf_counter()
-    with pytest.raises(InvalidArgument, match="element: 500000 of"):
+    with pytest.raises(InvalidArgument, match="element: 200000 of"):
         inputs(b'{"instances":[' + rows + b'"x"]}', ONE)
     assert time.perf_counter() - start < 10 * good
 

@@ -51,7 +51,7 @@ class _Http(BaseHTTPRequestHandler):
 def http_port() -> Iterator[int]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Http)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
     server.server_close()
