@@ -14,11 +14,15 @@ RUN /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pi
     && /opt/duet/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check \
         --no-index --no-deps --no-build-isolation . \
     && /opt/duet/bin/python -m pip uninstall --yes --quiet pip setuptools \
-    # What nobody runs: tests of packages, headers and stubs for compilers.
-    && find /opt/duet -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
-    && find /opt/duet -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \) -delete \
-    # Three packages come with symbols for debuggers, 20 MB of them.
-    && find /opt/duet -name 'loop.cpython*.so' -o -name 'rapidjson*.so' -o -name '_yaml*.so' | xargs strip --strip-unneeded \
+    # What nobody runs: tests of packages, headers and stubs for compilers, numpy's own compilers and its random numbers,
+    # pydantic's first version.
+    && find /opt/duet -depth -type d \( -name tests -o -name include -o -path '*/numpy/distutils' -o -path '*/numpy/f2py' \
+        -o -path '*/numpy/random' -o -path '*/pydantic/v1' \) -exec rm -rf {} + \
+    && find /opt/duet -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \
+        -o -path '*/numpy/_core/_simd*.so' -o -path '*/numpy/_core/*_tests*.so' \) -delete \
+    # Some packages come with symbols for debuggers, 25 MB of them.
+    && find /opt/duet -name 'loop.cpython*.so' -o -name 'rapidjson*.so' -o -name '_yaml*.so' -o -name '_rust.abi3.so' \
+        -o -path '*/httptools/parser/*.so' | xargs strip --strip-unneeded \
     # The root is read-only later: compiled once, here.
     && /opt/duet/bin/python -m compileall -q /opt/duet/lib
 

