@@ -28,6 +28,7 @@ from gateway.grpc import tfserving as grpc_tfserving
 from gateway.grpc import torchserve as grpc_torchserve
 from gateway.grpc import v2 as grpc_v2
 from gateway.grpc.admission import Admission, Unknown
+from gateway.grpc.arriving import Arriving
 from gateway.grpc.calls import Calls, Limits
 from gateway.grpc.pages import Pages
 from gateway.grpc.unread import Unread
@@ -316,7 +317,8 @@ def _grpc_server(
         max_bytes=settings.max_bytes_in_flight,
         max_message_bytes=settings.grpc.max_message_bytes,
     )
-    calls = Calls(observer, unread=unread, admission=admission, limits=limits)
+    arriving = Arriving(limits.arriving(), on_cut=lambda reason: observer.metrics.cut(reason).inc())
+    calls = Calls(observer, unread=unread, admission=admission, limits=limits, arriving=arriving)
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
         **grpc_tfserving.services(backend, calls),
@@ -337,7 +339,8 @@ def _grpc_server(
         transport=settings.grpc.transport,
         keepalive=grpc_server.Keepalive(**settings.grpc.keepalive.model_dump()),
         pages=Pages(settings.http.cors_origins),
-        unknown=Unknown(admission, observer) if admission else None,
+        unknown=Unknown(admission, observer, arriving) if admission else None,
+        arriving=arriving,
     )
 
 

@@ -113,7 +113,8 @@ class Metrics:
         cut = Counter(
             "duet_connections_cut",
             "Connections that the gateway ended: headers, body, stalled, idle (the client was too slow), crowded, "
-            "bytes (as many as there may be), unread (gRPC: an answer was not read).",
+            "bytes (as many as there may be). gRPC: unread (an answer was not read), halves (messages without an end), "
+            "flood (frames that are no message).",
             ("reason",),
             registry=registry,
         )

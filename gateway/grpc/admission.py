@@ -11,6 +11,7 @@ import grpc.aio
 
 from gateway.errors import DuetError
 from gateway.grpc import errors
+from gateway.grpc.arriving import Arriving
 from gateway.observation import Observation, Observer
 from gateway.security import certificates
 from gateway.security.access import ACCESS, NOBODY, Access
@@ -77,7 +78,8 @@ class Admission:
 class Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Answers calls of methods that are not there. Who may not call is not even told so."""
 
-    def __init__(self, admission: Admission, observer: Observer) -> None:
+    def __init__(self, admission: Admission, observer: Observer, arriving: Arriving) -> None:
+        self._arriving = arriving
         self._admission = admission
         self._observer = observer
 
@@ -85,6 +87,7 @@ class Unknown(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         """As a stream, whatever the method is: gRPC reads no message of a stream unless it is asked to."""
 
         async def refuse(_: object, context: Context) -> None:
+            self._arriving.call(context)
             given = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             seen = self._observer.begin(given.get("x-request-id"), given.get("traceparent"))
             try:

@@ -17,8 +17,9 @@ from gateway.backends.base import Backend
 from gateway.errors import Code, DuetError, Internal, InvalidArgument, ResourceExhausted, Unavailable
 from gateway.grpc import errors
 from gateway.grpc.admission import Admission, Shown
+from gateway.grpc.arriving import Arriving, Bounds, Line, Stream, Withheld
 from gateway.grpc.receiving import Receiving
-from gateway.grpc.unread import Unread, caller_of
+from gateway.grpc.unread import Unread
 from gateway.observation import Observation, Observer
 from gateway.security.access import Access
 from gateway.security.shares import Shares
@@ -100,6 +101,15 @@ class Limits:
     max_bytes: int = 256 << 20
     max_message_bytes: int = 16 << 20
 
+    def arriving(self) -> Bounds:
+        """Streams may hold as much of messages on their way as unary calls: half of the bytes, and a caller its share.
+
+        The longest message always fits, with the frames around it.
+        """
+        total, one = self.max_bytes // 2, self.max_message_bytes + (1 << 20)
+        each = max(one, int(total * self.caller_share))
+        return Bounds(each, max(each, total), self.receive_seconds, self.max_message_bytes)
+
 
 class _Place:
     """A call's place among `Shares`, until the call's own task ends, which is the one that runs now."""
@@ -136,8 +146,10 @@ class Calls:
         unread: Unread,
         admission: Admission | None = None,
         limits: Limits = Limits(),
+        arriving: Arriving | None = None,
     ) -> None:
         self._observer = observer
+        self._arriving = arriving or Arriving()
         self._unread = unread
         self._admission = admission
         self._idle_seconds = limits.stream_idle_seconds
@@ -174,20 +186,24 @@ class Calls:
         ``everybody`` may make a call that tells of no model. A message that is always ``empty`` is not read at all.
         """
 
-        async def serve(given: object, call: Call, context: Context) -> bytes:
+        async def serve(given: object, call: Call, context: Context, line: Line) -> bytes:
             if everybody:
-                data = b"" if empty else await self._open_message(given, context)
+                data = b"" if empty else await self._open_message(given, context, line)
                 return await self._answer(data, call, behaviour, request)
-            place = _Place(self._places, caller_of(context))
+            place = _Place(self._places, line.caller)
             access = None
             if self._admission is not None:
                 access = await self._identified(call, self._shown(context), place)
-            return await self._entered(given, call, behaviour, request, access, context, place.caller)
+
+            async def read() -> bytes:
+                return await self._message(given, context, line, self._receiving, place.caller)
+
+            return await self._entered(read, call, behaviour, request, access)
 
         async def handle(given: object, context: Context) -> bytes:
-            call = self._begin(context, front)
+            line, call = self._arriving.call(context), self._begin(context, front)
             try:
-                answer = await serve(given, call, context)
+                answer = await serve(given, call, context, line)
                 context.set_trailing_metadata(self._trailing(call))
                 self._unread.hold_for_task(context, len(answer))
                 return answer
@@ -219,9 +235,12 @@ class Calls:
         more; what was asked before is still answered.
         """
 
-        async def one(data: bytes, call: Call, access: Access | None, context: Context) -> bytes:
+        async def one(data: bytes, call: Call, access: Access | None) -> bytes:
+            async def read() -> bytes:
+                return data
+
             try:
-                return await self._entered(data, call, behaviour, request, access, context)
+                return await self._entered(read, call, behaviour, request, access)
             except DuetError as error:
                 call.seen.failed(error)
                 with contextlib.suppress(Exception):
@@ -247,28 +266,34 @@ class Calls:
             async def read(tasks: asyncio.TaskGroup) -> None:
                 nonlocal why
                 try:
-                    async for data in self._requests(context, flying):
+                    async for data in self._requests(context, stream, flying):
                         call, access = await asked(shown, context)
                         flying.count += 1
-                        await answers.put(tasks.create_task(one(data, call, access, context)))
+                        await answers.put(tasks.create_task(one(data, call, access)))
                 except DuetError as error:
                     why = error
+                    if isinstance(error, Withheld):
+                        raise  # nothing that is in flight is waited for
                 await answers.put(None)
 
-            begun = self._begin(context, "")
+            line, begun = self._arriving.call(context), self._begin(context, "")
             try:
-                shown = await self._stream_let_in(begun, context)
+                shown, caller = await self._stream_let_in(begun, context, line)
             except DuetError as error:
                 begun.seen.failed(error)
                 self._finish(begun, path)
                 code, text = plain(error)
                 await context.abort(code, text, (*errors.metadata(error), *errors.observed(begun.seen)))
             context.set_trailing_metadata(errors.observed(begun.seen))
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(read(tasks))
-                while (task := await answers.get()) is not None:
-                    await self._write(await task, context)
-                    flying.count -= 1
+            stream = self._arriving.open(line, caller)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(read(tasks))
+                    while (task := await answers.get()) is not None:
+                        await self._write(await task, context)
+                        flying.count -= 1
+            except* Withheld:
+                pass
             if why is None and self.ending.is_set():
                 why = Unavailable(STOPPING)
             if why is not None:
@@ -283,9 +308,10 @@ class Calls:
             async def send(answer: Message) -> None:
                 await context.write(answer.SerializeToString())
 
+            line = self._arriving.call(context)
             try:
-                _Place(self._watches, caller_of(context))
-                data = await self._open_message(given, context)
+                _Place(self._watches, line.caller)
+                data = await self._open_message(given, context, line)
                 await behaviour(_parsed(data, request), send)
                 raise Unavailable(STOPPING)
             except DuetError as error:
@@ -315,27 +341,26 @@ class Calls:
             place.move(access.identity.id)
         return access
 
-    async def _stream_let_in(self, call: Call, context: Context) -> Shown | None:
-        place, shown = _Place(self._places, caller_of(context)), self._shown(context)
+    async def _stream_let_in(self, call: Call, context: Context, line: Line) -> tuple[Shown | None, str]:
+        """What it shows of who calls, and who that is."""
+        place, shown = _Place(self._places, line.caller), self._shown(context)
         await self._identified(call, shown, place)
-        return shown
+        return shown, place.caller
 
     async def _entered(
         self,
-        given: object,
+        read: Callable[[], Awaitable[bytes]],
         call: Call,
         behaviour: Behaviour,
         request: Any,
         access: Access | None,
-        context: Context,
-        caller: str = "",
     ) -> bytes:
-        """The answer, for one who has room in its quota; a message that is not there yet is read then."""
+        """The answer, for one who has room in its quota; the message is read then."""
         if access is None or self._admission is None:
-            return await self._answer(await self._message(given, context, caller), call, behaviour, request)
+            return await self._answer(await read(), call, behaviour, request)
         self._admission.enter(call.seen, access)
         try:
-            data = await self._message(given, context, caller)
+            data = await read()
             access.bytes_in = len(data)
             answer = await self._answer(data, call, behaviour, request)
         finally:
@@ -343,14 +368,23 @@ class Calls:
         access.bytes_out = len(answer)
         return answer
 
-    async def _message(self, given: object, context: Context, caller: str) -> bytes:
-        return given if isinstance(given, bytes) else await self._receiving.message(context, caller)
-
-    async def _open_message(self, given: object, context: Context) -> bytes:
+    async def _message(self, given: object, context: Context, line: Line, receiving: Receiving, caller: str) -> bytes:
         if isinstance(given, bytes):
             return given
-        data = await self._open_receiving.message(context, caller_of(context))
-        if len(data) > _OPEN_MAX_BYTES:
+        line.reading += 1
+        try:
+            data = await receiving.message(context, caller)
+        except BaseException:
+            line.abandoned += 1
+            raise
+        finally:
+            line.reading -= 1
+        line.handed_over(len(data))
+        return data
+
+    async def _open_message(self, given: object, context: Context, line: Line) -> bytes:
+        data = await self._message(given, context, line, self._open_receiving, line.caller)
+        if len(data) > _OPEN_MAX_BYTES and not isinstance(given, bytes):
             raise ResourceExhausted(f"a message of {len(data)} bytes; this call takes up to {_OPEN_MAX_BYTES}")
         return data
 
@@ -392,22 +426,24 @@ class Calls:
         served = ((pins.VARIANT, call.seen.variant), (pins.VERSION, call.seen.version)) if call.seen.variant else ()
         return (*served, *errors.observed(call.seen))
 
-    async def _requests(self, context: Context, flying: _Flying) -> AsyncIterator[bytes]:
+    async def _requests(self, context: Context, stream: Stream, flying: _Flying) -> AsyncIterator[bytes]:
         """The requests of a stream, until the client has no more or the server is about to stop.
 
-        Raises Unavailable for a stream that was idle for too long.
+        Raises Unavailable for a stream that was idle for too long, and Withheld.
         """
         ending = asyncio.create_task(self.ending.wait())
         try:
             while not self.ending.is_set():
                 reading = asyncio.create_task(context.read())
+                stream.reads(reading)
                 try:
                     while not await self._come(reading, ending):
                         if not flying.count:
                             raise Unavailable(_IDLE.format(self._idle_seconds))
-                    data = reading.result() if reading.done() else grpc.aio.EOF
+                    data = reading.result() if reading.done() and stream.why is None else grpc.aio.EOF
                 finally:
                     reading.cancel()
+                stream.has_read(len(data) if data is not grpc.aio.EOF else 0)
                 if data is grpc.aio.EOF:
                     return
                 yield data

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 import grpc
 import grpc.aio
 
+from gateway.grpc.arriving import Arriving
 from gateway.grpc.errors import Metadata
 
 #: Service name -> method name -> handler.
@@ -52,11 +53,22 @@ _SETTLE_SECONDS = 0.1
 
 
 class Server:
-    """grpc.aio's server, which tells open streams to end (``ending``) before it waits for the calls in flight."""
+    """grpc.aio's server, which tells open streams to end (``ending``) before it waits for the calls in flight.
 
-    def __init__(self, inner: grpc.aio.Server, ending: asyncio.Event, *, share_port: bool = False) -> None:
+    ``arriving`` looks at its connections while it runs.
+    """
+
+    def __init__(
+        self,
+        inner: grpc.aio.Server,
+        ending: asyncio.Event,
+        *,
+        share_port: bool = False,
+        arriving: Arriving | None = None,
+    ) -> None:
         self._inner = inner
         self._ending = ending
+        self._arriving = arriving
         self._shared: set[int] | None = set() if share_port else None
 
     def add_insecure_port(self, address: str) -> int:
@@ -67,6 +79,8 @@ class Server:
 
     async def start(self) -> None:
         await self._inner.start()
+        if self._arriving is not None:
+            self._arriving.start()
 
     async def stop(self, grace_seconds: float | None) -> None:
         """Takes no new calls; those in flight have ``grace_seconds``, None for none at all."""
@@ -78,10 +92,14 @@ class Server:
             self._shared.clear()
             await asyncio.sleep(_SETTLE_SECONDS)
         await self._inner.stop(grace_seconds)
+        if self._arriving is not None:
+            self._arriving.close()
 
     def _added(self, port: int) -> int:
         if self._shared is not None:
             self._shared.add(port)
+        if self._arriving is not None:
+            self._arriving.listen(port)
         return port
 
 
@@ -97,6 +115,7 @@ def build(
     pages: grpc.GenericRpcHandler | None = None,
     unknown: grpc.GenericRpcHandler | None = None,
     keepalive: Keepalive = Keepalive(),
+    arriving: Arriving | None = None,
 ) -> Server:
     """A server without a port. ``max_message_bytes`` bounds what it reads, before memory is taken for it by grpcio.
 
@@ -105,7 +124,7 @@ def build(
     ``unknown`` answers what no service has (grpcio only).
     grpcio closes a connection beyond ``max_connections`` at once, and one that does not begin to speak HTTP/2.
     ``share_port`` lets several processes listen on one port. Otherwise a second one would take half of the calls
-    without a word.
+    without a word. ``arriving`` bounds what comes over its connections and is no message (grpcio only).
     """
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -126,7 +145,7 @@ def build(
         ("grpc.http2.bdp_probe", 0),
         *keepalive.options(),
     ]
-    return Server(_grpcio(services, options, pages, unknown), ending, share_port=share_port)
+    return Server(_grpcio(services, options, pages, unknown), ending, share_port=share_port, arriving=arriving)
 
 
 def _stop_listening(ports: Collection[int]) -> None:

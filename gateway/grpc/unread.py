@@ -9,26 +9,19 @@ have not are known here, are bounded in bytes, and the connection of one that ta
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, TypeAlias, cast
-from urllib.parse import unquote
 
 import grpc.aio
 
 from gateway.errors import ResourceExhausted
-from gateway.security.shares import of_address
+from gateway.grpc.sockets import peer_of, shut
 
 log = logging.getLogger("duet.grpc")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-#: An address and its port.
-Peer = tuple[str, int]
 
 _MOST_SWEEP_SECONDS = 1.0
 
@@ -117,57 +110,3 @@ class Unread:
                 return
             if passed > answer.size / self._bytes_per_second:
                 yield answer
-
-
-def peer_of(text: str) -> Peer:
-    """gRPC's name for a client's address, as ``ipv4:127.0.0.1:40000`` or ``ipv6:%5B::1%5D:40000``."""
-    host, _, port = unquote(text.partition(":")[2]).rpartition(":")
-    return _plain(host.strip("[]")), int(port)
-
-
-def caller_of(context: Context) -> str:
-    """The caller that a call's connection stands for where nothing else says who calls."""
-    text = context.peer()
-    host = text[text.find(":") + 1 : max(text.rfind(":"), 0)]
-    return of_address(unquote(host).strip("[]") if "[" in host or "%" in host else host)
-
-
-def shut(peers: Collection[Peer]) -> None:
-    """Shuts those connections that came from ``peers`` to a port on which this process listens.
-
-    gRPC's core has no call for it, so its sockets are looked up.
-    """
-    listening = {sock.getsockname()[1] for sock in _own_sockets() if _listens(sock)}
-    for sock in _own_sockets():
-        with contextlib.suppress(OSError):  # a socket that listens has no peer, nor has one that is gone
-            host, port = sock.getpeername()[:2]
-            if (_plain(host), port) in peers and sock.getsockname()[1] in listening:
-                sock.shutdown(socket.SHUT_RDWR)
-
-
-def _listens(sock: socket.socket) -> bool:
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
-def _own_sockets() -> Iterator[socket.socket]:
-    """The process's TCP sockets, each open while it is looked at: another thread may close its own meanwhile."""
-    for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):
-            copy = os.dup(int(name))
-            try:
-                sock = socket.socket(fileno=copy)
-            except OSError:  # no socket
-                os.close(copy)
-                continue
-            with sock:
-                if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
-                    yield sock
-
-
-def _plain(host: str) -> str:
-    """A socket of both families writes IPv4 addresses as ``::ffff:127.0.0.1``."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    return str(getattr(address, "ipv4_mapped", None) or address)

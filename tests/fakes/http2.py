@@ -22,26 +22,26 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0,
 
 def call(stream: int, path: str, message: bytes, **metadata: str) -> bytes:
     """A unary call whose message fits into a frame. ``stream`` is odd, and larger than those before."""
-    return _head(stream, path, metadata) + _frame(_DATA, _END_STREAM, stream, _prefixed(message))
+    return _head(stream, path, metadata) + frame(_DATA, _END_STREAM, stream, _prefixed(message))
 
 
 def half(stream: int, path: str, size: int, **metadata: str) -> bytes:
     """A call that announces a message of ``size`` bytes and sends none of them. (``x_api_key`` is ``x-api-key``.)"""
-    return _head(stream, path, metadata) + _frame(_DATA, 0, stream, b"\0" + struct.pack(">I", size))
+    return _head(stream, path, metadata) + frame(_DATA, 0, stream, b"\0" + struct.pack(">I", size))
 
 
 def reset(stream: int) -> bytes:
     """The client wants no answer any more."""
-    return _frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+    return frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
 
 
 def ping() -> bytes:
-    return _frame(_PING, 0, 0, bytes(8))
+    return frame(_PING, 0, 0, bytes(8))
 
 
 def settled() -> bytes:
     """The client has taken the server's settings."""
-    return _frame(_SETTINGS, _ACK, 0, b"")
+    return frame(_SETTINGS, _ACK, 0, b"")
 
 
 def goaways(data: bytes) -> list[tuple[int, bytes]]:
@@ -63,32 +63,32 @@ async def ask(sock: socket.socket, path: str, message: bytes) -> None:
     while left:
         size = min(len(left), _FRAME_BYTES, *windows.values())
         if size > 0:
-            await loop.sock_sendall(sock, _frame(_DATA, _END_STREAM * (size == len(left)), 1, bytes(left[:size])))
+            await loop.sock_sendall(sock, frame(_DATA, _END_STREAM * (size == len(left)), 1, bytes(left[:size])))
             left = left[size:]
             windows = {stream: window - size for stream, window in windows.items()}
         else:
             kind, stream, payload = await _read_frame(sock)
             _widen(windows, kind, stream, payload)
             if kind == _SETTINGS and payload:  # they hold from now on
-                await loop.sock_sendall(sock, _frame(_SETTINGS, _ACK, 0, b""))
+                await loop.sock_sendall(sock, frame(_SETTINGS, _ACK, 0, b""))
 
 
 def push_halves(sock: socket.socket, path: str, calls: int, size: int, *, seconds: float, **metadata: str) -> set[int]:
     """Sends nearly all of ``calls`` messages at once, as fast as the server gives room, and keeps them open.
 
-    Gives the streams that the server has ended meanwhile.
+    Gives the streams that the server has ended meanwhile; returns when all are.
     """
     streams = range(1, 2 * calls + 1, 2)
     sock.sendall(PREFACE + settled() + b"".join(half(stream, path, size, **metadata) for stream in streams))
     windows = {0: 65_535 - 5 * calls, **dict.fromkeys(streams, 65_535 - 5)}
     left = dict.fromkeys(streams, size - 100)
     initial, data, end = 65_535, b"", monotonic() + seconds
-    while monotonic() < end:
+    while left and monotonic() < end:
         sent = 0
         for stream in left:
             room = min(left[stream], _FRAME_BYTES, windows[stream], windows[0])
             if room > 0:
-                sock.sendall(_frame(_DATA, 0, stream, bytes(room)))
+                sock.sendall(frame(_DATA, 0, stream, bytes(room)))
                 left[stream] -= room
                 windows = {**windows, 0: windows[0] - room, stream: windows[stream] - room}
                 sent += room
@@ -140,14 +140,15 @@ def _head(stream: int, path: str, metadata: Mapping[str, str] = MappingProxyType
     headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
     headers |= {"content-type": "application/grpc", "te": "trailers"}
     headers |= {name.replace("_", "-"): value for name, value in metadata.items()}
-    return _frame(_HEADERS, _END_HEADERS, stream, b"".join(map(_field, headers, headers.values())))
+    return frame(_HEADERS, _END_HEADERS, stream, b"".join(map(_field, headers, headers.values())))
 
 
 def _prefixed(message: bytes) -> bytes:
     return b"\0" + struct.pack(">I", len(message)) + message
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Any frame, by the number of its kind."""
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from tests.security.mutation import Mutation
 
 _CALLS = "gateway/grpc/calls.py"
+_ARRIVING = "gateway/grpc/arriving.py"
+_COMING = "../gateway/grpc/test_arriving.py"
 _RECEIVING = "gateway/grpc/receiving.py"
 _SHARES = "gateway/security/shares.py"
 _TESTS = "test_calls.py"
 _LETTING_IN = "../gateway/grpc/test_letting_in.py"
 
 CALLS = (
-    Mutation("watches are counted", _CALLS, "_Place(self._watches, caller_of(context))", "pass", _TESTS, "watches"),
+    Mutation("watches are counted", _CALLS, "_Place(self._watches, line.caller)", "pass", _TESTS, "watches"),
     Mutation(
         "a caller's share of the calls",
         _SHARES,
@@ -83,5 +85,45 @@ CALLS = (
         "print(message, DeadlineExceeded(",
         _LETTING_IN,
         "does_not_come",
+    ),
+    Mutation(
+        "what a caller's streams hold of messages that are not whole",
+        _ARRIVING,
+        "_split(all_of_one, bounds.each)",
+        "([], list(all_of_one))",
+        _COMING,
+        "share",
+    ),
+    Mutation(
+        "what all streams hold of messages that are not whole",
+        _ARRIVING,
+        "_split(left, bounds.total)[0]",
+        "[]",
+        _COMING,
+        "who_ends",
+    ),
+    Mutation(
+        "streams whose messages do not end are looked at",
+        _ARRIVING,
+        "            self._of.touch(line)",
+        "            pass",
+        _COMING,
+        "streams_of_one_caller",
+    ),
+    Mutation(
+        "whole messages are no half ones",
+        _ARRIVING,
+        "self.whole += size + (size >> 6) + 64",
+        "pass",
+        _COMING,
+        "hold_nothing",
+    ),
+    Mutation(
+        "floods of frames",
+        _ARRIVING,
+        'self._cut(line, "flood")',
+        "pass",
+        _COMING,
+        "flood",
     ),
 )

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from gateway.errors import DuetError
 from gateway.grpc import server
 from gateway.grpc.admission import Admission, Unknown
+from gateway.grpc.arriving import Arriving
 from gateway.grpc.calls import Call, Calls, Limits
 from gateway.grpc.unread import Unread
 from gateway.logging import NoAccessLog
@@ -87,7 +88,7 @@ async def serving(admission: Admission | None = None, **limits: Any) -> AsyncIte
             "Empty": calls.unary(echo, request, path=EMPTY, everybody=True, empty=True),
         }
     }
-    unknown = Unknown(admission, observer) if admission else None
+    unknown = Unknown(admission, observer, Arriving()) if admission else None
     made = server.build(services, max_message_bytes=MAX_MESSAGE_BYTES, ending=calls.ending, unknown=unknown)
     port = made.add_insecure_port("127.0.0.1:0")
     await made.start()

@@ -13,7 +13,8 @@ import grpc.aio
 import pytest
 
 from gateway.errors import ResourceExhausted
-from gateway.grpc.unread import Unread, peer_of
+from gateway.grpc.sockets import peer_of
+from gateway.grpc.unread import Unread
 from tests.fakes import http2
 
 _SIZE = 1 << 20
