@@ -52,6 +52,7 @@ from gateway.rest.middleware import Observed
 from gateway.router import Router, Rule
 from gateway.securing import Securing
 from gateway.security.guard import Guard
+from gateway.security.proxies import Proxies
 from gateway.tls import ClientTls
 from gateway.workers.member import Member
 
@@ -82,6 +83,8 @@ class Gateway:
         resolve: Resolve = resolve_host,
     ) -> None:
         self.draining = False
+        trusted = settings.trusted_proxies
+        self.proxies = Proxies(trusted.networks, trusted.header) if trusted else None
         self._member = member
         self._guard: Guard | None = None
         metrics = Metrics(CollectorRegistry(), exposed=member.exposed()) if member else Metrics(_process_registry())
@@ -317,7 +320,9 @@ def _grpc_server(
         max_bytes=settings.max_bytes_in_flight,
         max_message_bytes=settings.grpc.max_message_bytes,
     )
-    arriving = Arriving(limits.arriving(), on_cut=lambda reason: observer.metrics.cut(reason).inc())
+    arriving = Arriving(
+        limits.arriving(), on_cut=lambda reason: observer.metrics.cut(reason).inc(), proxies=gateway.proxies
+    )
     calls = Calls(observer, unread=unread, admission=admission, limits=limits, arriving=arriving)
     services = {
         **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),

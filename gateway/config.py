@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gateway.errors import InvalidArgument
 from gateway.layers.settings import (
@@ -99,7 +108,7 @@ class HttpShares(_Settings):
     """How much of the room for bodies one holds: always a share of what the others leave, so that all get some.
 
     A caller is its key, token or certificate, and without one its address (an IPv6 subnet of 64 bits). Behind a proxy,
-    callers without keys have one address: set ``caller`` to 1 there.
+    callers without keys have one address: name it in ``trusted_proxies``, or set ``caller`` to 1 there.
     """
 
     caller: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -175,7 +184,8 @@ class Grpc(_Settings):
     #: Calls of ``Health/Watch``, which last; they are counted by themselves.
     max_watches: Annotated[int, Field(ge=1, le=1 << 20)] = 512
     #: The part of the calls, the watches and the messages on their way in that one caller may hold: a key, a token's
-    #: subject or a certificate; otherwise an address, in IPv6 its /64. 1 where all callers come through one proxy.
+    #: subject or a certificate; otherwise an address, in IPv6 its /64. 1 where all callers come through one proxy that
+    #: is not among ``trusted_proxies``.
     caller_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     #: For a call's message to come as a whole. Those that are on their way have half of ``max_bytes_in_flight``, and
     #: each is taken for the longest one (``max_message_bytes``); more of them wait.
@@ -318,6 +328,24 @@ class Model(_Settings):
     outputs_by_row: bool = False
 
 
+class TrustedProxies(_Settings):
+    """Proxies in ``networks`` are believed when they say in ``header`` whom they call for.
+
+    Each must add the address that it sees at the header's end, or write the header anew. It counts for shares alone.
+    """
+
+    networks: Annotated[tuple[IPvAnyNetwork, ...], Field(min_length=1)]
+    header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+
+    @field_validator("networks")
+    @classmethod
+    def _are_not_everybody(cls, values: tuple[IPvAnyNetwork, ...]) -> tuple[IPvAnyNetwork, ...]:
+        for value in values:
+            if str(value).endswith("/0"):
+                raise ValueError(f"{value} trusts everybody: name the networks of the proxies alone")
+        return values
+
+
 class Log(_Settings):
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: bool = True
@@ -330,6 +358,8 @@ class Settings(_Settings):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     http: Http = Http()
     grpc: Grpc = Grpc()
+    #: Of the HTTP port and of gRPC. Without it a proxy's clients are one caller, unless they show keys.
+    trusted_proxies: TrustedProxies | None = None
     admin: Address = Address(port=8002)
     servers: dict[str, Server]
     #: Models with settings of their own, and those of servers that cannot list theirs.

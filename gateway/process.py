@@ -197,6 +197,7 @@ def _crowd(settings: Settings, gateway: Gateway, max_connections: int, room: Roo
         limits=Limits(http.max_url_bytes, http.max_header_bytes, http.max_headers),
         on_cut=lambda reason: metrics.cut(reason).inc(),
         on_look=look,
+        proxies=gateway.proxies,
     )
 
 

@@ -29,6 +29,7 @@ import grpc.aio
 
 from gateway.errors import ResourceExhausted
 from gateway.grpc.sockets import Connected, Peer, can_count, counts, look_around, peer_of, shut
+from gateway.security.proxies import Proxies
 from gateway.security.shares import of_address
 
 log = logging.getLogger("duet.grpc")
@@ -52,6 +53,7 @@ _LEAVE_SECONDS = 2.0
 #: Of a connection: what may come that is no message, at once and each second, and beside each call: a message that is
 #: refused (a stream's window), its head; and what part of the bytes that the client takes it may send to widen windows.
 _FLOOD_BYTES = 4 << 20
+_FLOOD_BYTES_OF_PROXY = 64 << 20
 _FLOOD_BYTES_A_SECOND = 16 << 10
 _FLOOD_BYTES_A_CALL = 80 << 10
 _TAKEN_TO_WIDENED = 64
@@ -86,6 +88,7 @@ class Line:
         "caller",
         "calls",
         "level",
+        "proxy",
         "reading",
         "received",
         "seen",
@@ -101,6 +104,8 @@ class Line:
         self.calls = self.reading = self.abandoned = self.level = 0
         #: Bytes: that came, that the client took, and of messages that were handed over with their frames.
         self.received = self.taken = self.whole = 0
+        #: The address of a trusted proxy, whose connection carries many callers.
+        self.proxy: str | None = None
         self.socket: Connected | None = None
         self.armed = False
         #: Open streams that are being read, in the order in which their reads began.
@@ -208,7 +213,7 @@ class _Holding:
     size: int
 
     def streams(self) -> list[Stream]:
-        return [stream for stream in self.line.streams if stream.caller == self.caller and _holds(stream)]
+        return [stream for stream in self.line.streams if _holder(stream) == self.caller and _holds(stream)]
 
 
 def over(lines: Iterable[Line], bounds: Bounds, now: float) -> dict[Stream, str]:
@@ -218,7 +223,7 @@ def over(lines: Iterable[Line], bounds: Bounds, now: float) -> dict[Stream, str]
     for line in lines:
         for stream in line.streams:
             if _holds(stream):
-                key = line, stream.caller
+                key = line, _holder(stream)
                 most[key] = max(most.get(key, 0), stream.held)
                 if _is_late(stream, bounds, now):
                     ends[stream] = f"a message had not come within {bounds.seconds:g} s (grpc.receive_seconds)"
@@ -228,13 +233,19 @@ def over(lines: Iterable[Line], bounds: Bounds, now: float) -> dict[Stream, str]
     left: list[_Holding] = []
     what = "bytes of messages that are not whole"
     for all_of_one in callers.values():
-        beyond, within = _split(all_of_one, bounds.each)
+        most_of_one = bounds.total if all_of_one[0].line.proxy else bounds.each
+        beyond, within = _split(all_of_one, most_of_one)
         left += within
         for holding in beyond:
-            ends |= dict.fromkeys(holding.streams(), f"one caller's streams may hold {bounds.each} {what}")
+            ends |= dict.fromkeys(holding.streams(), f"one caller's streams may hold {most_of_one} {what}")
     for holding in _split(left, bounds.total)[0]:
         ends |= dict.fromkeys(holding.streams(), f"all streams may hold {bounds.total} {what}")
     return ends
+
+
+def _holder(stream: Stream) -> str:
+    """Who is bounded. Behind a proxy, one caller's bytes cannot be told from another's: the proxy is."""
+    return stream.line.caller if stream.line.proxy else stream.caller
 
 
 def _holds(stream: Stream) -> bool:
@@ -268,8 +279,15 @@ class Arriving:
     Nothing is bounded before `start`, nor on systems that do not count (`can_count`), which `start` says.
     """
 
-    def __init__(self, bounds: Bounds = Bounds(), *, on_cut: Callable[[str], None] = lambda reason: None) -> None:
+    def __init__(
+        self,
+        bounds: Bounds = Bounds(),
+        *,
+        on_cut: Callable[[str], None] = lambda reason: None,
+        proxies: Proxies | None = None,
+    ) -> None:
         self._bounds = bounds
+        self._proxies = proxies
         self._on_cut = on_cut
         self._ports: set[int] = set()
         #: By gRPC's name of its client, by the client's address, and by its descriptor.
@@ -340,10 +358,23 @@ class Arriving:
         if not name.startswith("ipv"):  # a Unix socket: the transport native's own
             return Line(of_address(""))
         peer = peer_of(name)
-        line = self._by_peer.get(peer) or Line(of_address(peer[0]))
+        line = self._by_peer.get(peer) or self._made(peer)
         if self._wake is not None:
             self._by_name[name] = self._by_peer[peer] = line
         return line
+
+    def _made(self, peer: Peer) -> Line:
+        line = Line(of_address(peer[0]))
+        line.proxy = peer[0] if self._proxies is not None and self._proxies.trusts(peer[0]) else None
+        return line
+
+    def caller(self, line: Line, context: Context) -> str:
+        """Whose call it is where it shows no key: what a trusted proxy tells, or the connection's address."""
+        if line.proxy is None or self._proxies is None:
+            return line.caller
+        header = self._proxies.header
+        values = [value for key, value in context.invocation_metadata() or () if key == header]
+        return self._proxies.caller(line.proxy, [value for value in values if isinstance(value, str)])
 
     # -- Connections with open streams are looked at soon after something has come, and not otherwise.
 
@@ -390,9 +421,12 @@ class Arriving:
             stream.end(now, text)
         for line in list(self._holding):
             stays = any(stream.ended and now - stream.ended > _LEAVE_SECONDS for stream in line.streams)
-            if stays or line.most(ended=True) > 2 * self._bounds.each:
+            if stays or line.most(ended=True) > 2 * self._most_of(line):
                 del self._holding[line]
                 self._cut(line, "halves")
+
+    def _most_of(self, line: Line) -> int:
+        return self._bounds.total if line.proxy else self._bounds.each
 
     def _cut(self, line: Line, reason: str) -> None:
         if line.socket is None:
@@ -452,7 +486,7 @@ class Arriving:
     def _found(self, connected: Connected) -> None:
         line = self._by_peer.get(connected.peer)
         if line is None:
-            line = self._by_peer[connected.peer] = Line(of_address(connected.peer[0]))
+            line = self._by_peer[connected.peer] = self._made(connected.peer)
         line.forget()
         line.socket = connected
         line.look()
@@ -464,8 +498,9 @@ class Arriving:
         """A few hundred at a time, so that nobody else waits for it."""
         for count, line in enumerate(list(self._by_number.values()), 1):
             line.look()
-            on_their_way = line.reading * self._bounds.max_message_bytes + bool(line.streams) * 2 * self._bounds.each
-            if line.flooded(passed, self._bounds.max_message_bytes) > _FLOOD_BYTES + on_their_way:
+            on_their_way = line.reading * self._bounds.max_message_bytes + bool(line.streams) * 2 * self._most_of(line)
+            beside = _FLOOD_BYTES_OF_PROXY if line.proxy else _FLOOD_BYTES
+            if line.flooded(passed, self._bounds.max_message_bytes) > beside + on_their_way:
                 line.level = 0
                 self._cut(line, "flood")
             if count % _LOOKS_AT_A_TIME == 0:

@@ -190,7 +190,7 @@ class Calls:
             if everybody:
                 data = b"" if empty else await self._open_message(given, context, line)
                 return await self._answer(data, call, behaviour, request)
-            place = _Place(self._places, line.caller)
+            place = _Place(self._places, self._arriving.caller(line, context))
             access = None
             if self._admission is not None:
                 access = await self._identified(call, self._shown(context), place)
@@ -310,7 +310,7 @@ class Calls:
 
             line = self._arriving.call(context)
             try:
-                _Place(self._watches, line.caller)
+                _Place(self._watches, self._arriving.caller(line, context))
                 data = await self._open_message(given, context, line)
                 await behaviour(_parsed(data, request), send)
                 raise Unavailable(STOPPING)
@@ -343,7 +343,7 @@ class Calls:
 
     async def _stream_let_in(self, call: Call, context: Context, line: Line) -> tuple[Shown | None, str]:
         """What it shows of who calls, and who that is."""
-        place, shown = _Place(self._places, line.caller), self._shown(context)
+        place, shown = _Place(self._places, self._arriving.caller(line, context)), self._shown(context)
         await self._identified(call, shown, place)
         return shown, place.caller
 
@@ -383,7 +383,7 @@ class Calls:
         return data
 
     async def _open_message(self, given: object, context: Context, line: Line) -> bytes:
-        data = await self._message(given, context, line, self._open_receiving, line.caller)
+        data = await self._message(given, context, line, self._open_receiving, self._arriving.caller(line, context))
         if len(data) > _OPEN_MAX_BYTES and not isinstance(given, bytes):
             raise ResourceExhausted(f"a message of {len(data)} bytes; this call takes up to {_OPEN_MAX_BYTES}")
         return data

@@ -23,6 +23,7 @@ from gateway.rest.head import Limits
 from gateway.rest.joined import Joined
 from gateway.rest.room import Holding, Pace, Room
 from gateway.rest.strict import Strict
+from gateway.security.proxies import Proxies
 from gateway.security.shares import of_address
 
 _SWEEP_SECONDS = 0.5
@@ -70,6 +71,7 @@ class Crowd:
 
     ``room`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections;
     whoever comes then takes the place of the one that has been idle for longest, and is refused where none is idle.
+    ``proxies`` are believed about whom each request is for.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Crowd:
         on_cut: Callable[[str], None],
         limits: Limits = Limits(),  # noqa: B008 - frozen
         on_look: Callable[[int, int], None] = lambda connections, held_bytes: None,
+        proxies: Proxies | None = None,
     ) -> None:
         self.patience = patience
         self.max_connections = max_connections
         self.room = room
         self.on_cut = on_cut
         self.limits = limits
+        self.proxies = proxies
         self._on_look = on_look
         #: Those whose bodies hardly come, longest first.
         self.slow: dict[Connection, None] = {}
@@ -147,6 +151,7 @@ class Connection(Strict):
         self._since = 0.0
         self._pace = Pace(0.0)
         self._holding = Holding("")
+        self._proxied: Proxies | None = None
         self._stuck: tuple[float, int] | None = None
         self._leaving_since: float | None = None
         self._answering: RequestResponseCycle | None = None
@@ -157,7 +162,9 @@ class Connection(Strict):
         crowd = self._crowd
         crowd.connections.add(self)
         self._since = self.loop.time()
-        self._holding.caller = of_address(self.client[0] if self.client else "")
+        host = self.client[0] if self.client else ""
+        self._holding.caller = of_address(host)
+        self._proxied = crowd.proxies if crowd.proxies is not None and crowd.proxies.trusts(host) else None
         if len(crowd.connections) > crowd.max_connections:
             if not crowd.idle:
                 self._cut("crowded", 503, "all connections that this gateway takes are in use; try again later")
@@ -186,6 +193,8 @@ class Connection(Strict):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # unless the head is refused
+        if self._proxied is not None:
+            self._belongs_to(self._forwarded_for(self._proxied))
         self._reading = _Reading.BODY
         self._since = self.loop.time()
         self._pace = Pace(self._since)
@@ -322,6 +331,12 @@ class Connection(Strict):
     def _belongs_to(self, caller: str) -> None:
         """What this connection holds is held for ``caller``, which is known by now."""
         self._crowd.room.move(self._holding, caller)
+
+    def _forwarded_for(self, proxies: Proxies) -> str:
+        """Whose request it is, as the proxy tells."""
+        name = proxies.header.encode()
+        values = [value.decode("latin-1") for key, value in self.headers if key == name]
+        return proxies.caller(self.client[0] if self.client else "", values)
 
     def _let_go(self) -> None:
         self._crowd.room.give_back(self._holding)

@@ -7,13 +7,22 @@ from tests.security.mutation import Mutation
 _CALLS = "gateway/grpc/calls.py"
 _ARRIVING = "gateway/grpc/arriving.py"
 _COMING = "../gateway/grpc/test_arriving.py"
+_PROXIES = "gateway/security/proxies.py"
+_PROXIES_TESTS = "test_proxies.py"
 _RECEIVING = "gateway/grpc/receiving.py"
 _SHARES = "gateway/security/shares.py"
 _TESTS = "test_calls.py"
 _LETTING_IN = "../gateway/grpc/test_letting_in.py"
 
 CALLS = (
-    Mutation("watches are counted", _CALLS, "_Place(self._watches, line.caller)", "pass", _TESTS, "watches"),
+    Mutation(
+        "watches are counted",
+        _CALLS,
+        "_Place(self._watches, self._arriving.caller(line, context))",
+        "pass",
+        _TESTS,
+        "watches",
+    ),
     Mutation(
         "a caller's share of the calls",
         _SHARES,
@@ -125,5 +134,45 @@ CALLS = (
         "pass",
         _COMING,
         "flood",
+    ),
+    Mutation(
+        "trusted proxies: nobody else is believed",
+        _PROXIES,
+        "if not self.trusts(host):",
+        "if False:",
+        _PROXIES_TESTS,
+        "only_a_trusted",
+    ),
+    Mutation(
+        "trusted proxies: what a client writes does not count",
+        _PROXIES,
+        "if not self.trusts(found):",
+        "if False:",
+        _PROXIES_TESTS,
+        "whom_a_proxy",
+    ),
+    Mutation(
+        "trusted proxies: a malformed header counts for nothing",
+        _PROXIES,
+        "if address is None or count == _MAX_HOPS:",
+        "if address is None:\n                continue\n            if count == _MAX_HOPS:",
+        _PROXIES_TESTS,
+        "whom_a_proxy",
+    ),
+    Mutation(
+        "trusted proxies: bodies",
+        "gateway/rest/connection.py",
+        "self._belongs_to(self._forwarded_for(self._proxied))",
+        "pass",
+        _PROXIES_TESTS,
+        "bodies_are_held",
+    ),
+    Mutation(
+        "trusted proxies: calls",
+        _ARRIVING,
+        "if line.proxy is None or self._proxies is None:",
+        "if True:",
+        _PROXIES_TESTS,
+        "watches_are_counted",
     ),
 )

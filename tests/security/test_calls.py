@@ -60,10 +60,14 @@ HALVES = {
     "Predict": ("/tensorflow.serving.PredictionService/Predict", True),
     "StreamPredictions": (f"{TORCHSERVE}StreamPredictions", True),
     "a method that is not there": (f"{V2}Nothing", False),
+    # Messages of open streams: they are read before anybody knows of them.
+    "ModelStreamInfer": (f"{V2}ModelStreamInfer", True),
+    "StreamPredictions2": (f"{TORCHSERVE}StreamPredictions2", True),
+    "reflection": (REFLECT, True),
 }
 
 
-QUICK = ("Check", "ServerLive")
+QUICK = ("Check", "ServerLive", "ModelStreamInfer")
 
 
 def revoke(keys: KeyFolder, key: str) -> None:
