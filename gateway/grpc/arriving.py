@@ -129,6 +129,15 @@ class Line:
             except OSError:  # the core has closed it
                 self.forget()
 
+    def settle(self) -> None:
+        """To be called after `look`. More may have been handed over than came, since messages were compressed.
+
+        That makes no room for what comes later.
+        """
+        left = self.left
+        for stream in self.streams:
+            stream.begun = min(stream.begun, left)
+
     def forget(self) -> None:
         """Lets go of the socket, which is the core's."""
         if self.socket is not None:
@@ -154,13 +163,16 @@ class Line:
 
 
 class Stream:
-    """An open stream. ``why`` says why it was ended, and ``ended`` when; ``big_since`` when much had come."""
+    """An open stream. ``begun`` is what `Line.left` was when its read began, ``big_since`` says when much had come.
 
-    __slots__ = ("_begun", "_of", "big_since", "caller", "ended", "line", "task", "why")
+    ``why`` says why it was ended, and ``ended`` when.
+    """
+
+    __slots__ = ("_of", "begun", "big_since", "caller", "ended", "line", "task", "why")
 
     def __init__(self, of: Arriving, line: Line, caller: str) -> None:
         self._of = of
-        self._begun = 0
+        self.begun = 0
         self.line = line
         self.caller = caller
         self.task: asyncio.Task[Any] | None = None
@@ -170,14 +182,14 @@ class Stream:
     @property
     def held(self) -> int:
         """The most that can have come of its message."""
-        return self.line.left - self._begun
+        return self.line.left - self.begun
 
     def reads(self, task: asyncio.Task[Any]) -> None:
         """``task`` waits for the stream's next message: what has come before is no part of it."""
         line = self.line
         line.look()
         # A connection whose socket is not found yet is new: all that came counts.
-        self._begun = line.left if line.socket is not None else 0
+        self.begun = line.left if line.socket is not None else 0
         self.task, self.big_since = task, 0.0
         line.streams[self] = None
         if not line.armed:
@@ -392,6 +404,8 @@ class Arriving:
         for line in [line for line, _ in zip(self._touched, range(_LOOKS_AT_A_TIME), strict=False)]:
             del self._touched[line]
             line.look()
+            if line.socket is not None:
+                line.settle()
             self._arm(line)
             if line.most() > _SMALL_BYTES:
                 self._holding[line] = None

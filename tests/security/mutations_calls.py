@@ -98,7 +98,7 @@ CALLS = (
     Mutation(
         "what a caller's streams hold of messages that are not whole",
         _ARRIVING,
-        "_split(all_of_one, bounds.each)",
+        "_split(all_of_one, most_of_one)",
         "([], list(all_of_one))",
         _COMING,
         "share",
@@ -126,6 +126,14 @@ CALLS = (
         "pass",
         _COMING,
         "hold_nothing",
+    ),
+    Mutation(
+        "whole messages buy nothing in advance",
+        _ARRIVING,
+        "stream.begun = min(stream.begun, left)",
+        "pass",
+        _COMING,
+        "in_advance",
     ),
     Mutation(
         "floods of frames",

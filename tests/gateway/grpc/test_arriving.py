@@ -177,7 +177,7 @@ def line(caller: str, *held: int) -> Line:
     made.received = sum(held)
     for size in held:
         stream = Stream(Arriving(), made, caller)
-        stream._begun = made.received - size
+        stream.begun = made.received - size
         made.streams[stream] = None
     return made
 
@@ -204,6 +204,17 @@ def test_what_is_small_or_ended_is_left_alone() -> None:
     for stream, why in ends.items():
         stream.end(0.0, why)
     assert not over([made], BOUNDS, now=0.0)
+
+
+def test_whole_messages_make_no_room_in_advance() -> None:
+    """Compressed, they are more when they are handed over than when they came."""
+    made = line("a", 0)
+    made.handed_over(100 * MIB)
+    made.settle()
+    made.received += 5 * MIB
+    assert made.most() == 5 * MIB
+    made.handed_over(MIB)
+    assert 4 * MIB > made.most() > 3.9 * MIB
 
 
 def test_a_descriptor_that_is_used_again_is_another_connection() -> None:
