@@ -77,7 +77,7 @@ class Bounds:
 
 
 class Line:
-    """One connection. ``reading`` counts the messages of unary calls that are being read.
+    """One connection. ``reading`` counts the bytes that messages of unary calls may have, which are being read.
 
     ``abandoned`` counts the messages that never came as a whole: calls that were cancelled, or were late.
     """
@@ -182,7 +182,7 @@ class Stream:
     @property
     def held(self) -> int:
         """The most that can have come of its message."""
-        return self.line.left - self.begun
+        return self.line.left - self.begun - self.line.reading
 
     def reads(self, task: asyncio.Task[Any]) -> None:
         """``task`` waits for the stream's next message: what has come before is no part of it."""
@@ -512,7 +512,7 @@ class Arriving:
         """A few hundred at a time, so that nobody else waits for it."""
         for count, line in enumerate(list(self._by_number.values()), 1):
             line.look()
-            on_their_way = line.reading * self._bounds.max_message_bytes + bool(line.streams) * 2 * self._most_of(line)
+            on_their_way = line.reading + bool(line.streams) * 2 * self._most_of(line)
             beside = _FLOOD_BYTES_OF_PROXY if line.proxy else _FLOOD_BYTES
             if line.flooded(passed, self._bounds.max_message_bytes) > beside + on_their_way:
                 line.level = 0

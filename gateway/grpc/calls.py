@@ -152,6 +152,7 @@ class Calls:
         self._arriving = arriving or Arriving()
         self._unread = unread
         self._admission = admission
+        self._max_message_bytes = limits.max_message_bytes
         self._idle_seconds = limits.stream_idle_seconds
         share, at_once = limits.caller_share, max(1, limits.max_bytes // 2 // limits.max_message_bytes)
         self._places = Shares(places=limits.max_calls, share=share, what="calls", setting="grpc.max_calls")
@@ -371,14 +372,12 @@ class Calls:
     async def _message(self, given: object, context: Context, line: Line, receiving: Receiving, caller: str) -> bytes:
         if isinstance(given, bytes):
             return given
-        line.reading += 1
+        counted = cast(Context, _Reading(context, line, self._max_message_bytes))
         try:
-            data = await receiving.message(context, caller)
+            data = await receiving.message(counted, caller)
         except BaseException:
             line.abandoned += 1
             raise
-        finally:
-            line.reading -= 1
         line.handed_over(len(data))
         return data
 
@@ -453,6 +452,25 @@ class Calls:
     async def _come(self, *awaited: asyncio.Task[Any]) -> bool:
         done, _ = await asyncio.wait(awaited, timeout=self._idle_seconds, return_when=asyncio.FIRST_COMPLETED)
         return bool(done)
+
+
+class _Reading:
+    """A call whose message counts for its connection while it is read, and not while it waits for its turn."""
+
+    __slots__ = ("_context", "_line", "_size")
+
+    def __init__(self, context: Context, line: Line, size: int) -> None:
+        self._context = context
+        self._line = line
+        self._size = size
+
+    async def read(self) -> bytes:
+        self._line.reading += self._size
+        try:
+            data: bytes = await self._context.read()
+        finally:
+            self._line.reading -= self._size
+        return data
 
 
 @dataclass(slots=True)

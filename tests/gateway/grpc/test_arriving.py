@@ -206,6 +206,15 @@ def test_what_is_small_or_ended_is_left_alone() -> None:
     assert not over([made], BOUNDS, now=0.0)
 
 
+def test_messages_of_unary_calls_are_counted_by_themselves() -> None:
+    """While they are read they are no reason to end a stream of the same connection."""
+    made = line("a", 5 * MIB)
+    made.reading = 2 * MIB
+    assert not over([made], BOUNDS, now=0.0)
+    made.reading = 0
+    assert len(over([made], BOUNDS, now=0.0)) == 1
+
+
 def test_whole_messages_make_no_room_in_advance() -> None:
     """Compressed, they are more when they are handed over than when they came."""
     made = line("a", 0)
