@@ -188,7 +188,8 @@ class Grpc(_Settings):
     #: is not among ``trusted_proxies``.
     caller_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     #: For a call's message to come as a whole. Those that are on their way have half of ``max_bytes_in_flight``, and
-    #: each is taken for the longest one (``max_message_bytes``); more of them wait.
+    #: each is taken for the longest one (``max_message_bytes``); more of them wait. Messages of open streams have as
+    #: much again, by the bytes that came; streams beyond that end.
     receive_seconds: Seconds = 30.0
     #: For the next message of a stream with nothing in flight.
     stream_idle_seconds: Seconds = 300.0

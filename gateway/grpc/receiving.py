@@ -5,7 +5,8 @@ is there. Until then HTTP/2's flow control stops the client after 64 KiB. So a m
 longest one (``grpc.max_message_bytes``), and those that may not be read yet wait outside.
 
 Two things cannot be had from C core: a limit on the messages of one method, and a look at a message's progress. A
-message of an open stream cannot be counted either: until it has come, its reading looks like waiting for it.
+message of an open stream cannot wait outside either: until it has come, its reading looks like waiting for it. Those
+are bounded by what comes over their connection (`gateway.grpc.arriving`).
 """
 
 from __future__ import annotations
