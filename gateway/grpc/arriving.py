@@ -21,14 +21,15 @@ import asyncio
 import logging
 import select
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from time import thread_time
 from typing import Any, TypeAlias, cast
 
 import grpc.aio
 
 from gateway.errors import ResourceExhausted
-from gateway.grpc.sockets import Connected, Peer, can_count, counts, look_around, peer_of, shut
+from gateway.grpc.sockets import Connected, Look, Peer, can_count, counts, look_around, peer_of, shut
 from gateway.security.proxies import Proxies
 from gateway.security.shares import of_address
 
@@ -285,6 +286,11 @@ def _split(holdings: Collection[_Holding], most: int) -> tuple[list[_Holding], l
     return by_size[:count], by_size[count:]
 
 
+def _timed_look(known: Mapping[int, int], ports: Collection[int]) -> tuple[Look, float]:
+    begun = thread_time()
+    return look_around(known, ports), thread_time() - begun
+
+
 class Arriving:
     """All gRPC connections of one process. ``on_cut`` hears of each that is cut, by the reason.
 
@@ -400,7 +406,7 @@ class Arriving:
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        begun, self._ticking = loop.time(), None
+        begun, self._ticking = thread_time(), None
         for line in [line for line, _ in zip(self._touched, range(_LOOKS_AT_A_TIME), strict=False)]:
             del self._touched[line]
             line.look()
@@ -409,9 +415,9 @@ class Arriving:
             self._arm(line)
             if line.most() > _SMALL_BYTES:
                 self._holding[line] = None
-        self._decide(begun)
+        self._decide(loop.time())
         if self._touched:
-            pause = max(_TICK_SECONDS, (loop.time() - begun) / _MOST_OF_TIME)
+            pause = max(_TICK_SECONDS, (thread_time() - begun) / _MOST_OF_TIME)
             self._ticking = loop.call_later(pause, self._tick)
 
     def _arm(self, line: Line) -> None:
@@ -457,16 +463,17 @@ class Arriving:
         loop = asyncio.get_running_loop()
         before = loop.time()
         while True:
-            begun = loop.time()
+            took = 0.0
             try:
-                await self._look_around()
+                took = await self._look_around()
                 now = loop.time()
                 await self._look_for_floods(now - before)
                 before = now
                 self._decide(now)
             except Exception:
                 log.exception("gRPC's connections could not be looked at; it is tried again")
-            pause = max(_TICK_SECONDS, (loop.time() - begun) / _MOST_OF_TIME)
+            # Of processor time: on a busy machine, looking may last, and must not be put off for that.
+            pause = min(_SWEEP_SECONDS, max(_TICK_SECONDS, took / _MOST_OF_TIME))
             await asyncio.sleep(pause)
             if pause < _SWEEP_SECONDS:
                 await self._until_soon(_SWEEP_SECONDS - pause)
@@ -478,11 +485,12 @@ class Arriving:
         except TimeoutError:
             pass
 
-    async def _look_around(self) -> None:
+    async def _look_around(self) -> float:
+        """Returns how many seconds of processor time it took to look."""
         self._sweep_soon.clear()
         before = set(self._by_peer)
         look = asyncio.get_running_loop().run_in_executor
-        self._known, new = await look(None, look_around, self._known, frozenset(self._ports))
+        (self._known, new), took = await look(None, _timed_look, self._known, frozenset(self._ports))
         for number, line in list(self._by_number.items()):
             if line.socket is None or self._known.get(number) != line.socket.inode:
                 line.forget()
@@ -496,6 +504,7 @@ class Arriving:
         gone = [name for name, line in self._by_name.items() if line.socket is None and peer_of(name) in before]
         for name in gone:
             del self._by_name[name]
+        return took
 
     def _found(self, connected: Connected) -> None:
         line = self._by_peer.get(connected.peer)

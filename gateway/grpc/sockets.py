@@ -29,6 +29,10 @@ class Connected:
     peer: Peer
 
 
+#: The sockets that are open, as descriptor -> inode, and the connections that are new.
+Look = tuple[dict[int, int], list[Connected]]
+
+
 def can_count() -> bool:
     """Whether this system tells how many bytes came over a connection (Linux since 4.1)."""
     if not sys.platform.startswith("linux"):
@@ -44,7 +48,7 @@ def counts(sock: socket.socket) -> tuple[int, int]:
     return int.from_bytes(both[:8], sys.byteorder), int.from_bytes(both[8:], sys.byteorder)
 
 
-def look_around(known: Mapping[int, int], ports: Collection[int]) -> tuple[dict[int, int], list[Connected]]:
+def look_around(known: Mapping[int, int], ports: Collection[int]) -> Look:
     """The sockets that are open, as descriptor -> inode, and among those that were not ``known`` the connections.
 
     ``known`` is what the last look gave. Connections are those that were accepted on one of ``ports``.
