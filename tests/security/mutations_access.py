@@ -298,8 +298,8 @@ ACCESS: tuple[Mutation, ...] = (
     Mutation(
         "streams are let in message by message",
         "gateway/grpc/calls.py",
-        "return await self._entered(data, call, behaviour, request, access, context)",
-        "return await self._entered(data, call, behaviour, request, None, context)",
+        "            try:\n                return await self._entered(read, call, behaviour, request, access)",
+        "            try:\n                return await self._entered(read, call, behaviour, request, None)",
         "test_matrix.py",
         "one_by_one",
     ),
