@@ -91,7 +91,7 @@ def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) 
 def _large_numbers(name: str, datatype: str, shape: tuple[int, ...], data: large.Elements) -> Array:
     """The same, piece by piece. A value of another type counts before a number that is out of range, wherever it is."""
     depth = _even_depth(name, shape, data)
-    values = np.empty(prod(shape), DATATYPES[datatype])
+    values = large.empty(prod(shape), DATATYPES[datatype])
     place, fault = 0, None
     for piece in data.at(depth):
         found = _typed(name, datatype, piece)

@@ -14,10 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from itertools import chain, islice
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from gateway.codecs import cuts
 from gateway.codecs.cuts import Cut
@@ -277,6 +281,13 @@ def plain(value: dict[str, Any]) -> dict[str, Any]:
     return {name: value[name] for name in value} if isinstance(value, Members) else value
 
 
+def empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As ``numpy.empty``, in pages of its own, which can be given back one after the other."""
+    if not count:
+        return np.empty(0, dtype)
+    return np.frombuffer(mmap(-1, count * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS), dtype)
+
+
 def column(rows: list[Any], name: str) -> list[Any]:
     """The member ``name`` of each row; all are objects and have it."""
     return rows.pick(name) if isinstance(rows, Elements) else [row[name] for row in rows]
@@ -372,6 +383,10 @@ class _Reading:
     parser: Parser
     #: Of each run that was found valid: from where, to where, and what stands for it.
     runs: list[tuple[int, int, bytes]] = field(default_factory=list)
+    _view: memoryview = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._view = memoryview(self.text)
 
     def value(self, cut: Cut) -> Elements | Members:
         return self._elements(cut) if cut.is_list else self._members(cut)
@@ -383,7 +398,7 @@ class _Reading:
             if child is not None:
                 parts.append(_single(self.value(child)))
                 continue
-            values = self._parsed(b"[%b]", start, end)
+            values = self._parsed(start, end, b"[", b"]")
             if not values:
                 if len(pieces) > 1:
                     raise _Wrong
@@ -398,11 +413,11 @@ class _Reading:
         pieces = cut.pieces()
         for start, end, child in pieces:
             if child is not None:
-                key = self._parsed(b"{%b0}", start, child.start)
+                key = self._parsed(start, child.start, b"{", b"0}")
                 value = self.value(child)
                 found.extend({name: partial(_same, value)} for name in key)
                 continue
-            run = self._parsed(b"{%b}", start, end)
+            run = self._parsed(start, end, b"{", b"}")
             if not run:
                 if len(pieces) > 1:
                     raise _Wrong
@@ -418,19 +433,19 @@ class _Reading:
     def _member(self, start: int, end: int, name: str, value: Any) -> Callable[[], Any]:
         if end - start > _KEPT_BYTES:
             return lambda: value
-        return lambda: self.parser.loads(b"{%b}" % self.text[start:end])[name]
+        return lambda: self.parser.loads(b"".join((b"{", self._view[start:end], b"}")))[name]
 
     def _loader(self, start: int, end: int, values: list[Any]) -> Callable[[], list[Any]]:
         if end - start > _KEPT_BYTES:
             return lambda: values
-        return lambda: self.parser.loads(b"[%b]" % self.text[start:end])
+        return lambda: self.parser.loads(b"".join((b"[", self._view[start:end], b"]")))
 
     def _has_booleans(self, start: int, end: int) -> bool:
         return self.text.find(b"true", start, end) >= 0 or self.text.find(b"false", start, end) >= 0
 
-    def _parsed(self, around: bytes, start: int, end: int) -> Any:
+    def _parsed(self, start: int, end: int, before: bytes, after: bytes) -> Any:
         try:
-            return self.parser.loads(around % self.text[start:end])
+            return self.parser.loads(b"".join((before, self._view[start:end], after)))
         except self.parser.errors:
             raise _Wrong from None
 
@@ -438,15 +453,18 @@ class _Reading:
         return b"".join(self._pieces(lambda start, end, instead: instead))
 
     def blanked(self) -> bytes:
-        return b"".join(self._pieces(self._blank))
+        """Of the document's size, and so made in one piece."""
+        whole = BytesIO()
+        whole.writelines(self._pieces(self._blank))
+        return whole.getvalue()
 
-    def _pieces(self, replaced: Callable[[int, int, bytes], bytes]) -> Iterator[bytes]:
+    def _pieces(self, replaced: Callable[[int, int, bytes], bytes]) -> Iterator[bytes | memoryview]:
         at = 0
         for start, end, instead in self.runs:
-            yield self.text[at:start]
+            yield self._view[at:start]
             yield replaced(start, end, instead)
             at = end
-        yield self.text[at:]
+        yield self._view[at:]
 
     def _blank(self, start: int, end: int, instead: bytes) -> bytes:
         """As long as the run is, with its line breaks: ``instead`` where the run's first value begins."""

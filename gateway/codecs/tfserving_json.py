@@ -282,7 +282,7 @@ def _joined(values: list[Any], first: np.dtype[Any], dtype: np.dtype[Any]) -> Ar
     """The values as ``first``, and then as ``dtype``."""
     if not isinstance(values, large.Leaves):
         return np.array(values, first).astype(dtype, copy=False)
-    array: Array = np.empty(len(values), dtype)
+    array = large.empty(len(values), dtype)
     place = 0
     for piece in values.pieces():
         array[place : place + len(piece)] = np.array(piece, first).astype(dtype, copy=False)
