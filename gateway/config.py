@@ -109,9 +109,13 @@ class HttpShares(_Settings):
 
     A caller is its key, token or certificate, and without one its address (an IPv6 subnet of 64 bits). Behind a proxy,
     callers without keys have one address: name it in ``trusted_proxies``, or set ``caller`` to 1 there.
+
+    A caller at its share gets 503 and ``retry-after: 1``: its next bodies do not wait, since they would hold what they
+    have sent. By default one caller holds 64 MiB at most, which is three bodies of 16 MiB at a time. Raise ``caller``
+    for a client that sends more of them at once.
     """
 
-    caller: Annotated[float, Field(gt=0, le=1)] = 0.5
+    caller: Annotated[float, Field(gt=0, le=1)] = 0.25
     connection: Annotated[float, Field(gt=0, le=1)] = 0.5
     #: Kept for bodies of up to ``small_bytes``.
     small: Annotated[float, Field(ge=0, lt=1)] = 0.125

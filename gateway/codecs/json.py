@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.codecs import limits
+from gateway.codecs import large, limits
 from gateway.errors import InvalidArgument, NotAcceptable
 from gateway.types import DATATYPES, Array, Tensor
 
@@ -42,7 +42,7 @@ def decode(
     if datatype == "BYTES":
         return Tensor(name, datatype, _strings(name, shape, data, base64, budget))
     dtype = DATATYPES[datatype]
-    if may_hold_booleans and dtype.kind != "b" and bool in set(map(type, _flatten(data, len(shape)))):
+    if may_hold_booleans and dtype.kind != "b" and _holds_boolean(data, len(shape)):
         raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]}, found a boolean")
     return Tensor(name, datatype, _numbers(name, datatype, shape, data))
 
@@ -82,27 +82,56 @@ def of_base64(name: str, text: str | bytes) -> bytes:
 
 
 def _numbers(name: str, datatype: str, shape: tuple[int, ...], data: list[Any]) -> Array:
+    if isinstance(data, large.Elements):
+        return _large_numbers(name, datatype, shape, data)
+    found = _typed(name, datatype, _even(name, shape, data))
+    return _in_range(name, datatype, found).reshape(shape)
+
+
+def _large_numbers(name: str, datatype: str, shape: tuple[int, ...], data: large.Elements) -> Array:
+    """The same, piece by piece. A value of another type counts before a number that is out of range, wherever it is."""
+    depth = _even_depth(name, shape, data)
+    values = large.empty(prod(shape), DATATYPES[datatype])
+    place, fault = 0, None
+    for piece in data.at(depth):
+        found = _typed(name, datatype, piece)
+        try:
+            values[place : place + len(piece)] = _in_range(name, datatype, found)
+        except InvalidArgument as error:
+            fault = error
+        place += len(piece)
+    if fault is not None:
+        raise fault
+    return values.reshape(shape)
+
+
+def _typed(name: str, datatype: str, flat: list[Any]) -> Array:
     """By ``array.array``, which takes numbers alone: of strings, numpy would make elements as wide as the longest."""
     dtype = DATATYPES[datatype]
-    flat = _even(name, shape, data)
     if dtype.kind == "b":
         if set(map(type, flat)) - {bool}:
             raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED['b']}")
-        return np.array(flat, np.bool_).reshape(shape)
+        return np.array(flat, np.bool_)
     typecode = "d" if dtype.kind == "f" else "Q" if datatype == "UINT64" else "q"
     try:
-        found: Array = np.frombuffer(array(typecode, flat), typecode)
+        return np.frombuffer(array(typecode, flat), typecode)
     except TypeError:
         raise InvalidArgument(f"tensor {name!r}: {datatype} takes {_WANTED[dtype.kind]}, nothing else") from None
     except OverflowError:
         raise _out_of_range(name, datatype) from None
+
+
+def _in_range(name: str, datatype: str, found: Array) -> Array:
+    dtype = DATATYPES[datatype]
+    if dtype.kind == "b":
+        return found
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if found.size and (int(found.min()) < limits.min or int(found.max()) > limits.max):
             raise _out_of_range(name, datatype)
-        return found.astype(dtype).reshape(shape)
+        return found.astype(dtype)
     with np.errstate(over="ignore"):
-        values = found.astype(dtype).reshape(shape)
+        values: Array = found.astype(dtype)
     if not np.isfinite(values).all():
         raise _out_of_range(name, datatype)
     return values
@@ -122,25 +151,45 @@ def _even(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
     while data and isinstance(data[0], list) and len(form) <= len(shape):
         sizes = {len(item) if isinstance(item, list) else -1 for item in data}
         if len(sizes) > 1:
-            raise InvalidArgument(f"tensor {name!r}: 'data' is nested unevenly")
+            raise _uneven(name)
         form.append(sizes.pop())
         data = list(chain.from_iterable(data))
-    if len(data) != prod(shape) or (len(form) > 1 and data and tuple(form) != shape):
-        wanted = f"shape {list(shape)} takes {prod(shape)} values"
-        raise InvalidArgument(f"tensor {name!r}: {wanted}, 'data' has {len(data)} in the form {form}")
+    _check_count(name, shape, len(data), form)
     return data
+
+
+def _even_depth(name: str, shape: tuple[int, ...], data: large.Elements) -> int:
+    """How deep the elements of ``data`` lie. Raises as `_even` does."""
+    levels, form = data.form.levels, [len(data)]
+    while (depth := len(form) - 1) < len(levels) and levels[depth].first is list and len(form) <= len(shape):
+        sizes = levels[depth].sizes
+        if len(sizes) > 1:
+            raise _uneven(name)
+        form.append(min(sizes))
+    count = levels[depth].count if depth < len(levels) else 0
+    _check_count(name, shape, count, form)
+    return depth
+
+
+def _uneven(name: str) -> InvalidArgument:
+    return InvalidArgument(f"tensor {name!r}: 'data' is nested unevenly")
+
+
+def _check_count(name: str, shape: tuple[int, ...], count: int, form: list[int]) -> None:
+    if count != prod(shape) or (len(form) > 1 and count and tuple(form) != shape):
+        wanted = f"shape {list(shape)} takes {prod(shape)} values"
+        raise InvalidArgument(f"tensor {name!r}: {wanted}, 'data' has {count} in the form {form}")
 
 
 def _strings(name: str, shape: tuple[int, ...], data: list[Any], base64: bool, budget: limits.Budget | None) -> Array:
     """An element is a string, or ``{"b64": "..."}`` for one of any bytes."""
-    flat = data if not data or isinstance(data[0], str) else list(_flatten(data, len(shape)))
-    if len(flat) != prod(shape):
-        raise InvalidArgument(
-            f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} strings, 'data' has {len(flat)}"
-        )
+    flat = data if not data or isinstance(data[0], str) else _flatten(data, len(shape))
+    count = sum(map(len, flat.pieces())) if isinstance(flat, large.Opened) else len(flat)
+    if count != prod(shape):
+        raise InvalidArgument(f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} strings, 'data' has {count}")
     if budget is not None:
-        budget.strings(name, len(flat))
-    items = np.empty(len(flat), np.object_)
+        budget.strings(name, count)
+    items = np.empty(count, np.object_)
     for index, item in enumerate(flat):
         if isinstance(item, str):
             items[index] = of_base64(name, item) if base64 else item.encode()
@@ -151,8 +200,16 @@ def _strings(name: str, shape: tuple[int, ...], data: list[Any], base64: bool, b
     return items.reshape(shape)
 
 
+def _holds_boolean(data: list[Any], depth: int) -> bool:
+    if isinstance(data, large.Elements):
+        return any(place < max(depth, 1) for place in data.form.booleans)
+    return bool in set(map(type, _flatten(data, depth)))
+
+
 def _flatten(data: list[Any], depth: int) -> Any:
     """The elements of ``data``, at most ``depth`` lists deep; what lies deeper stays a list and fails its check."""
+    if isinstance(data, large.Elements):
+        return large.Opened(data, max(depth - 1, 0))
     for _ in range(depth - 1):
         if not any(isinstance(item, list) for item in data):
             break

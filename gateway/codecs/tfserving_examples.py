@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.codecs import limits
+from gateway.codecs import large, limits
 from gateway.codecs import tfserving_json as json
 from gateway.codecs.tfserving_rest import signature_name
 from gateway.errors import FailedPrecondition, InvalidArgument
@@ -187,19 +187,23 @@ def _described(signature: Signature) -> str:
 def _example(value: Any) -> bytes:
     if not isinstance(value, dict):
         raise InvalidArgument(f"Example must be JSON object but got JSON {json.type_name(value)}")
-    features = {name: _feature(name, content) for name, content in value.items()}
-    return pb.Example(features=pb.Features(feature=features)).SerializeToString()
+    example = pb.Example()
+    features = example.features
+    features.SetInParent()
+    for name, content in value.items():
+        _fill(features.feature[name], name, content)
+    return example.SerializeToString()
 
 
-def _feature(name: str, content: Any) -> pb.Feature:
+def _fill(feature: pb.Feature, name: str, content: Any) -> None:
     """A feature of one value or of a list of them, of which the first fixes the kind. No value, no kind."""
     values = content if isinstance(content, list) else [content]
     kinds = list(dict.fromkeys(_kind(name, value) for value in values))
     if not kinds:
-        return pb.Feature()
+        return
     if len(kinds) > 1:
         raise InvalidArgument(f"Unexpected element type in feature: {name} expecting type: {kinds[0]}")
-    return _MAKERS[kinds[0]](name, values)
+    _FILLERS[kinds[0]](feature, name, values)
 
 
 def _kind(name: str, value: Any) -> str:
@@ -212,19 +216,25 @@ def _kind(name: str, value: Any) -> str:
     raise InvalidArgument(f"Feature: {name} has element with unexpected JSON type: {json.type_name(value)}")
 
 
-def _bytes(_: str, values: list[Any]) -> pb.Feature:
-    return pb.Feature(bytes_list=pb.BytesList(value=[json.string(value) for value in values]))
+def _bytes(feature: pb.Feature, _: str, values: list[Any]) -> None:
+    feature.bytes_list.value.extend(map(json.string, values))
 
 
-def _floats(_: str, values: list[Any]) -> pb.Feature:
-    with np.errstate(over="ignore"):
-        return pb.Feature(float_list=pb.FloatList(value=np.array(values, np.float64).astype(np.float32)))
+def _floats(feature: pb.Feature, _: str, values: list[Any]) -> None:
+    """What float32 cannot hold becomes an infinity."""
+    for piece in large.pieces(values):
+        feature.float_list.value.extend(piece)
 
 
-def _integers(name: str, values: list[Any]) -> pb.Feature:
+def _integers(feature: pb.Feature, name: str, values: list[Any]) -> None:
     if max(values) > _INT64.max or min(values) < _INT64.min:
         raise InvalidArgument(f"Feature: {name} has uint64 element. Only int64 is supported.")
-    return pb.Feature(int64_list=pb.Int64List(value=map(int, values)))
+    for piece in large.pieces(values):
+        feature.int64_list.value.extend(map(int, piece))
 
 
-_MAKERS: dict[str, Callable[[str, list[Any]], pb.Feature]] = {"bytes": _bytes, "float": _floats, "int64": _integers}
+_FILLERS: dict[str, Callable[[pb.Feature, str, list[Any]], None]] = {
+    "bytes": _bytes,
+    "float": _floats,
+    "int64": _integers,
+}

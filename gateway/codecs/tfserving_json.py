@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import orjson
 import rapidjson
 
-from gateway.codecs import limits, scan
+from gateway.codecs import large, limits, scan
 from gateway.errors import DuetError, InvalidArgument, Unimplemented
 from gateway.types import DATATYPES, Array, Tensor
 
@@ -34,7 +35,7 @@ TYPE_NAMES: dict[str, str] = {
     "FP64": "double",
     "BYTES": "string",
 }
-_JSON_TYPES = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
+_JSON_TYPES: dict[type, str] = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
 _WITHOUT_FORM = {"FP16": "half", "BF16": "bfloat16", "UINT16": "uint16"}
 
 #: The Python types that a datatype's values have, by the kind of its numpy type.
@@ -59,7 +60,7 @@ def parse(body: bytes, *, keys: Iterable[str]) -> dict[str, Any]:
         members = _parse_exactly(body, first_key_counts=True)
     else:
         try:
-            members = orjson.loads(body)
+            members = large.loads(body)
         except orjson.JSONDecodeError:
             members = _parse_exactly(body)
     if not isinstance(members, dict):
@@ -116,7 +117,7 @@ def string(value: Any) -> bytes:
 def type_name(value: Any) -> str:
     if isinstance(value, bool):
         return str(value)
-    return _JSON_TYPES.get(type(value), "Number")
+    return next((name for kind, name in _JSON_TYPES.items() if isinstance(value, kind)), "Number")
 
 
 def tensor(name: str, datatype: str, value: Any) -> Tensor:
@@ -168,14 +169,17 @@ class _FirstKeyCounts(rapidjson.Decoder):
         return dict(reversed(pairs))
 
 
-_first_key_counts = _FirstKeyCounts(number_mode=_EXACT)
+_ERRORS = (rapidjson.JSONDecodeError, UnicodeDecodeError, RecursionError)
+_REFUSING = large.Parser(partial(rapidjson.loads, number_mode=_NATIVE), _ERRORS, counts_bytes=True)
+_LAST_KEYS = large.Parser(partial(rapidjson.loads, number_mode=_EXACT), _ERRORS, counts_bytes=True)
+_FIRST_KEYS = large.Parser(_FirstKeyCounts(number_mode=_EXACT), _ERRORS, counts_bytes=True, first_counts=True)
 
 
 def _parse_exactly(body: bytes, *, first_key_counts: bool = False) -> Any:
     try:
-        members = rapidjson.loads(body, number_mode=_NATIVE)
+        members = large.loads(body, _REFUSING)
         if isinstance(members, dict):
-            return _first_key_counts(body) if first_key_counts else rapidjson.loads(body, number_mode=_EXACT)
+            return large.loads(body, _FIRST_KEYS if first_key_counts else _LAST_KEYS)
         return members
     except RecursionError:
         raise InvalidArgument("JSON Parse error: the document is nested too deeply") from None
@@ -190,6 +194,8 @@ def _parse_exactly(body: bytes, *, first_key_counts: bool = False) -> Any:
 
 def _flattened(value: Any) -> tuple[list[Any], list[int]]:
     """The innermost values and the shape, level by level: a deeply nested body must not take the stack."""
+    if isinstance(value, large.Elements):
+        return _flattened_large(value)
     shape: list[int] = []
     level = [value]
     while level:
@@ -198,22 +204,49 @@ def _flattened(value: Any) -> tuple[list[Any], list[int]]:
             return level, shape
         depth = len(shape)
         if not isinstance(level[0], list) or depth == _MAX_RANK:
-            raise InvalidArgument(f"Encountered list at unexpected level: {depth} expected < {depth}")
+            raise _unexpected_list(depth)
         if len(kinds) > 1:
-            other = next(item for item in level if not isinstance(item, list))
-            raise InvalidArgument(
-                f"JSON Value: {shown(other)} found at incorrect level: {depth + 1} in the JSON DOM. "
-                f"Expected at level: {depth + _rank(level[0])}"
-            )
-        size = len(level[0])
+            raise _no_list(level, depth)
         if len(set(map(len, level))) > 1:
-            other = next(item for item in level if len(item) != size)
-            raise InvalidArgument(
-                f"Encountered list at unexpected size: {len(other)} at level: {depth} expected size: {size}"
-            )
-        shape.append(size)
+            raise _uneven(level, depth)
+        shape.append(len(level[0]))
         level = list(chain.from_iterable(level))
     return level, shape
+
+
+def _flattened_large(value: large.Elements) -> tuple[list[Any], list[int]]:
+    shape = [len(value)]
+    for level in value.form.levels:
+        depth = len(shape)
+        values = large.Leaves(value, depth - 1)
+        if list not in level.kinds:
+            return values, shape
+        if level.first is not list or depth == _MAX_RANK:
+            raise _unexpected_list(depth)
+        if len(level.kinds) > 1:
+            raise _no_list(values, depth)
+        if len(level.sizes) > 1:
+            raise _uneven(values, depth)
+        shape.append(min(level.sizes))
+    return [], shape
+
+
+def _unexpected_list(depth: int) -> InvalidArgument:
+    return InvalidArgument(f"Encountered list at unexpected level: {depth} expected < {depth}")
+
+
+def _no_list(level: list[Any], depth: int) -> InvalidArgument:
+    other = next(item for item in level if not isinstance(item, list))
+    return InvalidArgument(
+        f"JSON Value: {shown(other)} found at incorrect level: {depth + 1} in the JSON DOM. "
+        f"Expected at level: {depth + _rank(level[0])}"
+    )
+
+
+def _uneven(level: list[Any], depth: int) -> InvalidArgument:
+    size = len(level[0])
+    other = next(item for item in level if len(item) != size)
+    return InvalidArgument(f"Encountered list at unexpected size: {len(other)} at level: {depth} expected size: {size}")
 
 
 def _rank(value: Any) -> int:
@@ -232,17 +265,29 @@ def _array(values: list[Any], datatype: str) -> Array:
         return _strings(values)
     wanted = _TAKEN[dtype.kind]
     # numpy must not see other types: it would take true for 1, and of one long string as much memory per value.
-    if not set(map(type, values)) <= wanted:
+    if not large.kinds(values) <= wanted:
         raise _type_error(next(item for item in values if type(item) not in wanted), datatype)
     if dtype.kind == "f":
         # Through double, as RapidJSON does; what float32 cannot hold becomes an infinity.
         with np.errstate(over="ignore"):
-            return np.array(values, np.float64).astype(dtype)
+            return _joined(values, np.dtype(np.float64), dtype)
     try:
-        return np.array(values, dtype)
+        return _joined(values, dtype, dtype)
     except OverflowError:
         limits = np.iinfo(dtype)
         raise _type_error(next(i for i in values if not limits.min <= i <= limits.max), datatype) from None
+
+
+def _joined(values: list[Any], first: np.dtype[Any], dtype: np.dtype[Any]) -> Array:
+    """The values as ``first``, and then as ``dtype``."""
+    if not isinstance(values, large.Leaves):
+        return np.array(values, first).astype(dtype, copy=False)
+    array = large.empty(len(values), dtype)
+    place = 0
+    for piece in values.pieces():
+        array[place : place + len(piece)] = np.array(piece, first).astype(dtype, copy=False)
+        place += len(piece)
+    return array
 
 
 def _strings(values: list[Any]) -> Array:

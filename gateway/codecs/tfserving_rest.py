@@ -9,7 +9,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.codecs import fitting
+from gateway.codecs import fitting, large
 from gateway.codecs import tfserving_json as json
 from gateway.codecs.tfserving_json import is_base64, shown
 from gateway.errors import DuetError, InvalidArgument
@@ -142,7 +142,7 @@ def _from_rows(members: dict[str, Any], signature: Signature) -> tuple[Tensor, .
         )
     if _is_row_object(rows[0]):
         return _from_objects(rows, signature)
-    if dict in set(map(type, rows)):
+    if dict in large.kinds(rows):
         for index, row in enumerate(rows):
             if _is_row_object(row):
                 raise InvalidArgument(f"Expecting value/list but got object at item {index} of input list")
@@ -162,7 +162,7 @@ def _from_objects(rows: list[Any], signature: Signature) -> tuple[Tensor, ...]:
         if row.keys() != names:
             _refuse_keys(row, known, names, index)
     specs = [spec for spec in signature.inputs if spec.name in names]
-    return tuple(_column(spec, [row[spec.name] for row in rows], f" key: {spec.name}") for spec in specs)
+    return tuple(_column(spec, large.column(rows, spec.name), f" key: {spec.name}") for spec in specs)
 
 
 def _is_row_object(row: Any) -> bool:

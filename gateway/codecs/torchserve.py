@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import orjson
 
-from gateway.codecs import fitting, json, limits, multipart, npy, raw, scan, v2
+from gateway.codecs import fitting, json, large, limits, multipart, npy, raw, scan, v2
 from gateway.codecs import torchserve_values as values
 from gateway.codecs.raw import Buffer
 from gateway.codecs.torchserve_values import (
@@ -244,7 +244,7 @@ def _form(body: bytes, specs: Sequence[TensorSpec]) -> Body:
     """``curl -d`` names the form type for whatever it sends: JSON where it parses, else the fields of a form."""
     scan.check(body)
     try:
-        orjson.loads(body)
+        large.loads(body)
     except orjson.JSONDecodeError:
         try:
             pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=multipart.MAX_PARTS)
@@ -321,7 +321,7 @@ def _columns(rows: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
         if not isinstance(row, dict) or row.keys() != names:
             told = _listed(names) or "no inputs"
             raise InvalidArgument(f"element {index} of 'instances' must be an object of {told}")
-    return {spec.name: [row[spec.name] for row in rows] for spec in specs if spec.name in names}
+    return {spec.name: large.column(rows, spec.name) for spec in specs if spec.name in names}
 
 
 def _named_in_rows(first: Any, specs: Sequence[TensorSpec]) -> Set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import fitting, npy, raw, scan
+from gateway.codecs import fitting, large, npy, raw, scan
 from gateway.codecs.raw import Buffer
 from gateway.errors import InvalidArgument
 from gateway.types import DATATYPES, Tensor, TensorSpec
@@ -86,7 +86,7 @@ def of_raw_bytes(spec: TensorSpec, data: Buffer) -> Tensor:
 def parse(data: Buffer, what: str) -> Any:
     scan.check(data)
     try:
-        return orjson.loads(data)
+        return large.loads(data)
     except orjson.JSONDecodeError as error:
         text = bytes(data)
         hint = "; NaN and Infinity are not JSON: send raw bytes" if b"NaN" in text or b"Infinity" in text else ""
@@ -99,7 +99,7 @@ def parsed_text(data: Buffer) -> Any:
         return None
     scan.check(data)
     try:
-        return orjson.loads(data)
+        return large.loads(data)
     except orjson.JSONDecodeError:
         return None
 

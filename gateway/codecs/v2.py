@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.codecs import classification, fitting, json, limits, raw, scan, v2_base64
+from gateway.codecs import classification, fitting, json, large, limits, raw, scan, v2_base64
 from gateway.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from gateway.types import DATATYPES, InferRequest, InferResponse, Parameter, Signature, Tensor
 
@@ -275,7 +275,7 @@ def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS, of_client: bool 
         hint = 'send elements as strings, with the parameter content_encoding "base64", in place of {"b64": ...}'
         raise InvalidArgument(f"{error.message}; {hint}") from None
     try:
-        message = orjson.loads(document)
+        message = large.loads(document)
     except orjson.JSONDecodeError as error:
         hint = ""
         if b"NaN" in document or b"Infinity" in document:
@@ -302,7 +302,7 @@ def _parameters(value: Any, of: str) -> dict[str, Parameter]:
     for name, item in value.items():
         if not isinstance(item, bool | int | float | str):
             raise InvalidArgument(f"parameter {name!r} of {of} must be a boolean, a number or a string")
-    return value
+    return large.plain(value)
 
 
 def _wanted_outputs(entries: Any, all_binary: bool, all_base64: str) -> tuple[tuple[str, ...], OutputForm]:

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import perf_counter
+from typing import Any, TypeVar
 
 from gateway import pins
 from gateway.backends.base import Backend
@@ -17,7 +19,10 @@ from gateway.observation import Observation
 from gateway.rest import asgi
 from gateway.rest.aside import Aside
 from gateway.security.grants import Verb
+from gateway.security.shares import of_address
 from gateway.types import InferRequest, InferResponse
+
+_T = TypeVar("_T")
 
 OBSERVATION = "duet.observation"
 
@@ -46,6 +51,10 @@ class InferEndpoint(ABC):
     @abstractmethod
     def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
         """Status, headers and body of an error in the dialect's own shape."""
+
+    def decoded_aside(self, scope: asgi.Scope, function: Callable[..., _T], *arguments: Any) -> Awaitable[_T]:
+        """`Aside.call` in the caller's turn. Holds no body: let go of it before you wait, and its memory is free."""
+        return self.aside.call(function, *arguments, caller=_caller(scope))
 
     async def infer(self, request: InferRequest, scope: asgi.Scope) -> InferResponse:
         """Calls the backend. The header `pins.TIMEOUT` is the deadline of a request that has none of its own."""
@@ -87,6 +96,15 @@ class InferEndpoint(ABC):
         seen.failed(error)
         status, headers, body = self.render(error, scope)
         await asgi.respond(send, status, headers, [body])
+
+
+def _caller(scope: asgi.Scope) -> str:
+    """As `gateway.rest.connection` counts bodies: an identity, or where nobody is asked an address."""
+    seen: Observation = scope[OBSERVATION]
+    if seen.access is not None:
+        return seen.access.identity.id
+    client = scope.get("client")
+    return of_address(client[0] if client else "")
 
 
 def arrival(scope: asgi.Scope) -> float:

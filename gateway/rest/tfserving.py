@@ -55,12 +55,13 @@ class Infer(InferEndpoint):
         match = _INFER.fullmatch(_target(scope))
         if match is None:
             raise _malformed(scope)
-        body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
+        # Not held here: a large body is let go of before its answer comes.
+        read = compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
         if match["verb"] == "predict":
-            content = await self._predict(body, match, scope, seen)
+            content = await self._predict(await read, match, scope, seen)
         else:
             method = examples.CLASSIFY if match["verb"] == "classify" else examples.REGRESS
-            content = await self._run_examples(body, method, match, scope, seen)
+            content = await self._run_examples(await read, method, match, scope, seen)
         await asgi.respond(send, 200, [asgi.JSON, *_served_by(seen.variant, seen.version)], [content])
 
     async def _predict(self, body: bytes, match: re.Match[str], scope: asgi.Scope, seen: Observation) -> bytes:
@@ -71,7 +72,9 @@ class Infer(InferEndpoint):
         servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
             if decoded is None:
-                asked = await self.aside.call(predict.decode, body, predict.lean(version))
+                decoding = self.decoded_aside(scope, predict.decode, body, predict.lean(version))
+                del body
+                asked = await decoding
             else:
                 asked = predict.fit(decoded, version)
             response = await self._call(servable.request(asked.fitted.inputs, asked.signature_name), scope, seen, start)
@@ -90,7 +93,9 @@ class Infer(InferEndpoint):
         servable, metadata, version = await _look_up(self.backend, servable)
         with servables.targeted(metadata, version):
             if decoded is None:
-                decoded = await self.aside.call(examples.decode, body)
+                decoding = self.decoded_aside(scope, examples.decode, body)
+                del body
+                decoded = await decoding
             examples.check(servables.signature(version, decoded.signature_name, examples.unknown_signature), method)
             inputs = (examples.tensor(decoded.examples),)
             response = await self._call(servable.request(inputs, decoded.signature_name), scope, seen, start)

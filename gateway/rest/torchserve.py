@@ -100,7 +100,9 @@ class Predictions(InferEndpoint):
             return
         target = Target(metadata.model, metadata.variant, chosen.version)
         try:
-            decoded = await self._decode(scope, body, codec.signature_of(chosen, pins.signature(named)))
+            decoding = self._decode(scope, body, codec.signature_of(chosen, pins.signature(named)))
+            del body
+            decoded = await decoding
             signature_name = pins.signature(named, decoded.signature_name)
             variant = pins.agree(pin, decoded.variant)
         except DuetError as error:
@@ -137,7 +139,9 @@ class Predictions(InferEndpoint):
         parsed = header_length or (len(body) if codec.may_be_parsed(body, content_type, header_length) else 0)
         if self.aside.takes(parsed):
             signature = replace(signature, native=b"")  # it would go with every body, and nobody reads it there
-            return await self.aside.call(codec.decode, body, signature, content_type, header_length)
+            decoding = self.decoded_aside(scope, codec.decode, body, signature, content_type, header_length)
+            del body
+            return await decoding
         return codec.decode(body, signature, content_type, header_length)
 
     async def _pass_on(self, request: InferRequest, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:

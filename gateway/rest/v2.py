@@ -56,7 +56,9 @@ class Infer(InferEndpoint):
             if elsewhere:
                 # Nothing is decoded at length for somebody whose model this is not.
                 await self.backend.metadata(f"{model}@{pin}" if pin else model)
-                decoded = await self.aside.call(codec.decode_request, body, header_length)
+                decoding = self.decoded_aside(scope, codec.decode_request, body, header_length)
+                del body
+                decoded = await decoding
             else:
                 decoded = codec.decode_request(body, header_length)
         timeout = codec.timeout_seconds(decoded.parameters)

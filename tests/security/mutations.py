@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.security.mutation import Mutation
 from tests.security.mutations_access import ACCESS
 from tests.security.mutations_calls import CALLS
+from tests.security.mutations_decoding import DECODING
 from tests.security.mutations_http import HTTP
 from tests.security.mutations_input import INPUT
 
@@ -27,7 +28,7 @@ _SECONDS = 300
 
 
 #: Each part of the controls has a file of its own.
-MUTATIONS: tuple[Mutation, ...] = (*ACCESS, *HTTP, *INPUT, *CALLS)
+MUTATIONS: tuple[Mutation, ...] = (*ACCESS, *HTTP, *INPUT, *CALLS, *DECODING)
 
 
 def main() -> int:

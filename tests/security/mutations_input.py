@@ -50,8 +50,8 @@ INPUT: tuple[Mutation, ...] = (
     Mutation(
         "the model before the body, v2",
         "gateway/rest/v2.py",
-        'await self.backend.metadata(f"{model}@{pin}" if pin else model)\n                decoded',
-        "decoded",
+        'await self.backend.metadata(f"{model}@{pin}" if pin else model)\n                decoding',
+        "decoding",
         _SPENT,
         "not_decoded",
     ),

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from gateway.config import HttpShares, Settings
 from gateway.rest.room import Holding, Pace, Room, Shares
 from gateway.security.shares import of_address
 
@@ -51,6 +52,14 @@ def test_after_many_callers_too_there_is_room_for_the_next_small_body(body: int)
     for caller in range(6):
         fill(room, f"peer:192.0.2.{caller}", body=body, piece=min(body, 64 * KIB))
     assert room.take(Holding("late"), 2 * KIB)
+
+
+@pytest.mark.parametrize("body", [16 * MIB, 15 * MIB, 1 * MIB, 70 * KIB, 60 * KIB])
+def test_by_default_one_caller_holds_64_mib_at_most(body: int) -> None:
+    """Of large bodies, small ones, or a mixture: of both parts of the room a quarter."""
+    settings, max_bytes = HttpShares(), Settings.model_fields["max_bytes_in_flight"].default
+    room = Room(max_bytes, Shares(settings.caller, settings.connection, settings.small, settings.small_bytes))
+    assert 40 * MIB < held(fill(room, "a", body=body)) + held(fill(room, "a", body=4 * KIB)) <= 64 * MIB
 
 
 def test_a_large_body_takes_none_of_the_room_for_small_ones() -> None:
