@@ -173,8 +173,10 @@ class Balanced:
         self, endpoint: Endpoint, request: InferRequest, started: float, tried: tuple[str, ...] = ()
     ) -> InferResponse:
         """A call that is sent to another endpoint too where it becomes overdue and this one silent."""
-        calls, call = endpoint.of(request.model), Call(request, started, tried)
+        calls, call = endpoint.of(request.model), Call(request, started)
         calls.open[call] = None
+        if tried:
+            call.tried = tried
         if not calls.watched:
             self._sweep.watch(calls)
         try:
@@ -268,12 +270,12 @@ class Balanced:
     def _look(self, now: float, watched: list[Calls]) -> None:
         """Of all that have calls open: which endpoints are silent, and what becomes of their overdue calls."""
         for calls in watched:
-            was_suspect = calls.suspect
+            was_silent = calls.model in calls.endpoint.silent
             if not calls.look(now, alone=self._is_alone(calls, now)):
                 continue
             for call in calls.overdue(now, self._patience(calls, now)):
                 self._overdue(calls, call, now)
-            if not was_suspect:
+            if not was_silent:
                 log.warning("%s: endpoint %s is silent for %s", self._name, calls.endpoint.address, calls.model)
                 calls.pace.failed(now, calls.age(now))
             self._doubt(calls, now)
@@ -435,7 +437,7 @@ class Balanced:
         if request.avoid is not None and len(able) > 1:
             able = [endpoint for endpoint in able if endpoint.address != request.avoid]
         if len(able) > 1:
-            able = [endpoint for endpoint in able if not endpoint.judging and not endpoint.of(model).suspect] or able
+            able = [endpoint for endpoint in able if not endpoint.judging and model not in endpoint.silent] or able
         if len(able) == 1:
             return able[0], False
         one, other = random.sample(able, 2)  # drawn, so that of two idle ones not always the same is taken

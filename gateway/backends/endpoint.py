@@ -24,6 +24,8 @@ class Endpoint:
     calls: dict[str, Calls] = field(default_factory=dict)
     #: The models for which it is doubted and asked what it has answered before.
     judging: set[str] = field(default_factory=set)
+    #: The models for which nothing came for too long, while another endpoint could answer.
+    silent: set[str] = field(default_factory=set)
 
     def serves(self, model: str, version: int | None) -> bool:
         metadata = self.known.get(model)

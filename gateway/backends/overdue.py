@@ -54,22 +54,24 @@ class Call:
     ``second`` is the same request at another endpoint. Where that answers first, it interrupts the waiting task.
     """
 
-    __slots__ = ("answer", "cancelling", "counted", "ended", "request", "second", "started", "task", "tried")
+    # On the class, not on each of many calls: hardly any of them changes one.
+    tried: tuple[str, ...] = ()
+    #: Whether it has counted against its endpoint, by its age.
+    counted = False
+    ended = False
+    second: asyncio.Task[InferResponse] | None = None
+    answer: InferResponse | None = None
+    _cancelling = 0
 
-    def __init__(self, request: InferRequest, started: float, tried: tuple[str, ...]) -> None:
+    def __init__(self, request: InferRequest, started: float) -> None:
         self.request = request
         self.started = started
-        self.tried = tried
-        self.task: asyncio.Task[Any] | None = asyncio.current_task()
-        self.cancelling = self.task.cancelling() if self.task is not None else 0
-        #: Whether it has counted against its endpoint, by its age.
-        self.counted = False
-        self.ended = False
-        self.second: asyncio.Task[InferResponse] | None = None
-        self.answer: InferResponse | None = None
+        # With the loop named, since it takes a third of the time so.
+        self.task: asyncio.Task[Any] | None = asyncio.current_task(asyncio.get_running_loop())
 
     def follow(self, second: asyncio.Task[InferResponse]) -> None:
         self.second = second
+        self._cancelling = self.task.cancelling() if self.task is not None else 0
         second.add_done_callback(self._seconded)
 
     def _seconded(self, second: asyncio.Task[InferResponse]) -> None:
@@ -84,7 +86,7 @@ class Call:
         answer, self.answer = self.answer, None
         if answer is None or self.task is None:
             return None
-        return None if self.task.uncancel() > self.cancelling else answer
+        return None if self.task.uncancel() > self._cancelling else answer
 
     async def seconds_answer(self) -> InferResponse | None:
         """Waits for it: the first has failed. None where the second fails too."""
@@ -117,8 +119,6 @@ class Calls:
     open: dict[Call, None] = field(default_factory=dict)
     #: Whether a `Sweep` looks at them.
     watched: bool = False
-    #: Nothing came for too long, and there is another endpoint that could answer.
-    suspect: bool = False
     _answered: bool = False
     _longest: float = 0.0
     _longest_before: float = 0.0
@@ -138,14 +138,18 @@ class Calls:
             self._longest, self._window_answers, self._window_began = 0.0, 0, now
         if seconds > self._longest:
             self._longest = seconds
-        self.lived(now)
+        self._lived_at = now
+        if self._suspected_at is not None:
+            self._cleared(now, self._suspected_at)
 
     def lived(self, now: float) -> None:
         """A sign of life for this model: an answer, or a refusal."""
         self._lived_at = now
-        if self._suspected_at is None:
-            return
-        if now - self._suspected_at <= _SOON_SECONDS:
+        if self._suspected_at is not None:
+            self._cleared(now, self._suspected_at)
+
+    def _cleared(self, now: float, suspected_at: float) -> None:
+        if now - suspected_at <= _SOON_SECONDS:
             self._times, self._times_at = min(_MOST_TIMES, 2 * self._times_now(now)), now
         self.pace.forgive()
         self._suspected_at = None
@@ -171,14 +175,17 @@ class Calls:
     def look(self, now: float, *, alone: bool) -> bool:
         """``alone``: nothing came for too long, and another endpoint could do better. True once that is sure."""
         if not alone:
-            self._alone_since, self.suspect = None, False
+            self._alone_since = None
+            self.endpoint.silent.discard(self.model)
             return False
         if self._alone_since is None:
             self._alone_since = now
-        self.suspect = now - self._alone_since >= _SURE_SECONDS
-        if self.suspect and self._suspected_at is None:
+        if now - self._alone_since < _SURE_SECONDS:
+            return False
+        self.endpoint.silent.add(self.model)
+        if self._suspected_at is None:
             self._suspected_at = now
-        return self.suspect
+        return True
 
     def overdue(self, now: float, patience: float) -> Iterator[Call]:
         for call in list(self.open):
