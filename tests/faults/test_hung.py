@@ -55,10 +55,10 @@ class Hang:
 
 
 HANGS = {
-    "stopped, 64 callers": Hang(64, batched=True),
-    "stopped, 16 callers": Hang(16, batched=False),
-    "stopped, open loop": Hang(0, batched=False),
-    "stalls, 16 callers": Hang(16, batched=True, stopped=False),
+    "stopped-64": Hang(64, batched=True),
+    "stopped-16": Hang(16, batched=False),
+    "stopped-open": Hang(0, batched=False),
+    "stalls-16": Hang(16, batched=True, stopped=False),
 }
 
 
@@ -84,7 +84,7 @@ class Stream:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("hang", HANGS.values(), ids=[name.replace(", ", "-") for name in HANGS])
+@pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
 def test_r03_one_of_two_hangs_and_callers_have_half_a_minute(
     kind: str, hang: Hang, found: Found, tmp_path: Path
 ) -> None:
@@ -110,8 +110,9 @@ def test_r03_one_of_two_hangs_and_callers_have_half_a_minute(
             moved = await rig.metric('duet_retries_total{model="echo",outcome="overdue"')
             before = findings.saw("before", load.window(start, stopped))
             during = findings.saw("during", load.window(settled, resumed))
-            known = (await victim.order())["predicted"]
             since = monotonic()
+            await asyncio.sleep(0.5)  # what it was sent while it hung has been worked on, for nobody
+            known = (await victim.order())["predicted"]
 
             async def called() -> bool:
                 return bool((await victim.order())["predicted"] > known + 5)
@@ -131,8 +132,10 @@ def test_r03_one_of_two_hangs_and_callers_have_half_a_minute(
             findings.must("nobody waits for half of his deadline", longest, longest < DEADLINE / 2)
             findings.must("nobody waits longer than 3 s", longest, longest <= 3, timed=True)
             findings.must("nor does a caller with a stream", of_stream, of_stream <= 3, timed=True)
-            findings.must("p99 <= 5x from the second second on", during.quantile(0.99), steady(during, before, 5))
-            findings.must("a quarter as many answers at least", rate, rate >= as_before, timed=True)
+            findings.must(
+                "p99 <= 5x from the second second on", during.quantile(0.99), steady(during, before, 5), timed=True
+            )
+            findings.must("a quarter as many answers at least", rate, rate >= as_before)
             findings.must("some were sent again: it was called when it hung", moved, moved >= 1)
             findings.must("called again <= 5 s after it goes on", recovery, recovery <= 5, timed=True)
 
