@@ -141,8 +141,10 @@ class World:
         return self.count("duet_retries_total", outcome="overdue")
 
     async def until_sent_again(self) -> None:
-        while not self.sent_again:  # noqa: ASYNC110 - simulated, and a counter sets no event
-            await asyncio.sleep(0.01)
+        for _ in range(100):
+            if not self.sent_again:
+                await asyncio.sleep(0.01)
+        assert self.sent_again
 
     @property
     def ejections(self) -> float:
