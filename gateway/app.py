@@ -259,6 +259,7 @@ def _server(
         connect=connect,
         guard=lambda address: layers.guard(name, address),
         by_pace=layers.balanced,
+        again=lambda model: layers.again(name, model),
     )
     return layers.servers[name]
 

@@ -114,6 +114,10 @@ class Layering:
         self.retries[variant] = retry
         return retry
 
+    def again(self, variant: str, model: str) -> bool:
+        """Whether an overdue call may be sent again: as a retry may."""
+        return variant in self.retries and self.retries[variant].spare(model)
+
     def validated(self, inner: Backend) -> Backend:
         if not self._settings.validation.enabled:
             return inner

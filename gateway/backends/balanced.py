@@ -10,25 +10,18 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import inf
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from gateway.backends.base import WHOLE, Backend, Guard
-from gateway.backends.pace import Pace
+from gateway.backends.endpoint import Endpoint
+from gateway.backends.merging import merged
+from gateway.backends.overdue import LEAST_PATIENCE_SECONDS, Call, Calls, Sweep
 from gateway.backends.witness import Witnesses
 from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
-from gateway.types import (
-    InferRequest,
-    InferResponse,
-    ModelMetadata,
-    Rows,
-    ServerBatching,
-    Tensor,
-    VersionMetadata,
-)
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor
 
 #: A host and its port -> the addresses that the name stands for now.
 Resolve = Callable[[str, int], Awaitable[Collection[str]]]
@@ -46,6 +39,10 @@ _UNKNOWN = Fault("unreachable", retry_safe=True, counts=True, unreachable=True)
 #: calls were late, and where they failed, since then a worker may be starting again that one request has killed.
 _LATE_JUDGED_SECONDS = 0.5
 _JUDGED_SECONDS = 5.0
+#: Failures that are no sign of life.
+_NO_ANSWER = frozenset({"unreachable", "lost", "late"})
+#: An overdue call with less than this share of its time left is not sent again.
+_LEAST_LEFT = 0.2
 
 
 class Unguarded:
@@ -81,6 +78,9 @@ class Unguarded:
     ) -> None:
         pass
 
+    def silent(self, model: str, seconds: float, now: float) -> None:
+        pass
+
     def doubts(self, model: str) -> bool:
         return False
 
@@ -100,31 +100,6 @@ class Unguarded:
         return {}
 
 
-@dataclass(slots=True, eq=False)
-class _Endpoint:
-    address: str
-    backend: Backend
-    guard: Guard
-    in_flight: int = 0
-    leaving: bool = False
-    known: dict[str, ModelMetadata] = field(default_factory=dict)
-    misses: dict[str, int] = field(default_factory=dict)
-    paces: dict[str, Pace] = field(default_factory=dict)
-    #: The models for which it is doubted and asked what it has answered before.
-    judging: set[str] = field(default_factory=set)
-
-    def serves(self, model: str, version: int | None) -> bool:
-        metadata = self.known.get(model)
-        found = metadata.versions.get(version) if metadata is not None and version is not None else None
-        return found is not None and found.ready
-
-    def pace(self, model: str) -> Pace:
-        found = self.paces.get(model)
-        if found is None:
-            found = self.paces[model] = Pace()
-        return found
-
-
 class Balanced:
     """The Backend that a server's endpoints are together.
 
@@ -137,6 +112,10 @@ class Balanced:
 
     An endpoint whose failures may be of its requests' making is doubted, not taken out: it is asked a request that was
     answered before (`Witnesses`), and what comes of that decides. Until then others are called where there are any.
+
+    An endpoint that falls silent while others answer (`Calls`) is doubted too, and spared. Its overdue calls count
+    against it while they are open, and are sent again to another one, each as ``again`` allows for its model. The first
+    answer counts.
     """
 
     def __init__(
@@ -147,6 +126,7 @@ class Balanced:
         connect: Callable[[str], Backend],
         guard: Callable[[str], Guard] = lambda _: Unguarded(),
         by_pace: bool = True,
+        again: Callable[[str], bool] = lambda _: False,
         resolve_seconds: float = 2.0,
         answer_seconds: float = 2.0,
         clock: Callable[[], float] = monotonic,
@@ -156,20 +136,24 @@ class Balanced:
         self._connect = connect
         self._guard = guard
         self._by_pace = by_pace
+        self._again = again
         self._resolve_seconds = resolve_seconds
         self._answer_seconds = answer_seconds
         self._clock = clock
-        self._endpoints: dict[str, _Endpoint] = {}
+        self._endpoints: dict[str, Endpoint] = {}
         self._resolved_at = -resolve_seconds
         self._resolving = asyncio.Lock()
         self._probes: set[asyncio.Task[None]] = set()
         self._witnesses = Witnesses()
+        self._sweep = Sweep(self._look, clock=clock)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         started = self._clock()
         endpoint, as_try = self._choose(request, started)
         if not as_try:
-            return await self._call(endpoint, request, started)
+            if len(self._endpoints) == 1:  # nobody could do better
+                return await self._call(endpoint, request, started)
+            return await self._watched(endpoint, request, started)
         endpoint.guard.trying(request.model, started)
         return await self._tried(endpoint, request, started)
 
@@ -180,21 +164,63 @@ class Balanced:
                 "in_flight": endpoint.in_flight,
                 "ready": sorted(model for model, metadata in endpoint.known.items() if metadata.ready),
                 "out": endpoint.guard.state(),
-                "models": {model: pace.state() for model, pace in sorted(endpoint.paces.items())},
+                "models": {model: calls.pace.state() for model, calls in sorted(endpoint.calls.items())},
             }
             for endpoint in self._endpoints.values()
         }
 
-    async def _call(self, endpoint: _Endpoint, request: InferRequest, started: float) -> InferResponse:
-        model, pace = request.model, endpoint.pace(request.model)
+    async def _watched(
+        self, endpoint: Endpoint, request: InferRequest, started: float, tried: tuple[str, ...] = ()
+    ) -> InferResponse:
+        """A call that is sent to another endpoint too where it becomes overdue and this one silent."""
+        calls, call = endpoint.of(request.model), Call(request, started)
+        calls.open[call] = None
+        if tried:
+            call.tried = tried
+        if not calls.watched:
+            self._sweep.watch(calls)
+        try:
+            return await self._call(endpoint, request, started, call)
+        except asyncio.CancelledError:
+            answer = call.take()
+            if answer is None:
+                raise
+            return answer
+        except DuetError as error:
+            if call.second is None:
+                raise
+            answer = await call.seconds_answer()
+            if answer is None:
+                if error.fault is not None:
+                    error.fault = replace(error.fault, retry_safe=False)  # it was sent twice: not a third time
+                raise
+            return answer
+        finally:
+            del calls.open[call]
+            call.ended = True
+            if call.second is not None:
+                await call.settle()
+
+    async def _call(
+        self,
+        endpoint: Endpoint,
+        request: InferRequest,
+        started: float,
+        call: Call | None = None,
+        *,
+        as_try: bool = False,
+    ) -> InferResponse:
+        model, calls = request.model, endpoint.of(request.model)
         endpoint.in_flight += 1
         try:
             response = await endpoint.backend.infer(request)
         except DuetError as error:
             error.endpoint = endpoint.address
-            self._failed(endpoint, request, error, started)
+            self._failed(endpoint, request, error, started, call)
             raise
         except asyncio.CancelledError:
+            if call is not None and call.counted:
+                raise
             if request.deadline is not None and asyncio.get_running_loop().time() >= request.deadline:
                 self._late(endpoint, request, started)
             raise
@@ -202,29 +228,38 @@ class Balanced:
             endpoint.guard.answered(model)
             now = self._clock()
             seconds = now - started
-            pace.answered(now, seconds)
-            self._witnesses.answered(request, seconds, pace.seconds, now)
+            if (call is not None and call.counted) or (as_try and seconds > 3 * calls.pace.seconds > 0):
+                calls.lived(now)  # it lay there while the endpoint hung, and says nothing of how long calls take
+                return response
+            calls.answered(now, seconds)
+            calls.pace.answered(now, seconds)
+            self._witnesses.answered(request, seconds, calls.pace.seconds, now)
             return response
         finally:
             endpoint.in_flight -= 1
             if endpoint.leaving and not endpoint.in_flight:
                 await endpoint.backend.aclose()
 
-    def _failed(self, endpoint: _Endpoint, request: InferRequest, error: DuetError, started: float) -> None:
+    def _failed(
+        self, endpoint: Endpoint, request: InferRequest, error: DuetError, started: float, call: Call | None
+    ) -> None:
         fault = error.fault or (_UNKNOWN if isinstance(error, Unavailable) else None)
         if isinstance(error, DeadlineExceeded) and (fault is None or fault.counts):
-            self._late(endpoint, request, started)
+            if call is None or not call.counted:
+                self._late(endpoint, request, started)
             return
         if fault is None:
             return
         now, model = self._clock(), request.model
+        if fault.name not in _NO_ANSWER:
+            endpoint.of(model).lived(now)
         witness = self._witness(endpoint, model)
         endpoint.guard.failed(model, fault, now, may_doubt=witness is not None)
         self._perhaps_judge(endpoint, witness, _JUDGED_SECONDS)
         if fault.counts or fault.name == "overload":
             endpoint.pace(model).failed(now, now - started)
 
-    def _late(self, endpoint: _Endpoint, request: InferRequest, started: float) -> None:
+    def _late(self, endpoint: Endpoint, request: InferRequest, started: float) -> None:
         now, model = self._clock(), request.model
         pace, witness = endpoint.pace(model), self._witness(endpoint, model)
         may_doubt = witness is not None
@@ -232,28 +267,105 @@ class Balanced:
         self._perhaps_judge(endpoint, witness, _LATE_JUDGED_SECONDS)
         pace.failed(now, now - started)
 
-    def _witness(self, endpoint: _Endpoint, model: str) -> InferRequest | None:
+    def _look(self, now: float, watched: list[Calls]) -> None:
+        """Of all that have calls open: which endpoints are silent, and what becomes of their overdue calls."""
+        for calls in watched:
+            was_silent = calls.model in calls.endpoint.silent
+            if not calls.look(now, alone=self._is_alone(calls, now)):
+                continue
+            for call in calls.overdue(now, self._patience(calls, now)):
+                self._overdue(calls, call, now)
+            if not was_silent:
+                log.warning("%s: endpoint %s is silent for %s", self._name, calls.endpoint.address, calls.model)
+                calls.pace.failed(now, calls.age(now))
+            self._doubt(calls, now)
+
+    def _is_alone(self, calls: Calls, now: float) -> bool:
+        age = calls.age(now)
+        if age < LEAST_PATIENCE_SECONDS or age < self._patience(calls, now):
+            return False
+        return self._better(next(iter(calls.open)), calls, now) is not None
+
+    def _overdue(self, calls: Calls, call: Call, now: float) -> None:
+        """Counts it, once, for each of its callers, and sends it again where that is allowed."""
+        endpoint, seconds, request = calls.endpoint, now - call.started, call.request
+        if not call.counted:
+            call.counted = True
+            if not endpoint.leaving:
+                may_doubt = self._witness(endpoint, calls.model) is not None
+                usual = calls.pace.seconds
+                endpoint.guard.late(calls.model, seconds, usual, now, request.callers, may_doubt=may_doubt)
+        if call.second is not None or call.task is None:
+            return
+        if request.deadline is not None:
+            left = request.deadline - asyncio.get_running_loop().time()
+            if left < _LEAST_LEFT * (left + seconds):
+                return
+        other = self._better(call, calls, now)
+        if other is None or not self._again(calls.model):
+            return
+        again = replace(request, avoid=endpoint.address)
+        call.follow(asyncio.create_task(self._watched(other, again, now, (*call.tried, endpoint.address))))
+
+    def _doubt(self, calls: Calls, now: float) -> None:
+        endpoint = calls.endpoint
+        witness = self._witness(endpoint, calls.model)
+        if witness is not None and not endpoint.leaving:
+            endpoint.guard.silent(calls.model, calls.age(now), now)
+            self._perhaps_judge(endpoint, witness, _LATE_JUDGED_SECONDS, silent=True)
+
+    def _patience(self, calls: Calls, now: float) -> float:
+        model = calls.model
+        longest = max((endpoint.of(model).longest_seconds for endpoint in self._endpoints.values()), default=0.0)
+        return calls.patience(now, longest)
+
+    def _better(self, call: Call, calls: Calls, now: float) -> Endpoint | None:
+        """An endpoint that could answer this call sooner than the one where it waits."""
+        found = self._others(calls.endpoint, call.request, now)
+        untried = [endpoint for endpoint in found if endpoint.address not in call.tried]
+        return min(untried, key=lambda endpoint: endpoint.in_flight, default=None)
+
+    def _others(self, but: Endpoint, request: InferRequest, now: float) -> list[Endpoint]:
+        """Those that may be called for this, and are not silent themselves."""
+        model = request.model
+        return [
+            endpoint
+            for endpoint in self._endpoints.values()
+            if endpoint is not but
+            and endpoint.serves(model, request.version)
+            and endpoint.guard.admits(model)
+            and model not in endpoint.judging
+            and endpoint.of(model).age(now) < self._patience(endpoint.of(model), now)
+        ]
+
+    def _witness(self, endpoint: Endpoint, model: str) -> InferRequest | None:
         """A request that this endpoint should be able to answer."""
         found = self._witnesses.of(model)
         return found if found is not None and endpoint.serves(model, found.version) else None
 
-    def _perhaps_judge(self, endpoint: _Endpoint, witness: InferRequest | None, seconds: float) -> None:
+    def _perhaps_judge(
+        self, endpoint: Endpoint, witness: InferRequest | None, seconds: float, *, silent: bool = False
+    ) -> None:
         if witness is None or witness.model in endpoint.judging or not endpoint.guard.doubts(witness.model):
             return
         endpoint.judging.add(witness.model)
-        self._in_background(self._judge(endpoint, witness, seconds))
+        self._in_background(self._judge(endpoint, witness, seconds, silent=silent))
 
-    async def _judge(self, endpoint: _Endpoint, witness: InferRequest, seconds: float) -> None:
+    async def _judge(self, endpoint: Endpoint, witness: InferRequest, seconds: float, *, silent: bool) -> None:
         model = witness.model
         try:
             well = await self._answers(endpoint, witness, seconds)
         finally:
             endpoint.judging.discard(model)
-        endpoint.guard.judged(model, well, self._clock())
+        now = self._clock()
+        if silent and not well and not self._others(endpoint, witness, now):
+            endpoint.guard.judged(model, True, now)  # all are silent by now: nobody is better
+            return
+        endpoint.guard.judged(model, well, now)
         if well:
             log.info("%s: endpoint %s is well: requests for %s fail by themselves", self._name, endpoint.address, model)
 
-    async def _answers(self, endpoint: _Endpoint, witness: InferRequest, seconds: float) -> bool:
+    async def _answers(self, endpoint: Endpoint, witness: InferRequest, seconds: float) -> bool:
         """Whether the endpoint answers this in time. The call counts for nothing else."""
         usual = endpoint.pace(witness.model).seconds
         deadline = asyncio.get_running_loop().time() + max(seconds, 3 * usual)
@@ -267,6 +379,7 @@ class Balanced:
             return False
         finally:
             endpoint.in_flight -= 1
+        endpoint.of(witness.model).lived(self._clock())
         return True
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -274,7 +387,7 @@ class Balanced:
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
 
-    async def _tried(self, endpoint: _Endpoint, request: InferRequest, started: float) -> InferResponse:
+    async def _tried(self, endpoint: Endpoint, request: InferRequest, started: float) -> InferResponse:
         """A call that shows whether the endpoint is well. Errors that are the request's own show that it is.
 
         Where that is not sure, the endpoint is asked what it has answered before: a caller whose requests fail by
@@ -283,7 +396,7 @@ class Balanced:
         well: bool | None = None
         witness: InferRequest | None = None
         try:
-            response = await self._call(endpoint, request, started)
+            response = await self._call(endpoint, request, started, as_try=True)
             well = True
             return response
         except DuetError as error:
@@ -297,14 +410,14 @@ class Balanced:
             else:
                 self._in_background(self._try_again(endpoint, witness))
 
-    async def _try_again(self, endpoint: _Endpoint, witness: InferRequest) -> None:
+    async def _try_again(self, endpoint: Endpoint, witness: InferRequest) -> None:
         well: bool | None = None
         try:
             well = await self._answers(endpoint, witness, _JUDGED_SECONDS)
         finally:
             endpoint.guard.tried(witness.model, well, self._clock())
 
-    def _choose(self, request: InferRequest, now: float) -> tuple[_Endpoint, bool]:
+    def _choose(self, request: InferRequest, now: float) -> tuple[Endpoint, bool]:
         """The endpoint, and whether the call is a try of one that is out."""
         model = request.model
         if len(self._endpoints) == 1:  # what follows comes to the same, and takes longer
@@ -324,19 +437,19 @@ class Balanced:
         if request.avoid is not None and len(able) > 1:
             able = [endpoint for endpoint in able if endpoint.address != request.avoid]
         if len(able) > 1:
-            able = [endpoint for endpoint in able if not endpoint.judging] or able
+            able = [endpoint for endpoint in able if not endpoint.judging and model not in endpoint.silent] or able
         if len(able) == 1:
             return able[0], False
         one, other = random.sample(able, 2)  # drawn, so that of two idle ones not always the same is taken
         return (self._quicker(one, other, model, now) if self._by_pace else one), False
 
-    def _quicker(self, one: _Endpoint, other: _Endpoint, model: str, now: float) -> _Endpoint:
+    def _quicker(self, one: Endpoint, other: Endpoint, model: str, now: float) -> Endpoint:
         a, b = one.pace(model).expected(now), other.pace(model).expected(now)
         if not a or not b:  # one of them has not answered yet
             a = b = 1.0
         return one if a * (one.in_flight + 1) <= b * (other.in_flight + 1) else other
 
-    def _nobody(self, out: Sequence[_Endpoint], model: str) -> Unavailable:
+    def _nobody(self, out: Sequence[Endpoint], model: str) -> Unavailable:
         if not out and any(model in endpoint.known for endpoint in self._endpoints.values()):
             error = Unavailable(SWAPPED, retry_after_seconds=1)
             error.fault = SWAP
@@ -347,14 +460,14 @@ class Balanced:
         error.fault = _OUT
         return error
 
-    def _probe(self, endpoint: _Endpoint, request: InferRequest, now: float) -> None:
+    def _probe(self, endpoint: Endpoint, request: InferRequest, now: float) -> None:
         """Sends a copy, whose answer nobody gets: the original's memory may be used again once that is answered."""
         endpoint.guard.trying(request.model, now)
         usual = endpoint.pace(request.model).seconds
         deadline = asyncio.get_running_loop().time() + max(self._answer_seconds, 3 * usual)
         self._in_background(self._probed(endpoint, _copied(request, deadline), deadline))
 
-    async def _probed(self, endpoint: _Endpoint, request: InferRequest, deadline: float) -> None:
+    async def _probed(self, endpoint: Endpoint, request: InferRequest, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._tried(endpoint, request, self._clock())
@@ -369,7 +482,7 @@ class Balanced:
         answers = await asyncio.gather(*(self._ask(endpoint, model) for endpoint in endpoints))
         found = [answer for answer in answers if isinstance(answer, ModelMetadata)]
         if found:
-            return _merge(found)
+            return merged(found)
         failures = [answer for answer in answers if isinstance(answer, DuetError)]
         if not failures:
             raise Unavailable(f"{self._name} has no endpoint", retry_after_seconds=1)
@@ -394,13 +507,14 @@ class Balanced:
         return listed if able else None
 
     async def aclose(self) -> None:
+        self._sweep.close()
         for probe in self._probes:
             probe.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
         for endpoint in self._endpoints.values():
             await endpoint.backend.aclose()
 
-    async def _ask(self, endpoint: _Endpoint, model: str) -> ModelMetadata | DuetError:
+    async def _ask(self, endpoint: Endpoint, model: str) -> ModelMetadata | DuetError:
         try:
             async with asyncio.timeout(self._answer_seconds):
                 metadata = await endpoint.backend.metadata(model)
@@ -434,7 +548,7 @@ class Balanced:
             self._resolved_at = self._clock()
             for address in addresses - self._endpoints.keys():
                 log.info("%s: endpoint %s", self._name, address)
-                self._endpoints[address] = _Endpoint(address, self._connect(address), self._guard(address))
+                self._endpoints[address] = Endpoint(address, self._connect(address), self._guard(address))
             for address in self._endpoints.keys() - addresses:
                 log.info("%s: endpoint %s is gone", self._name, address)
                 endpoint = self._endpoints.pop(address)
@@ -461,42 +575,3 @@ def _is_faulty(error: DuetError) -> bool:
 def _copied(request: InferRequest, deadline: float) -> InferRequest:
     inputs = tuple(Tensor(tensor.name, tensor.datatype, tensor.data.copy()) for tensor in request.inputs)
     return replace(request, inputs=inputs, deadline=deadline)
-
-
-def _of_both(one: VersionMetadata, other: VersionMetadata) -> VersionMetadata:
-    """Of rows and batching only what holds at both endpoints: a joined call may go to either."""
-    signatures = {
-        name: signature
-        if name not in other.signatures or other.signatures[name].rows is signature.rows
-        else replace(signature, rows=_worse(signature.rows, other.signatures[name].rows))
-        for name, signature in one.signatures.items()
-    }
-    return replace(one, signatures=signatures, batching=_narrower(one.batching, other.batching))
-
-
-def _worse(one: Rows, other: Rows) -> Rows:
-    return Rows.DEPENDENT if Rows.DEPENDENT in (one, other) else Rows.UNKNOWN
-
-
-def _narrower(one: ServerBatching | None, other: ServerBatching | None) -> ServerBatching | None:
-    if one is None or other is None:
-        return None
-    return min(one, other, key=lambda each: inf if each.max_rows is None else each.max_rows)
-
-
-def _merge(answers: Sequence[ModelMetadata]) -> ModelMetadata:
-    versions: dict[int, VersionMetadata] = {}
-    for answer in answers:
-        for number, version in answer.versions.items():
-            if number not in versions or (version.ready and not versions[number].ready):
-                versions[number] = version
-            elif version.ready:
-                versions[number] = _of_both(versions[number], version)
-    defaults = [answer.default for answer in answers if answer.default is not None]
-    ready = [default for default in defaults if versions[default].ready]
-    first = answers[0]
-    ordered: Mapping[int, VersionMetadata] = dict(sorted(versions.items()))
-    default = max(ready or defaults, default=None)
-    labels = {label: number for answer in reversed(answers) for label, number in answer.labels.items()}
-    parallelism = sum(answer.parallelism for answer in answers)
-    return ModelMetadata(first.model, first.variant, first.platform, ordered, default, labels, parallelism)

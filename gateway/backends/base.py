@@ -63,6 +63,10 @@ class Guard(Protocol):
         """A call for so many was given up after ``seconds``."""
         ...
 
+    def silent(self, model: str, seconds: float, now: float) -> None:
+        """The endpoint answered nothing for so long while others did. It is doubted at once."""
+        ...
+
     def doubts(self, model: str) -> bool:
         """Whether the endpoint is to be asked that now; `judged` says what came of it."""
         ...

@@ -135,7 +135,7 @@ class HttpPool:
         try:
             response = await connection.exchange(message)
         except BaseException:
-            connection.close()
+            connection.abort()
             raise
         if connection.open:
             connection.idle_since = monotonic()
@@ -170,6 +170,11 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         self.open = False
         self._transport.close()
+
+    def abort(self) -> None:
+        """Nobody waits for the answer. What has not left yet is dropped: its memory may be used again now."""
+        self.open = False
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():

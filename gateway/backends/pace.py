@@ -45,6 +45,10 @@ class Pace:
         self._penalty = min(penalty, _MOST_PENALTY_SECONDS)
         self._failed_at = now
 
+    def forgive(self) -> None:
+        """What it failed is no sign of what it will do."""
+        self._penalty = 0.0
+
     def expected(self, now: float) -> float:
         """Seconds that a call should take; 0 where nothing is known."""
         measured = self.seconds * exp((self._measured_at - now) / _FORGET_SECONDS)

@@ -86,6 +86,11 @@ class Circuit:
         self._open(now)
         return True
 
+    def silent(self, now: float) -> None:
+        """It answers nothing while others do: doubted, though it has not failed often enough."""
+        if not self.open and not self.doubted and now >= self._cleared_until:
+            self.doubted, self.reason = True, "silent"
+
     def judged(self, well: bool, now: float) -> bool:
         """The end of a doubt. True where this opens the circuit."""
         if not self.doubted or self.open:
@@ -195,6 +200,11 @@ class Breaker:
         if circuit is not None and seconds >= max(circuit.policy.slow_seconds, 3 * usual_seconds):
             for _ in range(callers):  # each of them waited in vain, though they were asked together
                 self._count(circuit, now, may_doubt=may_doubt)
+
+    def silent(self, model: str, seconds: float, now: float) -> None:
+        circuit = self._circuit(model)
+        if circuit is not None and seconds >= circuit.policy.slow_seconds:
+            circuit.silent(now)
 
     def doubts(self, model: str) -> bool:
         for circuit in self._circuits(model):  # noqa: SIM110 - after each failure

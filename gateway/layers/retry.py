@@ -135,6 +135,16 @@ class Retry(Layer):
         await asyncio.sleep(wait)
         return await self.inner.infer(replace(request, avoid=endpoint))
 
+    def spare(self, model: str) -> bool:
+        """Takes a retry for a call that is overdue and still open, and leaves what is kept for other failures."""
+        allowance = self._allowances.get(model)
+        if allowance is None:
+            return False
+        if not allowance.take(self._clock(), least_left=_KEPT_SHARE * allowance.again.per_second):
+            return False
+        self._signals.retries(model, self._variant, "overdue").inc()
+        return True
+
     def state(self) -> dict[str, Any]:
         """For operators: how many retries each model has left now."""
         now = self._clock()

@@ -52,7 +52,7 @@ class Signals:
         )
         ejections = Counter(
             "duet_ejections",
-            "Times that an endpoint was taken out, by why: absent, failures, rate, hung.",
+            "Times that an endpoint was taken out, by why: absent, failures, rate, silent, hung.",
             (*of_model, "reason"),
             registry=registry,
         )
@@ -64,7 +64,8 @@ class Signals:
         )
         retries = Counter(
             "duet_retries",
-            "Failures that might have been tried again, by outcome: retried, late (too little time left), budget.",
+            "Failures that might have been tried again, by outcome: retried, late (too little time left), budget; and "
+            "overdue: calls to a silent endpoint that were sent to another one too.",
             (*of_model, "outcome"),
             registry=registry,
         )

@@ -233,6 +233,34 @@ class Load:
         return GrpcTarget("127.0.0.1", port, _GRPC_METHOD, headers, bodies, timeout_seconds=self._deadline_seconds)
 
 
+class ClosedLoad(Load):
+    """``callers`` that each send their next request when the last one has ended, by the fronts in turn.
+
+    The ``rate`` is what is expected of all of them: `seconds` counts by it.
+    """
+
+    def __init__(self, ports: dict[str, int], *, callers: int, rate: float, **others: Any) -> None:
+        super().__init__(ports, rate=rate, **others)
+        self._callers = callers
+        self._turn = 0
+
+    async def _run(self) -> None:
+        for _ in range(self._callers):
+            self._next()
+        await asyncio.get_running_loop().create_future()
+
+    def _next(self) -> None:
+        self._turn += 1
+        fronts = list(self.targets)
+        self._send(fronts[self._turn % len(fronts)], self._rng.randrange(len(self._rows)), perf_counter())
+
+    def _count(self, sample: Sample) -> None:
+        super()._count(sample)
+        if self._running is not None and not self._running.done():
+            # In a turn of its own: the connection is free again only after this.
+            asyncio.get_running_loop().call_soon(self._next)
+
+
 def _tensor(row: tuple[float, ...]) -> dict[str, Any]:
     return {"name": "x", "datatype": "FP32", "shape": [1, echo.WIDTH], "data": row}
 

@@ -50,6 +50,7 @@ MUTATIONS = (
     Mutation("new addresses", {}, "r19 and torchserve-unbatched", "gone", "new addresses"),
     Mutation("renewal of tokens", {}, "r20 and expire_and_change and unbatched", "renewed", "renewal"),
     Mutation("no second retry", {}, "r21 and poison and torchserve-unbatched", "kills two", "one retry"),
+    Mutation("ages of open calls", {}, "r03 and torchserve-stopped-64", "a quarter", "ages"),
     Mutation("resending", {}, "r23 and unbatched", "nobody fails", "resending"),
 )
 

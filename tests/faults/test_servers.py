@@ -118,6 +118,7 @@ def test_r03_one_of_two_replicas_hangs(kind: str, batching: dict[str, Any], foun
             before = findings.saw("before", load.window(start, stopped))
             findings.saw("during", load.window(stopped, resumed))
             findings.saw("after", load.window(resumed))
+            moved = await rig.metric('duet_retries_total{model="echo",outcome="overdue"')
             every = load.window(stopped)
             lost = sorted((s for s in every.samples if s.outcome != "ok"), key=lambda s: s.at + s.seconds)
             fifth = [sample.at + sample.seconds for sample in lost][:5][-1] if lost else 0.0
@@ -126,7 +127,8 @@ def test_r03_one_of_two_replicas_hangs(kind: str, batching: dict[str, Any], foun
             findings.must("success >= 99 %", every.success, every.success >= 0.99)
             findings.must("called for <= max(3 x p99, 1 s) after the fifth time-out", longer, longer <= allowed)
             findings.must("lost <= 64, its limit", len(lost), len(lost) <= 64)
-            findings.must("some were lost: it was called when it stopped", len(lost), bool(lost))
+            called = len(lost) + moved
+            findings.must("some were lost or sent again: it was called when it stopped", called, called >= 1)
 
     run(scenario())
     findings.judge()

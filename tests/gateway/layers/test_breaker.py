@@ -124,3 +124,18 @@ def test_a_model_may_have_no_circuit(breaker: Breaker) -> None:
     for _ in range(50):
         breaker.failed("free", CORRUPT, 0)
     assert breaker.admits("free")
+
+
+def test_one_that_is_silent_is_doubted_at_once_and_out_where_it_fails_that(breaker: Breaker) -> None:
+    breaker.silent("m", 0.2, now=0.0)
+    assert not breaker.doubts("m")  # less than is slow at all
+    breaker.silent("m", 0.3, now=0.0)
+    assert breaker.doubts("m")
+    breaker.judged("m", True, now=0.1)
+    breaker.silent("m", 0.4, now=0.2)
+    assert not breaker.doubts("m")  # it was just cleared
+    breaker.silent("m", 0.7, now=0.5)
+    breaker.judged("m", False, now=1.0)
+    assert breaker.state() == {"m": {"reason": "silent", "trying": False}}
+    breaker.silent("free", 9.0, now=1.0)
+    assert breaker.admits("free")

@@ -253,6 +253,7 @@ async def under_bad_luck(seed: int, requests: int) -> Counter[str]:
         resolve=resolve,
         connect=endpoints.__getitem__,
         guard=lambda _: Breaker("v", signals, Policy(), {}, lambda model, what: None),
+        again=lambda model: retry.spare(model),
         clock=loop.time,
     )
     await balanced.metadata("m")

@@ -134,3 +134,17 @@ def test_switched_off_nothing_is_sent_again() -> None:
             await World(failing, None).retry.infer(REQUEST)
 
     simulate(main())
+
+
+def test_overdue_calls_take_retries_and_leave_half_of_a_seconds_for_failures() -> None:
+    async def main() -> None:
+        world = World(Failing([None]), Again(share=0.0, per_second=10.0))
+        assert not world.retry.spare("m")  # no request has come, so there is no stock
+        await world.retry.infer(REQUEST)
+        assert sum(world.retry.spare("m") for _ in range(20)) == 5
+        assert world.count("overdue") == 5
+        off = World(Failing([None]), None)
+        await off.retry.infer(REQUEST)
+        assert not off.retry.spare("m")
+
+    simulate(main())
