@@ -26,12 +26,15 @@ from numpy.typing import NDArray
 from gateway.codecs import cuts
 from gateway.codecs.cuts import Cut
 from gateway.codecs.raw import Buffer
+from gateway.errors import InvalidArgument
 
 #: Smaller documents are parsed as they are: of a megabyte, a parser makes 16 at most.
 MIN_BYTES = 1 << 20
+#: Of one string as it is written, with what may stand before it in its run: one of a megabyte, which is the most that
+#: is taken by default, with each character escaped. Python takes four bytes for each character of a string that has an
+#: unusual one.
+MAX_TEXT_BYTES = (6 << 20) + 2 * cuts.BLOCK_BYTES
 
-#: A longer run has long strings in it, and not many values: parsed once, it is kept.
-_KEPT_BYTES = 4 * cuts.BLOCK_BYTES
 _MAX_REPR = 4096
 _BLANK = bytes(byte if byte == 0x0A else 0x20 for byte in range(256))
 #: All bytes of a character but its first: orjson counts characters.
@@ -57,13 +60,14 @@ ORJSON = Parser(orjson.loads, (orjson.JSONDecodeError,))
 def loads(document: Buffer, parser: Parser = ORJSON) -> Any:
     """As ``parser.loads(document)``, but a large list is `Elements`, and a large object is `Members`.
 
-    Raises what the parser raises.
+    Raises what the parser raises, and InvalidArgument for a string that is too long.
     """
     if len(document) < MIN_BYTES:
         return parser.loads(document)  # type: ignore[arg-type]  # parsers take any buffer
     text = bytes(document)
     root = cuts.cut(text)
     if root is None:
+        _check_text(len(text))
         return parser.loads(text)
     found = _checked(text, root, parser)
     return found if found is not None else parser.loads(text)
@@ -276,6 +280,15 @@ class Members(dict[str, Any]):
         return (self[name] for name in self)
 
 
+def _check_text(size: int) -> None:
+    """Of what has no commas to cut it at, which is one string, or nothing but space. Raises InvalidArgument."""
+    if size > MAX_TEXT_BYTES:
+        raise InvalidArgument(
+            f"a string of the JSON takes {size} bytes; at most {MAX_TEXT_BYTES} are taken: send it as a binary tensor, "
+            "or over gRPC"
+        )
+
+
 def plain(value: dict[str, Any]) -> dict[str, Any]:
     """An object as a dict of its own values; large lists among them stay what they are."""
     return {name: value[name] for name in value} if isinstance(value, Members) else value
@@ -404,7 +417,7 @@ class _Reading:
                     raise _Wrong
                 break
             form = Form.of(values, may_hold_booleans=self._has_booleans(start, end))
-            parts.append(_Part(len(values), self._loader(start, end, values), form=form))
+            parts.append(_Part(len(values), self._loader(start, end), form=form))
             self.runs.append((start, end, b"0"))
         return Elements(parts)
 
@@ -422,7 +435,7 @@ class _Reading:
                 if len(pieces) > 1:
                     raise _Wrong
                 break
-            found.append({name: self._member(start, end, name, value) for name, value in run.items()})
+            found.append({name: self._member(start, end, name) for name in run})
             self.runs.append((start, end, b'"":0'))
         members: dict[str, Callable[[], Any]] = {}
         # As the parsers do: orjson lets the last count, at the place of the first; the other goes from the end.
@@ -430,20 +443,17 @@ class _Reading:
             members.update(run)
         return Members(members)
 
-    def _member(self, start: int, end: int, name: str, value: Any) -> Callable[[], Any]:
-        if end - start > _KEPT_BYTES:
-            return lambda: value
+    def _member(self, start: int, end: int, name: str) -> Callable[[], Any]:
         return lambda: self.parser.loads(b"".join((b"{", self._view[start:end], b"}")))[name]
 
-    def _loader(self, start: int, end: int, values: list[Any]) -> Callable[[], list[Any]]:
-        if end - start > _KEPT_BYTES:
-            return lambda: values
+    def _loader(self, start: int, end: int) -> Callable[[], list[Any]]:
         return lambda: self.parser.loads(b"".join((b"[", self._view[start:end], b"]")))
 
     def _has_booleans(self, start: int, end: int) -> bool:
         return self.text.find(b"true", start, end) >= 0 or self.text.find(b"false", start, end) >= 0
 
     def _parsed(self, start: int, end: int, before: bytes, after: bytes) -> Any:
+        _check_text(end - start)
         try:
             return self.parser.loads(b"".join((before, self._view[start:end], after)))
         except self.parser.errors:

@@ -19,6 +19,8 @@ MAX_TASKS = 64
 MAX_EXAMPLES = 1 << 15
 #: Elements of BYTES in one request. Each is a Python object, and takes about half a microsecond to look at and to make.
 MAX_STRINGS = 1 << 15
+#: Numbers of all examples of one body: protobuf's lists take up to three times their size while they grow.
+MAX_EXAMPLE_VALUES = 2 << 20
 #: What copies of one field may take: the context in each example, a last value in all elements that are left.
 MAX_COPIED_BYTES = 4 << 20
 #: Rows of a tensor without elements. Nothing has to be sent for them, and an answer in JSON writes each.
@@ -42,11 +44,12 @@ def check_name(what: str, text: str) -> None:
 class Budget:
     """What one request may ask for in all, over its tensors."""
 
-    __slots__ = ("_copied_bytes", "_strings")
+    __slots__ = ("_copied_bytes", "_example_values", "_strings")
 
     def __init__(self) -> None:
         self._strings = 0
         self._copied_bytes = 0
+        self._example_values = 0
 
     def strings(self, name: str, count: int) -> None:
         """Takes ``count`` elements of BYTES for the tensor ``name``. Raises InvalidArgument."""
@@ -55,6 +58,15 @@ class Budget:
             raise InvalidArgument(
                 f"tensor {name!r}: {self._strings} strings; at most {MAX_STRINGS} are taken in one request: "
                 "send fewer rows at once"
+            )
+
+    def example_values(self, name: str, count: int) -> None:
+        """Takes ``count`` values of the feature ``name``. Raises InvalidArgument."""
+        self._example_values += count
+        if self._example_values > MAX_EXAMPLE_VALUES:
+            raise InvalidArgument(
+                f"Feature: {name}: the examples hold more than {MAX_EXAMPLE_VALUES} values, which is all that is taken "
+                "in one request; send fewer examples at once, or send them over gRPC"
             )
 
     def copies(self, what: str, size: int, copies: int) -> None:

@@ -50,9 +50,10 @@ def decode(body: bytes) -> ExamplesBody:
     if not examples:
         raise _malformed(members, "'examples' value is an empty array")
     limits.check_count("'examples'", len(examples), limits.MAX_EXAMPLES)
-    context = _example(members["context"]) if "context" in members else b""
-    limits.Budget().copies("'context'", len(context), len(examples))
-    return ExamplesBody([context + _example(example) for example in examples], name)
+    budget = limits.Budget()
+    context = _example(members["context"], budget) if "context" in members else b""
+    budget.copies("'context'", len(context), len(examples))
+    return ExamplesBody([context + _example(example, budget) for example in examples], name)
 
 
 def decode_input(message: pb.Input) -> list[bytes]:
@@ -184,20 +185,21 @@ def _described(signature: Signature) -> str:
     return f"inputs {{{inputs}}} outputs {{{outputs}}} method_name {signature.method}"
 
 
-def _example(value: Any) -> bytes:
+def _example(value: Any, budget: limits.Budget) -> bytes:
     if not isinstance(value, dict):
         raise InvalidArgument(f"Example must be JSON object but got JSON {json.type_name(value)}")
     example = pb.Example()
     features = example.features
     features.SetInParent()
     for name, content in value.items():
-        _fill(features.feature[name], name, content)
+        _fill(features.feature[name], name, content, budget)
     return example.SerializeToString()
 
 
-def _fill(feature: pb.Feature, name: str, content: Any) -> None:
+def _fill(feature: pb.Feature, name: str, content: Any, budget: limits.Budget) -> None:
     """A feature of one value or of a list of them, of which the first fixes the kind. No value, no kind."""
     values = content if isinstance(content, list) else [content]
+    budget.example_values(name, len(values))
     kinds = list(dict.fromkeys(_kind(name, value) for value in values))
     if not kinds:
         return

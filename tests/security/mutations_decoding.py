@@ -9,6 +9,22 @@ _TESTS = "../gateway/rest/test_aside.py"
 
 DECODING: tuple[Mutation, ...] = (
     Mutation(
+        "long strings of JSON",
+        "gateway/codecs/large.py",
+        "if size > MAX_TEXT_BYTES:",
+        "if False:",
+        "../gateway/codecs/test_large.py",
+        "python_would_make",
+    ),
+    Mutation(
+        "numbers of examples",
+        "gateway/codecs/limits.py",
+        "if self._example_values > MAX_EXAMPLE_VALUES:",
+        "if False:",
+        "../gateway/codecs/test_tfserving_examples.py",
+        "numbers_of_examples",
+    ),
+    Mutation(
         "callers take turns",
         _TURNS,
         "            self._callers[caller] = items\n        return item",

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from gateway.codecs import cuts, large, tfserving_examples, tfserving_predict, torchserve, v2
-from gateway.errors import DuetError
+from gateway.errors import DuetError, InvalidArgument
 from gateway.types import Signature, TensorSpec, VersionMetadata
 from tests.gateway.codecs.documents import calls, outcome
 
@@ -30,7 +30,6 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     def set_to(min_bytes: int, block_bytes: int) -> None:
         monkeypatch.setattr(large, "MIN_BYTES", min_bytes)
         monkeypatch.setattr(cuts, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(large, "_KEPT_BYTES", 4 * block_bytes)
 
     return set_to
 
@@ -129,6 +128,25 @@ def test_a_large_document_takes_a_few_times_its_size(form: str, sizes: Callable[
     finally:
         tracemalloc.stop()
     assert peak < 5 * len(body), peak / len(body)
+
+
+@pytest.mark.parametrize("end", [b"]", b"]]}]}", b""], ids=["in a list", "in a tensor", "without an end"])
+@pytest.mark.parametrize("letter", ["a", "\U0001f600", "\\u00e9"])
+def test_a_string_that_python_would_make_four_times_as_large_is_refused(letter: str, end: bytes) -> None:
+    unit = letter.encode()
+    text = b'"' + unit * (large.MAX_TEXT_BYTES // len(unit)) + b'"'
+    head = b'{"inputs":[{"data":[' if end.startswith(b"]]}") else b"[" if end else b""
+    with pytest.raises(InvalidArgument, match=r"a string of the JSON takes \d+ bytes; at most"):
+        large.loads(head + text + end)
+
+
+@pytest.mark.parametrize("decode", [v2.decode_request, predict, bare])
+def test_a_string_of_the_longest_that_is_taken_comes_through(decode: Callable[[bytes], Any]) -> None:
+    """As far as what a string may be: what is wrong with it then is another matter."""
+    body = b'{"instances":["' + b"\\u00e9" * (1 << 20) + b'"]}'
+    with suppress(DuetError):
+        decode(body)
+    assert large.loads(body)["instances"][0] == "é" * (1 << 20)
 
 
 def outcome_of(decode: Callable[[bytes], Any], body: bytes) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from gateway.codecs import limits
 from gateway.codecs import tfserving_examples as codec
 from gateway.errors import DuetError, FailedPrecondition, InvalidArgument
 from gateway.protos import tfserving_pb2 as pb
@@ -147,3 +148,22 @@ def test_an_answer_that_is_none_is_what_tensorflow_serving_makes_of_it(
 ) -> None:
     with pytest.raises(InvalidArgument, match=says):
         codec.encode(outputs, 2, method)
+
+
+@pytest.mark.parametrize("spread", ["one feature", "features", "examples", "context"])
+def test_numbers_of_examples_are_bounded_over_the_whole_body(spread: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_EXAMPLE_VALUES", 6)
+
+    def body(count: int) -> bytes:
+        values = [1.5] * count
+        documents: dict[str, Any] = {
+            "one feature": {"examples": [{"x": values}]},
+            "features": {"examples": [{"x": values[:2], "y": values[2:]}]},
+            "examples": {"examples": [{"x": value} for value in values]},
+            "context": {"context": {"x": values[:2]}, "examples": [{"y": values[2:]}]},
+        }
+        return orjson.dumps(documents[spread])
+
+    assert codec.decode(body(6)).examples
+    with pytest.raises(InvalidArgument, match="more than 6 values"):
+        codec.decode(body(7))
