@@ -52,7 +52,8 @@ class Message(Protocol):
 class Call:
     """One call as its behaviour sees it. ``deadline`` is of the event loop's clock, ``variant`` the metadata's pin.
 
-    ``criticality`` is as the client wrote it, ``signature`` the one that the metadata names.
+    ``criticality`` is as the client wrote it, ``signature`` the one that the metadata names. ``message`` is the
+    request's, None where it is none; ``is_read`` tells whether that is known.
     """
 
     seen: Observation
@@ -60,6 +61,15 @@ class Call:
     deadline: float | None
     criticality: str | None = None
     signature: str | None = None
+    message: Any = None
+    is_read: bool = False
+
+    def read(self, data: bytes, request: Any) -> Any:
+        """The message. Raises DuetError, and then not again: large ones take milliseconds to look at."""
+        if not self.is_read:
+            self.is_read = True
+            self.message = _parsed(data, request)
+        return self.message
 
     async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
         """Calls the backend with what the metadata says of the request."""
@@ -244,9 +254,9 @@ class Calls:
                 return await self._entered(read, call, behaviour, request, access)
             except DuetError as error:
                 call.seen.failed(error)
-                with contextlib.suppress(Exception):
-                    return in_band(error, request.FromString(data)).SerializeToString()
-                return in_band(error, None).SerializeToString()
+                with contextlib.suppress(DuetError):
+                    call.read(data, request)
+                return in_band(error, call.message).SerializeToString()
             finally:
                 self._finish(call, path)
 
@@ -395,7 +405,7 @@ class Calls:
         try:
             if call.seen.front:
                 self._unread.check()
-            return (await behaviour(_parsed(data, request), call)).SerializeToString()
+            return (await behaviour(call.read(data, request), call)).SerializeToString()
         except DuetError as error:
             call.seen.failed(error)
             raise
