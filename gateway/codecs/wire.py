@@ -25,7 +25,7 @@ MAX_MESSAGES = 4096
 MAX_FIELDS = limits.MAX_STRINGS + MAX_MESSAGES
 #: Values of packed integers: a byte on the wire, and eight in memory, twice.
 MAX_INTEGERS = 2 << 20
-#: One text: a name, a version, an id, a parameter. Tensors' strings are bytes. Errors quote texts, and escape them first.
+#: One text: a name, a version, an id, a parameter; strings of tensors are bytes. Errors escape texts and quote them.
 MAX_TEXT_BYTES = 16 << 10
 #: A message that brings a name and a few flags, and no tensors.
 MAX_NAMING_BYTES = 64 << 10
@@ -119,7 +119,12 @@ class _Look:
                 size = data[at]
                 at += 1
                 if size > 0x7F:
-                    size, at = _number(data, at - 1, end)
+                    # Mostly two bytes. A call for each takes as long as all else here.
+                    if at < end and data[at] < 0x80:
+                        size = size & 0x7F | data[at] << 7
+                        at += 1
+                    else:
+                        size, at = _number(data, at - 1, end)
                 if size > end - at or size < 0:
                     return False
                 number = tag >> 3

@@ -32,6 +32,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _FOR_EVER = 10 * 365 * 86_400.0
 #: Requests of one stream that are answered at a time; the client's next ones wait in gRPC's flow control.
 _STREAM_WINDOW = 16
+_LARGE_BYTES = 256 << 10
 
 #: Of messages that everybody may send: how long one may be, how many are read at a time, half of them from one address;
 #: how long one may take, and how many may wait for that.
@@ -405,7 +406,10 @@ class Calls:
         try:
             if call.seen.front:
                 self._unread.check()
-            return (await behaviour(call.read(data, request), call)).SerializeToString()
+            message = call.read(data, request)
+            if len(data) >= _LARGE_BYTES:
+                await asyncio.sleep(0)  # reading it takes milliseconds, and so does decoding it: others are in between
+            return (await behaviour(message, call)).SerializeToString()
         except DuetError as error:
             call.seen.failed(error)
             raise

@@ -12,13 +12,13 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.security.fuzzing.fronts import Fronts
-from tests.security.fuzzing.genome import Genome, mutated
-from tests.security.fuzzing.measure import Cost, Steps, cost
+from tests.security.fuzzing.genome import GREAT, Genome, mutated
+from tests.security.fuzzing.measure import Cost, Steps, cost, slowness
 from tests.security.fuzzing.targets import Target
 
 #: Where the worst messages are kept, for `python -m tests.security.fuzzing replay`.
@@ -26,6 +26,7 @@ FOUND = Path(".duet/fuzz")
 _KEPT = 8
 _PATIENCE = 60
 _FRESH = 0.15
+_GREAT_ONES = 8
 
 Score = Callable[[Cost], float]
 
@@ -50,27 +51,42 @@ class Machine:
         once, size, made = target.message(self.fronts, genome)
         return cost(once, size, self.steps, self.loop, closely=closely), made
 
+    def closely(self, target: Target, genome: Genome, kind: str) -> Entry:
+        """A stall as the reference machine would take: this one's pace is taken beside it."""
+        found, made = self.cost(target, genome, closely=True)
+        return Entry(found.seconds / max(slowness(), 1.0) if kind == "stall" else found.memory_share, made, found)
 
-def climb(machine: Machine, target: Target, seed: int, enough: Callable[[int], bool]) -> dict[str, Entry]:
-    """The worst by ``stall`` and by ``memory``, measured closely. ``enough`` is told how many messages there were."""
-    climbing = _Climb(machine, target, random.Random(f"{seed} {target.name}"))
-    count = 0
-    while not enough(count):
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How far to climb: so many ``messages`` where that is given, else for ``seconds`` of time."""
+
+    seconds: float = 0.0
+    messages: int = 0
+
+
+def climb(machine: Machine, target: Target, seed: int, budget: Budget) -> dict[str, Entry]:
+    """The worst by ``stall`` and by ``memory``, measured closely."""
+    dice = random.Random(f"{seed} {target.name}")
+    climbing = _Climb(machine, target, dice, looks=1 if budget.messages else 2)
+    count, end = 0, time.monotonic() + budget.seconds
+    while count < budget.messages if budget.messages else time.monotonic() < end or not count:
         climbing.step()
         count += 1
     return climbing.worst()
 
 
 class _Climb:
-    def __init__(self, machine: Machine, target: Target, dice: random.Random) -> None:
+    def __init__(self, machine: Machine, target: Target, dice: random.Random, *, looks: int) -> None:
         self._machine = machine
         self._target = target
         self._dice = dice
         self._best: dict[str, list[Entry]] = {"stall": [], "memory": []}
         self._champions: dict[str, list[Entry]] = {"stall": [], "memory": []}
         self._dull = 0
+        self._looks = looks
         self._seeds = dice.sample(target.seeds, len(target.seeds))
-        self._seeds.append({})
+        self._seeds += [{GREAT: at} for at in range(_GREAT_ONES, 0, -1)]
 
     def step(self) -> None:
         kind = self._dice.choice(("stall", "memory"))
@@ -82,20 +98,17 @@ class _Climb:
             self._again()
 
     def worst(self) -> dict[str, Entry]:
-        """Close looks at the two best of each kind: a first look may have met a busy machine."""
+        """Close looks at the best of each kind: a first look may have met a busy machine."""
         self._again()
         found = {}
         for kind, entries in self._champions.items():
-            looked = []
-            for entry in sorted(entries, reverse=True)[:2]:
-                seen, made = self._machine.cost(self._target, entry.genome, closely=True)
-                looked.append(Entry(_SCORES[kind](seen), made, seen))
-            found[kind] = max(looked)
+            best = sorted(entries, reverse=True)[: self._looks]
+            found[kind] = max(self._machine.closely(self._target, entry.genome, kind) for entry in best)
         return found
 
     def _changed(self, best: list[Entry]) -> Genome:
         if not best or self._dice.random() < _FRESH:
-            return {}
+            return {GREAT: self._dice.randrange(1 << 16)}
         # The better, the likelier.
         at = min(int(self._dice.expovariate(0.7)), len(best) - 1)
         return mutated(best[at].genome, self._dice.choice(best).genome, self._dice)
@@ -119,19 +132,6 @@ class _Climb:
 
 
 _SCORES: dict[str, Score] = {"stall": lambda found: found.seconds, "memory": lambda found: found.memory_share}
-
-
-def climb_all(
-    targets: Iterable[Target], *, seed: int, seconds: float = 0.0, messages: int = 0
-) -> dict[str, dict[str, Entry]]:
-    """Each target for ``messages`` of them, or for its share of ``seconds`` of time."""
-    machine, chosen = Machine(), list(targets)
-    found = {}
-    for target in chosen:
-        end = time.monotonic() + seconds / len(chosen)
-        by_time = lambda _, end=end: time.monotonic() > end  # noqa: E731
-        found[target.name] = climb(machine, target, seed, by_time if seconds else lambda count: count >= messages)
-    return found
 
 
 def keep(target: str, kind: str, entry: Entry, seed: int, folder: Path = FOUND) -> Path:

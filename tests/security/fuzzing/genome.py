@@ -15,22 +15,23 @@ Genome = dict[str, int]
 
 _T = TypeVar("_T")
 _SMALL = 4
+#: In a genome: what it does not hold is drawn as great as it may be, mostly.
+GREAT = "great"
 
 
 class Draw:
     """Choices for one message. ``made`` is the whole genome of it afterwards."""
 
     def __init__(self, genome: Mapping[str, int], dice: random.Random) -> None:
-        self.made: Genome = {}
+        self.made: Genome = {GREAT: genome[GREAT]} if GREAT in genome else {}
         self._genome = genome
         self._dice = dice
 
     def number(self, path: str, most: int, least: int = 0) -> int:
-        """From ``least`` to ``most``. A new one is mostly small, and otherwise of any magnitude."""
+        """From ``least`` to ``most``. A new one is mostly small, or mostly great (`GREAT`)."""
         most, value = max(most, least), self._genome.get(path)
         if value is None:
-            small = min(most, least + _SMALL)
-            value = self._dice.randint(least, small) if self._dice.random() < 0.6 else self._magnitude(most)
+            value = self._new(most, least)
         self.made[path] = value = max(least, min(value, most))
         return value
 
@@ -49,7 +50,11 @@ class Draw:
         self.made[path] = value = value % 2
         return bool(value)
 
-    def _magnitude(self, most: int) -> int:
+    def _new(self, most: int, least: int) -> int:
+        if self._genome.get(GREAT):
+            return most >> self._dice.choice((0, 0, 0, 1, 3, most.bit_length()))
+        if self._dice.random() < 0.6:
+            return self._dice.randint(least, min(most, least + _SMALL))
         return int(2 ** self._dice.uniform(0, max(most, 1).bit_length()))
 
 

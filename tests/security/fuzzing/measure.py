@@ -25,7 +25,7 @@ import numpy as np
 STALL_SECONDS = 0.020
 TIMES = 3
 ALLOWANCE_BYTES = 8 << 20
-#: What `calibrated` takes on the machine of which `STALL_SECONDS` is true.
+#: What the fixed piece of work takes on the machine of which `STALL_SECONDS` is true.
 REFERENCE_SECONDS = 0.005
 
 #: Tracing takes many times as long, and what takes long fills memory that the kernel sees.
@@ -108,9 +108,9 @@ def cost(once: Once, size: int, steps: Steps, loop: asyncio.AbstractEventLoop, *
     return Cost(size, seconds, aside, memory)
 
 
-def calibrated() -> float:
-    """Seconds of a fixed piece of work like a decoder's: the least of five."""
-    return min(_worked() for _ in range(5))
+def slowness() -> float:
+    """How long this machine takes at present for a fixed piece of work like a decoder's, in the reference's times."""
+    return min(_worked() for _ in range(5)) / REFERENCE_SECONDS
 
 
 def _worked() -> float:
