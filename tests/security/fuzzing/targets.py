@@ -161,7 +161,7 @@ def _of_examples(**more: int) -> Iterator[Genome]:
                     "of.examples": count,
                     "of.within": 0,
                     "of.example.size": size,
-                    "of.context.size": 100 if count > 2000 else 2000,
+                    "of.context.size": 100 if count > 2000 else 2000 + 100 * size,
                     "of.signature": _indexed("examples"),
                     **more,
                 }
