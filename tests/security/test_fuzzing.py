@@ -3,8 +3,9 @@
 What is fuzzed: every message of every front (`fuzzing.targets`), by its own code, from the bytes to the refusal.
 `make test` climbs for a few messages of each kind that is decoded where it comes, about 10 s in all, and asserts
 memory alone: times are no test where others use the machine. `make fuzz` climbs for a minute over all of them, and
-`make attack` for half an hour (ATTACK_FUZZ_SECONDS). Then the loop's longest step is held against a fixed piece of work that is timed beside it: 20 ms on a machine that
-needs 5 ms for it. The worst messages are kept in ``.duet/fuzz``: ``python -m tests.security.fuzzing --replay FILE``.
+`make attack` for half an hour (ATTACK_FUZZ_SECONDS). Then the loop's longest step is held against a fixed
+piece of work that is timed beside it: 20 ms on a machine that needs 5 ms for it. The worst messages are kept
+in ``.duet/fuzz``: ``python -m tests.security.fuzzing --replay FILE``.
 """
 
 from __future__ import annotations
