@@ -26,7 +26,7 @@ FOUND = Path(".duet/fuzz")
 _KEPT = 8
 _PATIENCE = 60
 _FRESH = 0.15
-_GREAT_ONES = 8
+_GREAT_ONES = 4
 
 Score = Callable[[Cost], float]
 
@@ -85,8 +85,10 @@ class _Climb:
         self._champions: dict[str, list[Entry]] = {"stall": [], "memory": []}
         self._dull = 0
         self._looks = looks
-        self._seeds = dice.sample(target.seeds, len(target.seeds))
-        self._seeds += [{GREAT: at} for at in range(_GREAT_ONES, 0, -1)]
+        # Taken from the end: the target's own first, then great ones, then all others in any order.
+        first, rest = list(target.seeds[:1]), target.seeds[1:]
+        self._seeds = dice.sample(rest, len(rest))
+        self._seeds += [{GREAT: at} for at in range(_GREAT_ONES, 0, -1)] + first
 
     def step(self) -> None:
         kind = self._dice.choice(("stall", "memory"))

@@ -153,6 +153,8 @@ def _of_predict() -> Iterator[Genome]:
 
 
 def _of_examples(**more: int) -> Iterator[Genome]:
+    shared = {"of.shared": 1, "of.examples": 8000, "of.within": 0, "of.example.size": 0, "of.context.size": 1 << 16}
+    yield {**shared, "of.signature": _indexed("examples"), **more}
     for shared in (0, 1):
         for count in (32768, 30000, 2000, _GREAT):
             for size in (0, 400):
