@@ -20,7 +20,7 @@ from tests.security.fuzzing.side_by_side import Found, climbed
 from tests.security.fuzzing.targets import TARGETS
 
 SEED = 1
-MESSAGES = 12
+MESSAGES = 6
 SECONDS = float(os.environ.get("ATTACK_FUZZ_SECONDS", "60"))
 #: What decoding takes in the process beside, of JSON as large as bodies may be: bounded by counts, not by 3 times.
 ASIDE = {name: 8.0 for name in TARGETS if name.endswith(", large")}

@@ -130,6 +130,14 @@ def _of_infer() -> Iterator[Genome]:
 
 
 def _of_predict() -> Iterator[Genome]:
+    strings = {"of.tensors": 1, "of.filters": 0, "of.tensor.dtype": calls._DTYPES.index(tf.DT_STRING)}
+    yield {
+        **strings,
+        "of.tensor.content": 0,
+        "of.tensor.count": _GREAT,
+        "of.tensor.within": 1,
+        "of.tensor.item.size": 0,
+    }
     for dtype in range(len(calls._DTYPES)):
         for content in (0, 1):
             for size, count in ((0, 32768), (100, 32768), (500, 32768), (0, _GREAT)):
@@ -153,7 +161,7 @@ def _of_predict() -> Iterator[Genome]:
 
 
 def _of_examples(**more: int) -> Iterator[Genome]:
-    shared = {"of.shared": 1, "of.examples": 8000, "of.within": 0, "of.example.size": 0, "of.context.size": 1 << 16}
+    shared = {"of.shared": 1, "of.examples": 8000, "of.within": 0, "of.example.size": 4, "of.context.size": 1 << 16}
     yield {**shared, "of.signature": _indexed("examples"), **more}
     for shared in (0, 1):
         for count in (32768, 30000, 2000, _GREAT):
@@ -169,6 +177,7 @@ def _of_examples(**more: int) -> Iterator[Genome]:
                 }
 
 
+_ESCAPES: Genome = {"of.unit": 4, "of.count": _GREAT, "of.begin": 1}
 _PREDICTION, _MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 _V2, _TORCH = "inference.GRPCInferenceService", "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 _JSON = "application/json"
@@ -220,7 +229,7 @@ def _over_rest() -> Iterator[Target]:
         yield over_rest(
             f"TorchServe multipart{label}", predictions, bodies.multipart, content_type=_MULTIPART, room=room
         )
-        yield over_rest(f"TorchServe form{label}", predictions, bodies.form, content_type=_FORM, room=room)
+        yield over_rest(f"TorchServe form{label}", predictions, bodies.form, _ESCAPES, content_type=_FORM, room=room)
         yield over_rest(f"TorchServe, no type{label}", predictions, bodies.part, room=room)
         yield over_rest(f"TorchServe text{label}", predictions, bodies.part, content_type="text/plain", room=room)
     yield over_rest("v2 binary", infer, bodies.binary, _LARGE_STRINGS)
@@ -229,7 +238,7 @@ def _over_rest() -> Iterator[Target]:
     yield over_rest("TorchServe raw", predictions, bodies.plain, content_type="application/octet-stream")
     files = [
         {"of.dtype": dtype, "of.count": _GREAT, "of.odd": 0, "of.shape": 0, "signature": _indexed(name)}
-        for dtype in range(8)
+        for dtype in (2, 0, 1, 3, 4, 5, 6, 7)
         for name in ("FP64", "FP32", "INT64", "BOOL")
     ]
     yield over_rest("TorchServe npy", predictions, bodies.npy, *files, content_type="application/x-npy")
