@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help up train compare report calibrate test-full test-rows bench-embedded bench bench-peers kserve test
-.PHONY: attack attack-mutations audit chart chart-docs chart-mutations sbom check format protos lock lock-hashes clean
+.PHONY: attack attack-mutations fuzz audit chart chart-docs chart-mutations sbom check format protos lock lock-hashes clean
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,7 +105,11 @@ sbom: $(READY) $(CHART)/.ready ## What is in the images, as CycloneDX, to dist/
 	@$(BIN)/python helm/sbom.py $(CHART)/bin/cyclonedx-py
 
 attack: $(READY) ## Every attack, the long ones too, with a table: control, cases, failures, figure
-	@$(BIN)/python -m pytest -q -m 'full or not full' tests/security tests/gateway/codecs/test_scan.py $(ARGS)
+	@ATTACK_FUZZ_SECONDS=$${ATTACK_FUZZ_SECONDS:-1800} \
+	  $(BIN)/python -m pytest -q -m 'full or not full' tests/security tests/gateway/codecs/test_scan.py $(ARGS)
+
+fuzz: $(READY) ## The messages that stall longest and take most memory, looked for for a minute (ATTACK_FUZZ_SECONDS)
+	@$(BIN)/python -m pytest -q -s -m full tests/security/test_fuzzing.py $(ARGS)
 
 # It looks the pinned packages up in the advisory databases of the Python Packaging Authority; without a way there it says so.
 audit: ## Known vulnerabilities of the pinned packages (needs the internet)

@@ -23,6 +23,8 @@ MAX_STRINGS = 1 << 15
 MAX_EXAMPLE_VALUES = 2 << 20
 #: What copies of one field may take: the context in each example, a last value in all elements that are left.
 MAX_COPIED_BYTES = 4 << 20
+#: What numbers may take in the model's wider type, beyond twice what they take as they came: 4M of UINT8 as FP32.
+MAX_WIDENED_BYTES = 8 << 20
 #: Rows of a tensor without elements. Nothing has to be sent for them, and an answer in JSON writes each.
 MAX_EMPTY_ROWS = 1 << 16
 #: The most of a name, or another word, that a message may bring.
@@ -85,4 +87,13 @@ def check_empty(name: str, shape: tuple[int, ...]) -> None:
         raise InvalidArgument(
             f"tensor {name!r}: shape {list(shape)} is too large for a tensor without elements: the product of its "
             f"other dimensions is at most {MAX_EMPTY_ROWS}"
+        )
+
+
+def check_widened(what: str, given_bytes: int, wider_bytes: int) -> None:
+    """Comes before numbers are converted to a wider type. Raises InvalidArgument."""
+    if wider_bytes > 2 * given_bytes + MAX_WIDENED_BYTES:
+        raise InvalidArgument(
+            f"{what} would take {wider_bytes} bytes in the model's type, and has {given_bytes} as it is; send it "
+            "in the model's type, or fewer rows at once"
         )

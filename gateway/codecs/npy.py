@@ -76,10 +76,11 @@ def _converted(name: str, datatype: str, found: Array) -> Array:
         return _checked_booleans(name, found) if dtype.kind == "b" else found
     if found.dtype.kind not in _ACCEPTED_KINDS[dtype.kind]:
         raise InvalidArgument(f"input {name!r}: the .npy file holds {found.dtype}; the model takes {datatype}")
+    limits.check_widened(f"input {name!r}", found.nbytes, found.size * dtype.itemsize)
     if dtype.kind in "iu" and found.size:
-        limits = np.iinfo(dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise InvalidArgument(f"input {name!r}: {datatype} holds {limits.min} to {limits.max}")
+        span = np.iinfo(dtype)
+        if int(found.min()) < span.min or int(found.max()) > span.max:
+            raise InvalidArgument(f"input {name!r}: {datatype} holds {span.min} to {span.max}")
     with np.errstate(over="ignore"):
         array = found.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(array).all() and np.isfinite(found[~np.isfinite(array)]).any():

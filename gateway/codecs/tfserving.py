@@ -342,17 +342,20 @@ def _packed_strings(name: str, count: int, content: bytes, budget: limits.Budget
         raise InvalidArgument(f"tensor {name!r}: {len(content)} bytes are too few for {count} strings")
     if budget is not None:
         budget.strings(name, count)
-    lengths: list[int] = []
-    offset = 0
-    for _ in range(count):
+    # Most lengths are one byte. What begins with bytes below 0x80 alone is those bytes.
+    offset = next((at for at, byte in enumerate(content[:count]) if byte > 0x7F), count)
+    lengths = list(content[:offset])
+    for _ in range(count - offset):
         length, offset = _varint(name, content, offset)
         lengths.append(length)
     if offset + sum(lengths) != len(content):
         raise InvalidArgument(f"tensor {name!r}: strings of {sum(lengths)} bytes, but {len(content) - offset} are left")
-    items = np.empty(count, np.object_)
-    for index, length in enumerate(lengths):
-        items[index] = content[offset : offset + length]
+    found = []
+    for length in lengths:
+        found.append(content[offset : offset + length])
         offset += length
+    items = np.empty(count, np.object_)
+    items[:] = found
     return items
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.codecs import limits
-from gateway.errors import InvalidArgument
+from gateway.errors import InvalidArgument, ResourceExhausted
 
 #: Shorter messages can hold nothing that is worth a look: 16,000 empty messages take 2 MiB, and 5 ms.
 MIN_BYTES = 32 << 10
@@ -25,6 +25,10 @@ MAX_MESSAGES = 4096
 MAX_FIELDS = limits.MAX_STRINGS + MAX_MESSAGES
 #: Values of packed integers: a byte on the wire, and eight in memory, twice.
 MAX_INTEGERS = 2 << 20
+#: One text: a name, a version, an id, a parameter; strings of tensors are bytes. Errors escape texts and quote them.
+MAX_TEXT_BYTES = 16 << 10
+#: A message that brings a name and a few flags, and no tensors.
+MAX_NAMING_BYTES = 64 << 10
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GROUPS = (3, 4)
@@ -42,13 +46,19 @@ _INTEGERS = {
 
 
 class Checked:
-    """A message class whose `FromString` looks first. Raises InvalidArgument for what is too much."""
+    """A message class whose `FromString` looks first. Raises InvalidArgument for what is too much.
 
-    def __init__(self, message: Any) -> None:
+    ``max_bytes`` bounds the whole message. Raises ResourceExhausted for a longer one, as gRPC itself does.
+    """
+
+    def __init__(self, message: Any, *, max_bytes: int | None = None) -> None:
         self._message = message
+        self._max_bytes = max_bytes
         self._plan = _planned(message.DESCRIPTOR)
 
     def FromString(self, data: bytes) -> Any:  # noqa: N802 - protobuf's name
+        if self._max_bytes is not None and len(data) > self._max_bytes:
+            raise ResourceExhausted(f"a message of {len(data)} bytes; this call takes up to {self._max_bytes}")
         if len(data) >= MIN_BYTES:
             _Look(data).at(self._plan, 0, len(data))
         return self._message.FromString(data)
@@ -56,11 +66,12 @@ class Checked:
 
 @dataclass(slots=True)
 class _Plan:
-    """What lies in the fields of a message, by their numbers: other messages, or packed integers."""
+    """What lies in the fields of a message, by their numbers: other messages, packed integers, or texts."""
 
     name: str
     messages: dict[int, _Plan] = field(default_factory=dict)
     integers: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
 
 
 def _planned(descriptor: Descriptor, known: dict[str, _Plan] | None = None) -> _Plan:
@@ -73,6 +84,8 @@ def _planned(descriptor: Descriptor, known: dict[str, _Plan] | None = None) -> _
             plan.messages[entry.number] = _planned(entry.message_type, known)
         elif entry.type in _INTEGERS:
             plan.integers[entry.number] = entry.name
+        elif entry.type == FieldDescriptor.TYPE_STRING:
+            plan.texts[entry.number] = entry.name
     return plan
 
 
@@ -106,7 +119,12 @@ class _Look:
                 size = data[at]
                 at += 1
                 if size > 0x7F:
-                    size, at = _number(data, at - 1, end)
+                    # Mostly two bytes. A call for each takes as long as all else here.
+                    if at < end and data[at] < 0x80:
+                        size = size & 0x7F | data[at] << 7
+                        at += 1
+                    else:
+                        size, at = _number(data, at - 1, end)
                 if size > end - at or size < 0:
                     return False
                 number = tag >> 3
@@ -117,6 +135,10 @@ class _Look:
                     left = MAX_FIELDS - self._fields
                 elif number in integers:
                     self._packed(integers[number], at, at + size, plan)
+                elif size > MAX_TEXT_BYTES and number in plan.texts:
+                    raise InvalidArgument(
+                        f"{plan.texts[number]!r} ({plan.name}) has {size} bytes; at most {MAX_TEXT_BYTES} are taken"
+                    )
                 at += size
             elif kind == _VARINT:
                 _, at = _number(data, at, end)

@@ -32,6 +32,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _FOR_EVER = 10 * 365 * 86_400.0
 #: Requests of one stream that are answered at a time; the client's next ones wait in gRPC's flow control.
 _STREAM_WINDOW = 16
+_LARGE_BYTES = 256 << 10
 
 #: Of messages that everybody may send: how long one may be, how many are read at a time, half of them from one address;
 #: how long one may take, and how many may wait for that.
@@ -52,7 +53,8 @@ class Message(Protocol):
 class Call:
     """One call as its behaviour sees it. ``deadline`` is of the event loop's clock, ``variant`` the metadata's pin.
 
-    ``criticality`` is as the client wrote it, ``signature`` the one that the metadata names.
+    ``criticality`` is as the client wrote it, ``signature`` the one that the metadata names. ``message`` is the
+    request's, None where it is none; ``is_read`` tells whether that is known.
     """
 
     seen: Observation
@@ -60,6 +62,15 @@ class Call:
     deadline: float | None
     criticality: str | None = None
     signature: str | None = None
+    message: Any = None
+    is_read: bool = False
+
+    def read(self, data: bytes, request: Any) -> Any:
+        """The message. Raises DuetError, and then not again: large ones take milliseconds to look at."""
+        if not self.is_read:
+            self.is_read = True
+            self.message = _parsed(data, request)
+        return self.message
 
     async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
         """Calls the backend with what the metadata says of the request."""
@@ -244,9 +255,9 @@ class Calls:
                 return await self._entered(read, call, behaviour, request, access)
             except DuetError as error:
                 call.seen.failed(error)
-                with contextlib.suppress(Exception):
-                    return in_band(error, request.FromString(data)).SerializeToString()
-                return in_band(error, None).SerializeToString()
+                with contextlib.suppress(DuetError):
+                    call.read(data, request)
+                return in_band(error, call.message).SerializeToString()
             finally:
                 self._finish(call, path)
 
@@ -395,7 +406,10 @@ class Calls:
         try:
             if call.seen.front:
                 self._unread.check()
-            return (await behaviour(_parsed(data, request), call)).SerializeToString()
+            message = call.read(data, request)
+            if len(data) >= _LARGE_BYTES:
+                await asyncio.sleep(0)  # reading it takes milliseconds, and so does decoding it: others are in between
+            return (await behaviour(message, call)).SerializeToString()
         except DuetError as error:
             call.seen.failed(error)
             raise

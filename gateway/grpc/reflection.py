@@ -12,6 +12,7 @@ from typing import Any
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio
 
+from gateway.codecs import wire
 from gateway.errors import DuetError
 from gateway.grpc import descriptors, errors
 from gateway.grpc.calls import Call, Calls
@@ -39,7 +40,7 @@ def services(calls: Calls, *, names: Collection[str]) -> Services:
         raise AssertionError("each request has an answer")
 
     def service(name: str) -> dict[str, Any]:
-        request = pb.ServerReflectionRequest
+        request = wire.Checked(pb.ServerReflectionRequest, max_bytes=wire.MAX_NAMING_BYTES)
         return {_METHOD: calls.stream(reflect, request, path=f"/{name}/{_METHOD}", front="", in_band=_in_band)}
 
     return {name: service(name) for name in SERVICES}

@@ -135,7 +135,8 @@ def services(backend: Backend, calls: Calls) -> Services:
 
     def unary(service: str, method: str, behaviour: Behaviour, request: Any, front: str = "") -> Any:
         path = f"/tensorflow.serving.{service}/{method}"
-        return {method: calls.unary(behaviour, wire.Checked(request), path=path, front=front, render=_rendered)}
+        checked = wire.Checked(request, max_bytes=None if front else wire.MAX_NAMING_BYTES)
+        return {method: calls.unary(behaviour, checked, path=path, front=front, render=_rendered)}
 
     return {
         "tensorflow.serving.PredictionService": {

@@ -111,10 +111,11 @@ class Front:
         call.seen.timings["encode"] = perf_counter() - start
         return pb.PredictionResponse(prediction=b"".join(answer.pieces), sequence_id=_sequence_id(message))
 
-    async def _decode(self, parts: Mapping[str, bytes], signature: Signature) -> codec.Body:
+    async def _decode(self, given: Mapping[str, bytes], signature: Signature) -> codec.Body:
+        parts = dict(given)  # each look at a value of protobuf's is a copy of it
         if self._aside is not None and codec.named_may_be_parsed(parts, self._aside.min_bytes):
             # The server's own description would go with every body, and nobody reads it there.
-            return await self._aside.call(codec.decode_named, dict(parts), replace(signature, native=b""))
+            return await self._aside.call(codec.decode_named, parts, replace(signature, native=b""))
         return codec.decode_named(parts, signature)
 
     async def _pass_on(

@@ -31,7 +31,8 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
 
     def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "", health: bool = False) -> Any:
         path = f"/{SERVICE}/{name}"
-        return calls.unary(behaviour, wire.Checked(request), path=path, front=front, everybody=health, empty=health)
+        checked = wire.Checked(request, max_bytes=None if front else wire.MAX_NAMING_BYTES)
+        return calls.unary(behaviour, checked, path=path, front=front, everybody=health, empty=health)
 
     stream = calls.stream(
         infer.in_stream,

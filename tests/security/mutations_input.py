@@ -9,6 +9,8 @@ _BOUNDS, _COMPRESSION, _TLS = "gateway/layers/bounds.py", "gateway/rest/compress
 _LIMITS, _WIRE, _SPENT = "gateway/codecs/limits.py", "gateway/codecs/wire.py", "test_spent.py"
 _SOCKETS, _BOMBS, _BEHIND = "test_sockets.py", "test_bombs.py", "test_servers_behind.py"
 
+_FUZZED, _FINDS = "test_fuzzing.py", "../gateway/codecs/test_fuzzers_finds.py"
+
 INPUT: tuple[Mutation, ...] = (
     Mutation("deciding headers come once", _HEAD, "count > 1 and name in _SINGLE", "False", _SOCKETS, "doubtful"),
     Mutation("one coding is taken", _HEAD, 'coding.lower() != b"chunked"', "False", _SOCKETS, "doubtful"),
@@ -45,6 +47,21 @@ INPUT: tuple[Mutation, ...] = (
     Mutation("strings of a request", _LIMITS, "if self._strings > MAX_STRINGS:", "if False:", _SPENT, "too_many"),
     Mutation("rows without elements", _LIMITS, "if 0 in shape and prod(", "if False and prod(", _SPENT, "too_many"),
     Mutation("tasks, fields and parts", _LIMITS, "    if count > most:", "    if False:", _SPENT, "too_many"),
+    Mutation("a look before protobuf", _WIRE, "if len(data) >= MIN_BYTES:", "if False:", _FUZZED, "few and Predict"),
+    Mutation(
+        "copies, fuzzed", _LIMITS, "if self._copied_bytes > MAX_COPIED_BYTES:", "if False:", _FUZZED, "few and Reg"
+    ),
+    Mutation("wider numbers", _LIMITS, "if wider_bytes > 2 * given_bytes", "if False and 2", _FUZZED, "few and npy"),
+    Mutation("escapes of forms", "gateway/codecs/torchserve.py", 'body.count(b"%")', "0", _FUZZED, "few and form"),
+    Mutation("lengths of texts", _WIRE, "elif size > MAX_TEXT_BYTES and", "elif False and", _FINDS, "no_longer"),
+    Mutation(
+        "messages that only name",
+        _WIRE,
+        "if self._max_bytes is not None and len(data) > self._max_bytes:",
+        "if False:",
+        _FINDS,
+        "short",
+    ),
     Mutation("messages inside", _WIRE, "if self._messages > MAX_MESSAGES:", "if False:", _SPENT, "too_many"),
     Mutation("integers of a message", _WIRE, "if self._integers > MAX_INTEGERS:", "if False:", _SPENT, "too_many"),
     Mutation(
