@@ -134,7 +134,7 @@ def test_a_large_document_takes_a_few_times_its_size(form: str, sizes: Callable[
 @pytest.mark.parametrize("letter", ["a", "\U0001f600", "\\u00e9"])
 def test_a_string_that_python_would_make_four_times_as_large_is_refused(letter: str, end: bytes) -> None:
     unit = letter.encode()
-    text = b'"' + unit * (large.MAX_TEXT_BYTES // len(unit)) + b'"'
+    text = b'"' + unit * (large.MAX_TEXT_BYTES // len(unit) + 1) + b'"'
     head = b'{"inputs":[{"data":[' if end.startswith(b"]]}") else b"[" if end else b""
     with pytest.raises(InvalidArgument, match=r"a string of the JSON takes \d+ bytes; at most"):
         large.loads(head + text + end)
