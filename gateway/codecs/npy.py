@@ -44,19 +44,33 @@ def encode(tensor: Tensor) -> bytes:
     return stream.getvalue()
 
 
+def is_converted(datatype: str, data: Buffer) -> bool:
+    """Whether `decode` goes through all values, since the file has another type. False for what is no file either."""
+    try:
+        _, _, dtype = _header("", BytesIO(memoryview(data)[:_MAX_HEADER_BYTES]))
+    except InvalidArgument:
+        return False
+    wanted = DATATYPES.get(datatype)
+    return dtype.newbyteorder("=") != wanted or dtype.kind == "b"
+
+
 def _read(name: str, data: Buffer) -> Array:
     stream = BytesIO(memoryview(data)[:_MAX_HEADER_BYTES])
+    shape, fortran_order, dtype = _header(name, stream)
+    values = memoryview(data)[stream.tell() :]
+    _check_size(name, shape, dtype, len(values))
+    flat = np.frombuffer(values, dtype)
+    return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
+
+
+def _header(name: str, stream: BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
-        shape, fortran_order, dtype = _HEADERS[npy_format.read_magic(stream)](stream)
+        return _HEADERS[npy_format.read_magic(stream)](stream)
     except KeyError:
         raise InvalidArgument(f"input {name!r}: only versions 1.0 and 2.0 of the .npy format are read") from None
     # The header is a Python literal: a hostile one raises whatever Python's parser and tokenizer can raise.
     except Exception as error:
         raise InvalidArgument(f"input {name!r} is no valid .npy file") from error
-    values = memoryview(data)[stream.tell() :]
-    _check_size(name, shape, dtype, len(values))
-    flat = np.frombuffer(values, dtype)
-    return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
 
 
 def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], size_bytes: int) -> None:

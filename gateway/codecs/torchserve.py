@@ -134,16 +134,30 @@ def accepted(header: str | None) -> str | None:
     return best
 
 
+#: A file of numbers of another type takes milliseconds from here on.
+LONG_CONVERSION_BYTES = 4 << 20
+
+
 def may_be_parsed(body: bytes, content_type: str | None, header_length: int | None) -> bool:
     """Whether `decode` may have much to parse: all but bytes that are known to be numbers."""
     media = media_type(content_type)
     return header_length is None and (media in (MULTIPART, FORM) or values.may_be_parsed(body, media))
 
 
+def is_converted(body: bytes, signature: Signature) -> bool:
+    """Whether the body is a large ``.npy`` file, all of whose numbers `decode` has to make numbers of another type."""
+    if len(body) < LONG_CONVERSION_BYTES or not body.startswith(npy.MAGIC):
+        return False
+    main = fitting.main_input(signature.inputs)
+    return main is not None and npy.is_converted(main.datatype, body)
+
+
 def named_may_be_parsed(parts: Mapping[str, bytes], min_bytes: int) -> bool:
-    """The same for `decode_named`, of parts that are large together."""
+    """The same for `decode_named`, of parts that are large together; ``.npy`` files count, as they may be converted."""
     return sum(map(len, parts.values())) >= min_bytes and any(
-        values.may_be_parsed(data, "") for data in parts.values() if len(data) * len(parts) >= min_bytes
+        values.may_be_parsed(data, "") or (data.startswith(npy.MAGIC) and len(data) >= LONG_CONVERSION_BYTES)
+        for data in parts.values()
+        if len(data) * len(parts) >= min_bytes
     )
 
 

@@ -137,6 +137,8 @@ class Predictions(InferEndpoint):
     async def _decode(self, scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
         content_type, header_length = asgi.text(scope, b"content-type"), _header_length(scope)
         parsed = header_length or (len(body) if codec.may_be_parsed(body, content_type, header_length) else 0)
+        if not parsed and codec.is_converted(body, signature):
+            parsed = len(body)
         if self.aside.takes(parsed):
             signature = replace(signature, native=b"")  # it would go with every body, and nobody reads it there
             decoding = self.decoded_aside(scope, codec.decode, body, signature, content_type, header_length)

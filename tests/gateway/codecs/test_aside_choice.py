@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
+import numpy as np
 import orjson
 import pytest
 
@@ -71,3 +74,20 @@ def test_a_text_is_the_same_however_many_spaces_come_first() -> None:
         body = codec.decode(b" " * spaces + b'["a","b"]', TEXT)
         assert body.inputs[0].data.tolist() == [b"a", b"b"], spaces
     assert values.parsed_text(b" " * 100 + b"a") is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "count", "goes"),
+    [("<f4", 1 << 20, False), ("<f8", 1 << 20, True), (">i4", 1 << 20, True), ("<f8", 1 << 10, False)],
+    ids=["as it is", "narrowed", "made floats", "small"],
+)
+def test_a_large_file_of_numpy_goes_aside_where_its_numbers_are_converted(dtype: str, count: int, goes: bool) -> None:
+    stream = BytesIO()
+    np.save(stream, np.ones(count, dtype))
+    body = stream.getvalue()
+    assert codec.is_converted(body, NUMBERS) is goes
+    assert codec.named_may_be_parsed({"x": body}, 100_000) is (count > 1 << 10)
+
+
+def test_what_only_begins_like_a_file_of_numpy_is_refused_where_it_came() -> None:
+    assert not codec.is_converted(b"\x93NUMPY\x09" + bytes(5 << 20), NUMBERS)
