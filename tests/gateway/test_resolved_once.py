@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from gateway.layers.bounds import Bounded
+from gateway.layers.deadline import Deadline
+from gateway.router import Router, Swapped
 from gateway.security.access import Quota
+from gateway.security.guard import Guard
 from tests.gateway.resolving import (
     LABEL,
     LABELLED,
@@ -194,3 +198,13 @@ def test_a_description_is_looked_up_once_too(gateway: World, method: str, path: 
     gateway.know(1)
     gateway.gateway.client.request(method, path, headers=gateway.shown)
     assert [found for found, _ in gateway.lookups] in ([kind], [] if gateway.shown else [kind])
+
+
+def test_the_deadline_is_outside_the_swap_and_the_bounds_are_inside(gateway: World) -> None:
+    """Both tries have one deadline, and what is decoded again is bounded too (`test_swapped`)."""
+    layer: Any = gateway.gateway.gateway._backend
+    order = []
+    while layer is not None:
+        order.append(type(layer))
+        layer = getattr(layer, "inner", None)
+    assert order in ([Guard, Deadline, Swapped, Bounded, Router], [Deadline, Swapped, Bounded, Router])

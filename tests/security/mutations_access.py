@@ -221,6 +221,22 @@ ACCESS: tuple[Mutation, ...] = (
         "no_server_is_asked",
     ),
     Mutation(
+        "names are resolved with a grant only",
+        _GUARD,
+        "        self._checked(ref.model, None)\n        return self._router.resolve(ref)",
+        "        return self._router.resolve(ref)",
+        "test_grants.py",
+        "no_server_is_asked",
+    ),
+    Mutation(
+        "models are described with a grant only",
+        _GUARD,
+        "        self._checked(ref.model, None)\n        return self._router.describe(ref)",
+        "        return self._router.describe(ref)",
+        "test_grants.py",
+        "no_server_is_asked",
+    ),
+    Mutation(
         "predicting needs its own grant",
         _GUARD,
         "self._checked(request.model, Verb.PREDICT)",
