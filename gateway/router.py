@@ -150,18 +150,21 @@ class Swapped(Layer):
         self._registry = registry
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        target = request.target
+        given, target = request, request.target
         if target is None or not self._router.holds(target):
             # What is known has changed since: while the body was being decoded, say.
             request, target = await self._again(request)
         try:
-            return await self.inner.infer(request)
+            response = await self.inner.infer(request)
         except Unavailable as error:
             if not target.ref.floats or error.fault is None or error.fault.name != "swap":
                 raise
-        await self._registry.look(target.variant)
-        request, _ = await self._again(request)
-        return await self.inner.infer(request)
+            await self._registry.look(target.variant)
+            request, _ = await self._again(request)
+            response = await self.inner.infer(request)
+        if request is given or response.rows is not None:
+            return response
+        return replace(response, rows=request.rows)  # the front knows only those that it decoded first
 
     async def _again(self, request: InferRequest) -> tuple[InferRequest, Target]:
         """The request for what its ref stands for now."""

@@ -241,6 +241,15 @@ async def test_a_signature_that_the_successor_lacks_is_refused() -> None:
             await made.stack.infer(request)
 
 
+async def test_the_rows_of_what_was_decoded_last_are_counted() -> None:
+    """Two floats are eight bytes: whoever counts rows has seen the two alone."""
+    async with world(ready(1, FLOATS)) as made:
+        request = await made.request(ModelRef("m"))
+        assert (await made.stack.infer(request)).rows is None
+        made.server.now = (ready(2, BYTES),)
+        assert (request.rows, (await made.stack.infer(request)).rows) == (2, 8)
+
+
 @pytest.mark.parametrize("to_opaque", [True, False])
 async def test_a_model_may_become_opaque_or_cease_to_be(to_opaque: bool) -> None:
     """A payload is never sent to a version with a signature, nor tensors to one without."""
