@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,12 @@ def test_imports_inside_the_gateway_go_one_way(part: str) -> None:
             if inner != name:
                 allowed = ALLOWED[part]
                 assert inner.split(".")[0] in allowed or ".".join(inner.split(".")[:2]) in allowed, f"{path}: {name}"
+
+
+def test_names_of_models_are_taken_apart_in_one_place() -> None:
+    """``model@variant`` is parsed into a `ModelRef` once; nobody splits it again."""
+    splits = re.compile(r"""split\(\s*["']@|partition\(\s*["']@""")
+    assert {path.name for path in python_files("gateway") if splits.search(path.read_text())} == {"modelref.py"}
 
 
 def test_only_the_serving_process_imports_the_composition_root() -> None:

@@ -6,6 +6,7 @@ from tests.security.mutation import Mutation
 
 _GATE, _KEYS, _QUOTAS = "gateway/security/gate.py", "gateway/security/keys.py", "gateway/security/quotas.py"
 _TOKENS, _JWKS, _GUARD = "gateway/security/tokens.py", "gateway/security/jwks.py", "gateway/security/guard.py"
+_ROUTER, _SWAPPED = "gateway/router.py", "../gateway/test_swapped.py"
 
 ACCESS: tuple[Mutation, ...] = (
     Mutation("keys are compared", _KEYS, "same = hmac.compare_digest(", "same = True or (", "test_keys.py", "changed"),
@@ -235,6 +236,38 @@ ACCESS: tuple[Mutation, ...] = (
         "        return self._router.describe(ref)",
         "test_grants.py",
         "no_server_is_asked",
+    ),
+    Mutation(
+        "a body is decoded by the version that it is sent to",
+        _ROUTER,
+        "if request.reread is None:",
+        "if True:",
+        _SWAPPED,
+        "decoded_again",
+    ),
+    Mutation(
+        "a signature that is gone is noticed before sending",
+        _ROUTER,
+        "if target.changes == self._registry.changes:",
+        "if True:",
+        _SWAPPED,
+        "what_becomes_known",
+    ),
+    Mutation(
+        "made-up names are not kept",
+        _ROUTER,
+        "if found is not None or (version.opaque and ref.signature == DEFAULT_SIGNATURE):",
+        "if True:",
+        _SWAPPED,
+        "make_up",
+    ),
+    Mutation(
+        "made-up versions are no labels",
+        _ROUTER,
+        "number = wanted if wanted in metadata.versions else None",
+        "number = wanted",
+        "../gateway/test_resolved_once.py",
+        "made_up",
     ),
     Mutation(
         "predicting needs its own grant",
