@@ -20,11 +20,6 @@ TIMEOUT = "x-duet-timeout-ms"
 CRITICALITY = "x-duet-criticality"
 
 
-def is_model_name(name: str) -> bool:
-    """A name that every dialect can carry: not empty, and without what separates names in paths."""
-    return bool(name) and not set("@/:") & set(name)
-
-
 def signature(*names: str | None) -> str:
     """The one signature that header and parameter name, or the default. Raises InvalidArgument where they differ."""
     given = {name for name in names if name}

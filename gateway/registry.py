@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gateway.backends.base import Server
+from gateway.core.modelref import is_model_name
 from gateway.errors import DuetError, NotFound, UnknownModel
-from gateway.pins import is_model_name
 from gateway.signature import like
 from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature
 

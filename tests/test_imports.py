@@ -34,7 +34,7 @@ ALLOWED = {
     "information": {"types", "errors", "core", "statistics", "codecs", "backends.base", "security"},
     "observation": {"types", "errors", "metrics", "statistics", "logging", "security.access", "security.audit"},
     "security": {"types", "errors", "core", "config", "backends.base", "security", "stamps", "logging"},
-    "registry": {"types", "errors", "pins", "signature", "backends.base"},
+    "registry": {"types", "errors", "core", "signature", "backends.base"},
     "router": {"types", "errors", "core", "signature", "versions", "backends.base", "registry"},
     "workers": {"config", "security.ledger", "workers"},
     "rest": _FRONT | {"rest"},

@@ -62,6 +62,11 @@ class ModelRef(NamedTuple):
         return ModelRef(self.model, self.variant, self.version, self.label, signature)
 
 
+def is_model_name(name: str) -> bool:
+    """A name that every dialect can carry: not empty, and without what separates names in paths."""
+    return bool(name) and not set("@/:") & set(name)
+
+
 def split_pin(name: str) -> tuple[str, str | None]:
     """``convnet@pytorch`` is the model ``convnet`` pinned to the variant ``pytorch``."""
     model, separator, variant = name.partition("@")
