@@ -574,4 +574,4 @@ def _is_faulty(error: DuetError) -> bool:
 
 def _copied(request: InferRequest, deadline: float) -> InferRequest:
     inputs = tuple(Tensor(tensor.name, tensor.datatype, tensor.data.copy()) for tensor in request.inputs)
-    return replace(request, inputs=inputs, deadline=deadline)
+    return replace(request, inputs=inputs, deadline=deadline, target=None, reread=None)
