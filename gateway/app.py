@@ -113,7 +113,7 @@ class Gateway:
             discover=settings.discover,
         )
         self.aside = Aside()
-        router, self._backend = _stack(settings, self._registry, servers, metrics, layers)
+        router, self._backend = _stack(settings, self._registry, servers, metrics, layers, self.models)
         entry: Entry = Open(self._backend, router)
         if self._securing:
             # Around all layers: nothing below is asked without a grant.
@@ -185,7 +185,12 @@ def _securing(
 
 
 def _stack(
-    settings: Settings, registry: Registry, servers: dict[str, Server], metrics: Metrics, layers: Layering
+    settings: Settings,
+    registry: Registry,
+    servers: dict[str, Server],
+    metrics: Metrics,
+    layers: Layering,
+    models: Callable[[], Iterable[str]],
 ) -> tuple[Router, Backend]:
     """The router, and the layers, outermost first:
 
@@ -217,7 +222,7 @@ def _stack(
     inner: Backend = router
     if settings.bounds.enabled:
         inner = Bounded(router, bounds=Bounds(**settings.bounds.model_dump(exclude={"enabled"})))
-    swapped = Swapped(inner, router=router, registry=registry)
+    swapped = Swapped(inner, router=router, registry=registry, models=models)
     return router, Deadline(swapped, default_seconds=settings.default_deadline_seconds, models=deadlines)
 
 

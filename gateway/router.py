@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gateway import signature
 from gateway.backends.base import Backend, Layer
 from gateway.core.modelref import DEFAULT_SIGNATURE, ModelRef
-from gateway.errors import DuetError, InvalidArgument, MeantFor, NotFound, OpaqueModel, Unavailable
+from gateway.errors import DuetError, InvalidArgument, MeantFor, NotFound, OpaqueModel, Unavailable, UnknownModel
 from gateway.registry import Registry
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, Target, VersionMetadata
 from gateway.versions import choose
@@ -142,12 +142,16 @@ class Swapped(Layer):
     for a version by its number gets no other one.
 
     Stands inside the deadline, which holds for both tries, and around the bounds, which hold for what is decoded again.
+    ``models`` gives the names that the caller may be told of, where the model itself is gone.
     """
 
-    def __init__(self, inner: Backend, *, router: Router, registry: Registry) -> None:
+    def __init__(
+        self, inner: Backend, *, router: Router, registry: Registry, models: Callable[[], Iterable[str]]
+    ) -> None:
         super().__init__(inner)
         self._router = router
         self._registry = registry
+        self._models = models
 
     async def infer(self, request: InferRequest) -> InferResponse:
         given, target = request, request.target
@@ -170,7 +174,10 @@ class Swapped(Layer):
         """The request for what its ref stands for now."""
         if request.target is None:
             raise TypeError("a request without a target was sent; make it with Target.request")
-        target = self._router.resolve(request.target.ref)
+        try:
+            target = self._router.resolve(request.target.ref)
+        except UnknownModel as error:
+            raise UnknownModel(request.model, self._models()) from error
         if request.reread is None:
             return replace(request, version=target.version, variant=target.variant, target=target), target
         again = await target.read(request.reread)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from gateway.errors import (
     NotFound,
     OpaqueModel,
     Unavailable,
+    UnknownModel,
     UnknownVersion,
 )
 from gateway.layers.bounds import Bounded, Bounds
@@ -67,6 +68,7 @@ class Versions:
     now: tuple[VersionMetadata, ...]
     labels: dict[str, int] = field(default_factory=dict)
     silent: asyncio.Event | None = None
+    listed: Collection[str] | None = None
     asked: list[InferRequest] = field(default_factory=list)
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -83,8 +85,8 @@ class Versions:
         versions = {version.version: version for version in self.now}
         return ModelMetadata(model, "v", "test", versions, max(versions), self.labels)
 
-    async def models(self) -> None:
-        return None
+    async def models(self) -> Collection[str] | None:
+        return self.listed
 
     async def aclose(self) -> None:
         pass
@@ -118,12 +120,18 @@ class World:
 
 
 @asynccontextmanager
-async def world(*versions: VersionMetadata, elements: int = 100, seconds: float = 5) -> AsyncIterator[World]:
-    server = Versions(versions)
-    registry = Registry(servers={"v": server}, variants={"m": ["v"]}, refresh_seconds=3600)
+async def world(
+    *versions: VersionMetadata, elements: int = 100, seconds: float = 5, listed: Collection[str] | None = None
+) -> AsyncIterator[World]:
+    """``listed``: the models are those that the server lists, and no others."""
+    server = Versions(versions, listed=listed)
+    variants = {"m": ["v"]} if listed is None else {}
+    registry = Registry(servers={"v": server}, variants=variants, refresh_seconds=3600, discover=listed is not None)
     router = Router(registry=registry, backends={"v": server}, rules={"m": Rule("v")})
     bounded = Bounded(router, bounds=Bounds(elements=elements))
-    stack = Deadline(Swapped(bounded, router=router, registry=registry), default_seconds=seconds)
+    told = lambda: ["what the caller may be told of"]  # noqa: E731
+    swapped = Swapped(bounded, router=router, registry=registry, models=told)
+    stack = Deadline(swapped, default_seconds=seconds)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registries, "_MIN_SECONDS_BETWEEN", 0.0)
         registry.start()
@@ -265,6 +273,15 @@ async def test_a_model_may_become_opaque_or_cease_to_be(to_opaque: bool) -> None
         if not to_opaque:
             with pytest.raises(OpaqueModel):
                 await made.stack.infer(made.router.resolve(ModelRef("m")).request((x,)))
+
+
+async def test_of_a_model_that_is_gone_underway_nobody_learns_which_others_there_are() -> None:
+    """Grants have been asked about it while it was there: what is said of it now must not name more than they allow."""
+    async with world(ready(1, FLOATS), listed=["m", "secret"]) as made:
+        request = await made.request(ModelRef("m"))
+        made.server.now, made.server.listed = (ready(2, FLOATS),), ["secret"]
+        with pytest.raises(UnknownModel, match=r"the models are what the caller may be told of$"):
+            await made.stack.infer(request)
 
 
 async def test_bounds_hold_for_what_is_decoded_again() -> None:

@@ -254,6 +254,14 @@ ACCESS: tuple[Mutation, ...] = (
         "what_becomes_known",
     ),
     Mutation(
+        "a model that is gone underway tells of no others",
+        _ROUTER,
+        "raise UnknownModel(request.model, self._models()) from error",
+        "raise",
+        _SWAPPED,
+        "nobody_learns",
+    ),
+    Mutation(
         "made-up names are not kept",
         _ROUTER,
         "if found is not None or (version.opaque and ref.signature == DEFAULT_SIGNATURE):",
