@@ -197,13 +197,15 @@ Ask = Callable[[World, str | None, str], Answered]
 class Way:
     """``requests`` it makes of the gateway. ``decodes`` a body that tells no datatype, by the model's signature.
 
-    ``examples``: it classifies or regresses, which TensorFlow's versions of the fake can alone.
+    ``examples``: it classifies or regresses, which TensorFlow's versions of the fake can alone. ``lets_go`` of the body
+    once that is decoded, since it is large.
     """
 
     ask: Ask
     requests: int = 1
     decodes: bool = False
     examples: bool = False
+    lets_go: bool = False
 
 
 def _of(answer: Any, values: list[float]) -> Answered:
@@ -396,7 +398,7 @@ WAYS: dict[str, Way] = {
     "v2 gRPC, large": Way(v2_grpc(ROWS)),
     "v2 gRPC, stream": Way(v2_stream(2), 2),
     "TF Serving REST, rows": Way(tf_rows(), decodes=True),
-    "TF Serving REST, large": Way(tf_rows(ROWS), decodes=True),
+    "TF Serving REST, large": Way(tf_rows(ROWS), lets_go=True),
     "TF Serving REST, columns": Way(tf_columns, decodes=True),
     "TF Serving REST, classify": Way(tf_examples("classify"), examples=True),
     "TF Serving REST, regress": Way(tf_examples("regress"), examples=True),
@@ -406,7 +408,7 @@ WAYS: dict[str, Way] = {
     "TF Serving gRPC, regress": Way(tf_regress, examples=True),
     "TF Serving gRPC, both": Way(tf_multi, 2, examples=True),
     "TorchServe REST": Way(ts_body(b"[[7]]", _JSON), decodes=True),
-    "TorchServe REST, large": Way(ts_body(json.dumps([[VALUE]] * ROWS).encode(), _JSON), decodes=True),
+    "TorchServe REST, large": Way(ts_body(json.dumps([[VALUE]] * ROWS).encode(), _JSON), lets_go=True),
     "TorchServe REST, raw": Way(ts_body(np.int32(VALUE).tobytes(), _OCTETS, raw=True), decodes=True),
     "TorchServe REST, multipart": Way(ts_body(_MULTIPART, "multipart/form-data; boundary=b"), decodes=True),
     "TorchServe REST, v2's body": Way(ts_body(json.dumps(_x()).encode(), _JSON, of_v2=True)),

@@ -75,7 +75,7 @@ INPUT: tuple[Mutation, ...] = (
     Mutation(
         "the model before the body, TF Serving",
         "gateway/rest/tfserving.py",
-        "None if self.aside.takes(len(body) * _EXAMPLES_WEIGHT) else",
+        "body if self.aside.takes(len(body) * _EXAMPLES_WEIGHT) else",
         "",
         _SPENT,
         "not_decoded",
