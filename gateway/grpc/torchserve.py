@@ -7,7 +7,7 @@ to nearly everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
