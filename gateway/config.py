@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.core.modelref import is_model_name
 from gateway.errors import InvalidArgument
 from gateway.layers.settings import (
     Balance,
@@ -38,7 +39,6 @@ from gateway.layers.settings import (
     Validation,
     followed,
 )
-from gateway.pins import is_model_name
 from gateway.security import settings as security
 
 _PREFIX = "DUET__"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from gateway.backends.balanced import Balanced, Unguarded
-from gateway.backends.base import WHOLE, Backend, Guard
+from gateway.backends.base import WHOLE, Backend, Guard, Server
 from gateway.config import Model, Settings
 from gateway.layers import settings as tuned
 from gateway.layers.batching import Batching
@@ -118,7 +118,7 @@ class Layering:
         """Whether an overdue call may be sent again: as a retry may."""
         return variant in self.retries and self.retries[variant].spare(model)
 
-    def validated(self, inner: Backend) -> Backend:
+    def validated(self, inner: Server) -> Server:
         if not self._settings.validation.enabled:
             return inner
         models = self._settings.models.items()
