@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.backends.balanced import Balanced, Resolve, resolve_host
-from gateway.backends.base import Backend
-from gateway.backends.tfserving import TFServing
-from gateway.backends.tfserving_config import BatchingParametersFile
-from gateway.backends.torchserve import TorchServe
+from gateway.servers.balanced import Balanced, Resolve, resolve_host
+from gateway.backend import Backend
+from gateway.servers.tfserving.client import TFServing
+from gateway.servers.tfserving.files import BatchingParametersFile
+from gateway.servers.torchserve.client import TorchServe
 from gateway.config import Settings, TFServingServer, TorchServeServer
 from gateway.errors import DuetError
 from gateway.grpc import health

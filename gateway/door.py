@@ -23,8 +23,8 @@ import orjson
 import uvicorn
 import uvloop
 
-from gateway.backends.http import HttpPool, Response
-from gateway.backends.torchserve_keys import Keys
+from gateway.servers.http import HttpPool, Response
+from gateway.servers.torchserve.keys import Keys
 from gateway.errors import DuetError, PayloadTooLarge
 from gateway.rest import asgi
 

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 
 from gateway.app import Connect, Gateway
-from gateway.backends.balanced import Resolve, resolve_host
+from gateway.servers.balanced import Resolve, resolve_host
 from gateway.config import Address, Grpc, Http, Settings, Tls
 from gateway.rest.connection import Crowd, Patience
 from gateway.rest.head import Limits

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced
-from gateway.backends.base import Backend
+from gateway.servers.balanced import Balanced
+from gateway.backend import Backend
 from gateway.config import Settings, load
 from gateway.layering import Layering
 from gateway.logging import configure

@@ -20,12 +20,12 @@ import httpx
 import pytest
 from grpc import StatusCode
 
-from gateway.backends.translation import TABLE, Lost, Row, row
+from gateway.servers.faults import TABLE, Lost, Row, row
 from gateway.errors import CORRUPT
 from gateway.protos import tfserving_pb2 as pb
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.backends.test_translation import CASES, Case
+from tests.gateway.servers.test_faults import CASES, Case
 from tests.gateway.conftest import RunningGateway, start_gateway
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +118,7 @@ def case_of(entry: Row) -> Case:
         for case in CASES
         if row(case.server, case.signal, case.text, case.kind, describing=case.describing) is entry
     ]
-    assert found, f"{entry} has no case in tests/gateway/backends/test_translation.py"
+    assert found, f"{entry} has no case in tests/gateway/servers/test_faults.py"
     return found[0]
 
 

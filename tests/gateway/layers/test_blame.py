@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backends import balanced
-from gateway.backends.balanced import Balanced
-from gateway.backends.translation import TFSERVING, TORCHSERVE, Lost, translated
-from gateway.backends.witness import Witnesses
+from gateway.servers import balanced
+from gateway.servers.balanced import Balanced
+from gateway.servers.faults import TFSERVING, TORCHSERVE, Lost, translated
+from gateway.servers.witness import Witnesses
 from gateway.errors import UNDECLARED, DeadlineExceeded, DuetError, FailedPrecondition
 from gateway.layers.breaker import Breaker, Circuit, Policy
 from gateway.layers.gradient import Gradient

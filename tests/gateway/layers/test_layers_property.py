@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced
+from gateway.servers.balanced import Balanced
 from gateway.errors import CORRUPT, DuetError, Fault, ResourceExhausted, Unavailable
 from gateway.layers.breaker import Breaker, Circuit, Policy
 from gateway.layers.deadline import Deadline

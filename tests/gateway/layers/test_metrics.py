@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.base import Backend
-from gateway.backends.translation import TORCHSERVE, translated
+from gateway.backend import Backend
+from gateway.servers.faults import TORCHSERVE, translated
 from gateway.errors import DuetError, InvalidArgument
 from gateway.layers.metrics import Timed
 from gateway.metrics import Metrics

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.backends.translation import Lost, translated
+from gateway.servers.faults import Lost, translated
 from gateway.tls import ClientTls
 
 log = logging.getLogger("duet.backends.http")

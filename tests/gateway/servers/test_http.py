@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from gateway.backends.http import HttpPool
+from gateway.servers.http import HttpPool
 from gateway.errors import DataLoss, PayloadTooLarge, Unavailable
 
 pytestmark = pytest.mark.anyio

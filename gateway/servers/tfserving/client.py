@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from gateway import errors
-from gateway.backends.tfserving_config import BatchingParametersFile, ModelConfigFile
-from gateway.backends.translation import TFSERVING, Lost, readable, translated
+from gateway.servers.tfserving.files import BatchingParametersFile, ModelConfigFile
+from gateway.servers.faults import TFSERVING, Lost, readable, translated
 from gateway.codecs import artifact
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb

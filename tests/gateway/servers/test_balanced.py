@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced, resolve_host
-from gateway.backends.translation import TORCHSERVE, translated
+from gateway.servers.balanced import Balanced, resolve_host
+from gateway.servers.faults import TORCHSERVE, translated
 from gateway.errors import DeadlineExceeded, DuetError, NotFound, ResourceExhausted, Unavailable
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.signals import Signals

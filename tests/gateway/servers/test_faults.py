@@ -12,10 +12,10 @@ import pytest
 from grpc import StatusCode
 
 from gateway import errors
-from gateway.backends.http import HttpPool
-from gateway.backends.tfserving import TFServing
-from gateway.backends.torchserve import TorchServe
-from gateway.backends.translation import TABLE, TFSERVING, TORCHSERVE, Lost, Signal, row, translated
+from gateway.servers.http import HttpPool
+from gateway.servers.tfserving.client import TFServing
+from gateway.servers.torchserve.client import TorchServe
+from gateway.servers.faults import TABLE, TFSERVING, TORCHSERVE, Lost, Signal, row, translated
 from gateway.types import InferRequest, Tensor
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure

@@ -16,9 +16,9 @@ from urllib.parse import quote
 import orjson
 
 from gateway import errors
-from gateway.backends.http import HttpPool, Piece, Response
-from gateway.backends.torchserve_keys import Keys
-from gateway.backends.translation import TORCHSERVE, readable, translated
+from gateway.servers.http import HttpPool, Piece, Response
+from gateway.servers.torchserve.keys import Keys
+from gateway.servers.faults import TORCHSERVE, readable, translated
 from gateway.codecs import artifact, v2
 from gateway.tls import ClientTls
 from gateway.types import (
