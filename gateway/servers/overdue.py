@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from math import exp, inf
 from typing import TYPE_CHECKING, Any
 
-from gateway.servers.pace import Pace
 from gateway.errors import DuetError
+from gateway.servers.pace import Pace
 from gateway.types import InferRequest, InferResponse
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ import httpx
 import pytest
 from grpc import StatusCode
 
-from gateway.servers.faults import TABLE, Lost, Row, row
 from gateway.errors import CORRUPT
 from gateway.protos import tfserving_pb2 as pb
+from gateway.servers.faults import Lost, Row
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.servers.test_faults import CASES, Case
 from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.servers.test_faults import CASES, TABLE, Case
 
 pytestmark = pytest.mark.anyio
 
@@ -113,11 +113,7 @@ MODELS = [f"{name}-{how}" for name in NAMES for how in (ALONE, JOINED)]
 
 def case_of(entry: Row) -> Case:
     """The example of a row in `CASES`. A row without one fails here."""
-    found = [
-        case
-        for case in CASES
-        if row(case.server, case.signal, case.text, case.kind, describing=case.describing) is entry
-    ]
+    found = [case for case in CASES if case.row is entry]
     assert found, f"{entry} has no case in tests/gateway/servers/test_faults.py"
     return found[0]
 

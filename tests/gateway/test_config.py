@@ -81,9 +81,7 @@ def test_batching_parameters_that_cannot_be_used_are_named(tmp_path: Path, conte
     if content is not None:
         parameters.write_text(content)
     text = GOOD.replace("kind: tfserving", f"kind: tfserving, batching_parameters_file: {parameters}")
-    with pytest.raises(
-        ConfigError, match=rf"servers\.tensorflow\.tfserving\.batching_parameters_file: {parameters}"
-    ) as caught:
+    with pytest.raises(ConfigError, match=rf"servers\.tensorflow\.batching_parameters_file: {parameters}") as caught:
         load(write(tmp_path, text), {})
     assert says in str(caught.value)
 

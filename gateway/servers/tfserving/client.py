@@ -16,11 +16,12 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from gateway import errors
-from gateway.servers.tfserving.files import BatchingParametersFile, ModelConfigFile
-from gateway.servers.faults import TFSERVING, Lost, readable, translated
 from gateway.codecs import artifact
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
+from gateway.servers.faults import Lost, readable
+from gateway.servers.tfserving.faults import TFSERVING
+from gateway.servers.tfserving.files import BatchingParametersFile, ModelConfigFile
 from gateway.tls import ClientTls
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -220,7 +221,7 @@ class TFServing:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            failure = translated(TFSERVING, error.code(), error.details() or "", describing=describing)
+            failure = TFSERVING.translated(error.code(), error.details() or "", describing=describing)
             if isinstance(failure, errors.Unavailable):
                 log.info("%s: %s", self.endpoint, error.details())
             raise failure from error
@@ -231,7 +232,7 @@ def _parsed(data: bytes, kind: type[_Answer]) -> _Answer:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise translated(TFSERVING, Lost.UNREADABLE, "it is no message of this call") from error
+        raise TFSERVING.translated(Lost.UNREADABLE, "it is no message of this call") from error
 
 
 def _seconds_left(request: InferRequest) -> float | None:

@@ -16,10 +16,11 @@ from urllib.parse import quote
 import orjson
 
 from gateway import errors
-from gateway.servers.http import HttpPool, Piece, Response
-from gateway.servers.torchserve.keys import Keys
-from gateway.servers.faults import TORCHSERVE, readable, translated
 from gateway.codecs import artifact, v2
+from gateway.servers.faults import readable
+from gateway.servers.http import HttpPool, Piece, Response
+from gateway.servers.torchserve.faults import TORCHSERVE
+from gateway.servers.torchserve.keys import Keys
 from gateway.tls import ClientTls
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -74,8 +75,8 @@ class TorchServe:
         self.endpoint = endpoint
         self._variant = variant
         self._opaque = opaque
-        self._inference = HttpPool(endpoint, name=TORCHSERVE, tls=tls)
-        self._management = HttpPool(management, name=TORCHSERVE, max_connections=4, tls=tls)
+        self._inference = HttpPool(endpoint, faults=TORCHSERVE, tls=tls)
+        self._management = HttpPool(management, faults=TORCHSERVE, max_connections=4, tls=tls)
         self._keys = Keys(key_file)
         # TorchServe's versions are text ("1", "1.0"); ours are integers.
         self._version_texts: dict[tuple[str, int], str] = {}
@@ -223,7 +224,7 @@ class TorchServe:
 
 def _failure(response: Response, *, describing: bool = False) -> errors.DuetError:
     kind, message = _error_type(response)
-    return translated(TORCHSERVE, response.status, message, kind, describing=describing)
+    return TORCHSERVE.translated(response.status, message, kind, describing=describing)
 
 
 def _is_handlers_own(response: Response) -> bool:

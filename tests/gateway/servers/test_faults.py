@@ -12,10 +12,13 @@ import pytest
 from grpc import StatusCode
 
 from gateway import errors
+from gateway.servers.faults import Faults, Lost, Row, Signal
 from gateway.servers.http import HttpPool
+from gateway.servers.kinds import SERVERS
 from gateway.servers.tfserving.client import TFServing
+from gateway.servers.tfserving.faults import TFSERVING
 from gateway.servers.torchserve.client import TorchServe
-from gateway.servers.faults import TABLE, TFSERVING, TORCHSERVE, Lost, Signal, row, translated
+from gateway.servers.torchserve.faults import TORCHSERVE
 from gateway.types import InferRequest, Tensor
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
@@ -36,7 +39,7 @@ class Case:
     ``says`` is what the client is told, or a part of it.
     """
 
-    server: str
+    server: Faults
     signal: Signal
     kind: str
     text: str
@@ -48,7 +51,11 @@ class Case:
 
     def __str__(self) -> str:
         name = self.signal if isinstance(self.signal, int) else self.signal.name
-        return f"{self.server} {name} {self.kind} {self.text[:24]}".replace(" ", "-")
+        return f"{self.server.server} {name} {self.kind} {self.text[:24]}".replace(" ", "-")
+
+    @property
+    def row(self) -> Row:
+        return self.server.row(self.signal, self.text, self.kind, describing=self.describing)
 
 
 _DESCRIBED = "Model not found: m"
@@ -131,6 +138,9 @@ CASES = [
     Case(TFSERVING, StatusCode.INTERNAL, "", "assertion failed", errors.Internal, False, False, "assertion failed"),
 ]
 
+#: Every row of every kind's table once: some are shared.
+TABLE = tuple({id(row): row for kind in SERVERS for row in kind.faults().rows}.values())
+
 
 def check(error: errors.DuetError, case: Case) -> None:
     assert type(error) is case.error
@@ -141,12 +151,12 @@ def check(error: errors.DuetError, case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_row_says_what_the_client_is_told_and_what_layers_make_of_it(case: Case) -> None:
-    check(translated(case.server, case.signal, case.text, case.kind, describing=case.describing), case)
+    check(case.server.translated(case.signal, case.text, case.kind, describing=case.describing), case)
 
 
 def test_each_row_has_its_case_and_each_case_its_row() -> None:
     """A row that no case reaches is hidden by one before it."""
-    found = [row(case.server, case.signal, case.text, case.kind, describing=case.describing) for case in CASES]
+    found = [case.row for case in CASES]
     assert {id(entry) for entry in found} == {id(entry) for entry in TABLE}
     assert len(found) == len(TABLE)
 
@@ -234,15 +244,15 @@ async def test_an_answer_of_tensorflow_serving_that_is_too_large_is_no_fault_of_
     await backend.aclose()
 
 
-@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING])
-async def test_a_server_that_does_not_listen_is_unreachable(server: str, free_tcp_port: int) -> None:
+@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING], ids=lambda faults: faults.server)
+async def test_a_server_that_does_not_listen_is_unreachable(server: Faults, free_tcp_port: int) -> None:
     backend: TorchServe | TFServing
-    if server == TORCHSERVE:
+    if server is TORCHSERVE:
         url = f"http://127.0.0.1:{free_tcp_port}"
         backend = TorchServe(url, management=url, variant="pytorch")
     else:
         backend = TFServing(f"127.0.0.1:{free_tcp_port}", variant="tensorflow")
-    with pytest.raises(errors.Unavailable, match=f"^{server} cannot be reached$") as caught:
+    with pytest.raises(errors.Unavailable, match=f"^{server.server} cannot be reached$") as caught:
         await backend.infer(REQUEST)
     assert caught.value.fault is not None
     assert caught.value.fault.unreachable
@@ -276,10 +286,10 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 )
 async def test_lost_answers_come_through_the_table(answer: bytes, signal: Lost) -> None:
     async with answering(answer) as url:
-        pool = HttpPool(url, name=TORCHSERVE, max_response_bytes=50)
+        pool = HttpPool(url, faults=TORCHSERVE, max_response_bytes=50)
         with pytest.raises(errors.DuetError) as caught:
             await pool.request("GET", "/")
-        assert caught.value.fault == row(TORCHSERVE, signal).fault
+        assert caught.value.fault == TORCHSERVE.row(signal).fault
         await pool.aclose()
 
 
