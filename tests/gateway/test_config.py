@@ -126,7 +126,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         (GOOD.replace("kind: tfserving", "kind: triton"), "servers.tensorflow: Input tag 'triton'"),
         ("servers: {}\nmodels: {}\n", "servers: name at least one"),
         ("models: {}\n", "servers: Field required"),
-        (GOOD.replace('"127.0.0.1:8500"', "nowhere"), "servers.tensorflow.tfserving.endpoint: must be an address"),
+        (GOOD.replace('"127.0.0.1:8500"', "nowhere"), "servers.tensorflow.endpoint: must be an address"),
         (GOOD.replace("http://127.0.0.1:8081", "http://other:8081"), "management must be on the host of endpoint"),
         ("- a\n", "must hold a mapping"),
         ("a: [", "is not valid YAML"),
