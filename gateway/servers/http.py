@@ -38,6 +38,11 @@ class Response:
     headers: dict[bytes, bytes]
     body: bytes
 
+    def number(self, header: bytes) -> int | None:
+        """The header's value, if it is a number."""
+        value = self.headers.get(header)
+        return int(value) if value is not None and value.isdigit() else None
+
 
 class HttpPool:
     """Connections to ``http://host:port``, at most ``max_connections`` at once; further calls wait in turn.

@@ -94,7 +94,7 @@ class TorchServe:
         if response.status != 200:
             raise _failure(response)
         with readable():
-            outputs = v2.decode_response(response.body, _header_length(response))
+            outputs = v2.decode_response(response.body, response.number(v2.HEADER_LENGTH.encode()))
         return InferResponse(request.model, self._variant, request.version or 0, outputs)
 
     async def _pass_on(self, request: InferRequest, payload: Payload) -> InferResponse:
@@ -265,11 +265,6 @@ def _error_type(response: Response) -> tuple[str, str]:
         return str(body["type"]), str(body["message"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return "", f"status {response.status}"
-
-
-def _header_length(response: Response) -> int | None:
-    value = response.headers.get(v2.HEADER_LENGTH.encode())
-    return int(value) if value is not None and value.isdigit() else None
 
 
 def _version(text: str) -> int | None:
