@@ -11,10 +11,12 @@ from gateway.servers.base import AnyKind
 from gateway.servers.settings import ServerSettings
 from gateway.servers.tfserving.kind import TFServingKind
 from gateway.servers.torchserve.kind import TorchServeKind
+from gateway.servers.v2.kind import V2Kind
 
 SERVERS: list[AnyKind] = [
     TFServingKind(),
     TorchServeKind(),
+    V2Kind(),
 ]
 
 
