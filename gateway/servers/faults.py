@@ -67,9 +67,7 @@ MODEL = Fault("model", retry_safe=False, counts=False, by_request=True)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``signal`` None fits all; ``kind`` is a pattern of the name of an error, for servers that tell one.
-
-    ``text`` is a pattern of the text.
+    """``signal`` None fits all; ``kind`` and ``text`` are patterns of what the server calls its error, and of its text.
 
     A model's own failure may quote what it was sent, so a pattern holds the server's words to their place: it begins
     with ``^``, or nothing is gained by what else fits.
@@ -147,9 +145,7 @@ class Faults:
 
     def __post_init__(self) -> None:
         if not self.own or not self.own[-1].fits_everything:
-            raise ValueError(
-                f"the last row of {self.server}'s faults must fit everything: what it says must not matter"
-            )
+            raise ValueError(f"the last row of the faults of {self.server} must fit everything")
         object.__setattr__(self, "rows", (*_OF_ALL, *self.own))
 
     def row(self, signal: Signal, text: str = "", kind: str = "", *, describing: bool = False) -> Row:

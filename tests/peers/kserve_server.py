@@ -17,19 +17,24 @@ KINDS = ("FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UI
 DTYPES = {"FP16": "float16", "FP32": "float32", "FP64": "float64", "BOOL": "bool"}
 
 
+def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": list(shape)}
+
+
 class _Ready(Model):
-    inputs: list[dict[str, Any]] = []
-    outputs: list[dict[str, Any]] = []
+    def __init__(self, name: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        super().__init__(name)
+        self._inputs, self._outputs = inputs, outputs
 
     def load(self) -> bool:
         self.ready = True
         return True
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        return self.inputs
+        return self._inputs
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        return self.outputs
+        return self._outputs
 
     def answer(self, request: InferRequest, arrays: dict[str, tuple[str, np.ndarray]]) -> InferResponse:
         outputs = []
@@ -42,9 +47,6 @@ class _Ready(Model):
 
 
 class Double(_Ready):
-    inputs = [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]
-    outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}]
-
     async def predict(self, payload: InferRequest, headers: Any = None, response_headers: Any = None) -> InferResponse:
         x = payload.inputs[0].as_numpy().astype(np.float32)
         first = float(x.ravel()[0]) if x.size else 0.0
@@ -60,9 +62,6 @@ class Double(_Ready):
 
 
 class Words(_Ready):
-    inputs = [{"name": "t", "datatype": "BYTES", "shape": [-1]}]
-    outputs = [{"name": "t", "datatype": "BYTES", "shape": [-1]}]
-
     async def predict(self, payload: InferRequest, headers: Any = None, response_headers: Any = None) -> InferResponse:
         found = payload.inputs[0].as_numpy()
         items = [item if isinstance(item, bytes) else str(item).encode() for item in found.ravel()]
@@ -70,29 +69,23 @@ class Words(_Ready):
 
 
 class Kinds(_Ready):
-    inputs = [{"name": kind.lower(), "datatype": kind, "shape": [-1]} for kind in KINDS]
-    outputs = inputs
-
     async def predict(self, payload: InferRequest, headers: Any = None, response_headers: Any = None) -> InferResponse:
-        return self.answer(
-            payload,
-            {
-                entry.name: (
-                    entry.datatype,
-                    entry.as_numpy().astype(DTYPES.get(entry.datatype, entry.datatype.lower())),
-                )
-                for entry in payload.inputs
-            },
-        )
-
-
-class Silent(Double):
-    inputs = []
-    outputs = []
+        arrays = {}
+        for entry in payload.inputs:
+            dtype = DTYPES.get(entry.datatype, entry.datatype.lower())
+            arrays[entry.name] = entry.datatype, entry.as_numpy().astype(dtype)
+        return self.answer(payload, arrays)
 
 
 if __name__ == "__main__":
-    models = [Double("double"), Words("words"), Kinds("kinds"), Silent("silent")]
+    x, y, t = tensor("x", "FP32", -1, 1), tensor("y", "FP32", -1, 1), tensor("t", "BYTES", -1)
+    of_kinds = [tensor(kind.lower(), kind, -1) for kind in KINDS]
+    models = [
+        Double("double", [x], [y]),
+        Double("silent", [], []),
+        Words("words", [t], [t]),
+        Kinds("kinds", of_kinds, of_kinds),
+    ]
     for model in models:
         model.load()
     ModelServer(workers=1).start(models)

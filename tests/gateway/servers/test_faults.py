@@ -12,23 +12,34 @@ import pytest
 from grpc import StatusCode
 
 from gateway import errors
-from gateway.servers.faults import Faults, Lost, Row, Signal
+from gateway.servers.base import Endpoint, Server
+from gateway.servers.faults import MODEL, Faults, Lost, Row, Signal
 from gateway.servers.http import HttpPool
 from gateway.servers.kinds import SERVERS
 from gateway.servers.tfserving.client import TFServing
 from gateway.servers.tfserving.faults import TFSERVING
 from gateway.servers.torchserve.client import TorchServe
 from gateway.servers.torchserve.faults import TORCHSERVE
+from gateway.servers.v2.faults import V2
+from gateway.servers.v2.kind import V2Kind
+from gateway.servers.v2.settings import V2Settings
 from gateway.types import InferRequest, Tensor
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
+from tests.fakes.v2 import FakeV2
+from tests.fakes.v2 import failure as v2_failure
 
 pytestmark = pytest.mark.anyio
 
 REQUEST = InferRequest("m", (Tensor("x", "FP32", np.array([[1.5]], np.float32)),), version=1)
+ROW = (errors.Internal, "", MODEL)
 HANDLER = "InternalServerException"
 NO_WORKER = 'Model "m" has no worker to serve inference request. Please use scale workers API to add workers.'
 REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:8500: Connection refused"
+NOT_FOUND = "Request for unknown model: 'm'"
+NO_VERSIONS = f"{NOT_FOUND} has no available versions"
+FULL_ID = "[request id: <id_unknown>] Exceeds maximum queue size"
+STUB = "Failed to process the request(s) for model 'm_0_0', message: Stub process 'm_0_0' is not healthy."
 FULL = "The batch scheduling queue to which this task was submitted is full; currently 10 batches enqueued"
 
 
@@ -136,6 +147,45 @@ CASES = [
     Case(TFSERVING, StatusCode.UNAUTHENTICATED, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
     Case(TFSERVING, StatusCode.PERMISSION_DENIED, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
     Case(TFSERVING, StatusCode.INTERNAL, "", "assertion failed", errors.Internal, False, False, "assertion failed"),
+    # Texts that Triton, KServe and MLServer were seen to say, or say in their sources.
+    Case(V2, 404, "", f"{NOT_FOUND} is not found", errors.NotFound, False, False, "not found", describing=True),
+    Case(V2, 503, "", f"{NOT_FOUND} has no available versions", errors.NotFound, False, False, describing=True),
+    Case(V2, 404, "", "Model with name m does not exist.", errors.Unavailable, True, False, "try again"),
+    Case(V2, 400, "", "Model m is not ready yet.", errors.Unavailable, True, False, "try again"),
+    Case(V2, 503, "", f"{NOT_FOUND} version 1 is not at ready state", errors.Unavailable, True, False, "try again"),
+    Case(V2, 503, "", "Exceeds maximum queue size", errors.ResourceExhausted, False, False, "queue"),
+    Case(V2, 503, "", "Request timeout expired", errors.DeadlineExceeded, False, True, "gave the request up"),
+    Case(V2, 500, "", STUB, errors.Unavailable, True, True, "died"),
+    Case(V2, 400, "", "x must not begin with 13", errors.InvalidArgument, False, False, "13"),
+    Case(V2, 422, "", "Input should be a valid list", errors.InvalidArgument, False, False, "valid list"),
+    Case(V2, 401, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(V2, 403, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(V2, 404, "", "no such user", errors.NotFound, False, False, "no such user"),
+    Case(V2, 408, "", "late", errors.DeadlineExceeded, False, True, "gave the request up"),
+    Case(V2, 413, "", "", errors.PayloadTooLarge, False, False, "larger than the v2 server takes"),
+    Case(V2, 429, "", "slow down", errors.ResourceExhausted, False, False, "slow down"),
+    Case(V2, 501, "", "Model versioning not supported yet.", errors.Unimplemented, False, False, "versioning"),
+    Case(V2, 502, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(V2, 503, "", "Server is not ready.", errors.Unavailable, True, True, "cannot be reached"),
+    Case(V2, 504, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(V2, 500, "", "RuntimeError : the model broke", errors.Internal, False, False, "the model broke"),
+    Case(V2, StatusCode.NOT_FOUND, "", f"{NOT_FOUND} is not found", errors.NotFound, False, False, describing=True),
+    Case(V2, StatusCode.UNAVAILABLE, "", NO_VERSIONS, errors.NotFound, False, False, describing=True),
+    Case(V2, StatusCode.NOT_FOUND, "", "Model m with version 1 not found", errors.Unavailable, True, False, "again"),
+    Case(V2, StatusCode.UNAVAILABLE, "", NO_VERSIONS, errors.Unavailable, True, False, "try again"),
+    Case(V2, StatusCode.UNAVAILABLE, "", FULL_ID, errors.ResourceExhausted, False, False, "queue"),
+    Case(V2, StatusCode.UNAVAILABLE, "", "Request timeout expired", errors.DeadlineExceeded, False, True, "gave"),
+    Case(V2, StatusCode.INTERNAL, "", STUB, errors.Unavailable, True, True, "died"),
+    Case(V2, StatusCode.RESOURCE_EXHAUSTED, "", "out of memory", errors.ResourceExhausted, False, False),
+    Case(V2, StatusCode.NOT_FOUND, "", "no such user", errors.NotFound, False, False, "no such user"),
+    Case(V2, StatusCode.DEADLINE_EXCEEDED, "", "Deadline Exceeded", errors.DeadlineExceeded, False, True),
+    Case(V2, StatusCode.INVALID_ARGUMENT, "", "x must not", errors.InvalidArgument, False, False, "x must not"),
+    Case(V2, StatusCode.OUT_OF_RANGE, "", "index 9", errors.InvalidArgument, False, False, "index 9"),
+    Case(V2, StatusCode.FAILED_PRECONDITION, "", "not loaded", errors.FailedPrecondition, False, False),
+    Case(V2, StatusCode.UNIMPLEMENTED, "", "no such op", errors.Unimplemented, False, False, "no such op"),
+    Case(V2, StatusCode.DATA_LOSS, "", "truncated record", errors.DataLoss, False, False, "truncated record"),
+    Case(V2, StatusCode.UNAUTHENTICATED, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(V2, StatusCode.PERMISSION_DENIED, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
 ]
 
 #: Every row of every kind's table once: some are shared.
@@ -183,6 +233,13 @@ def torchserve() -> Iterator[FakeTorchServe]:
 
 
 @pytest.fixture(scope="module")
+def v2() -> Iterator[FakeV2]:
+    fake = FakeV2({"m": ["1"]})
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="module")
 def tfserving() -> Iterator[FakeTFServing]:
     fake = FakeTFServing({"m": [1]})
     yield fake
@@ -190,7 +247,9 @@ def tfserving() -> Iterator[FakeTFServing]:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if isinstance(case.signal, int) and not case.describing], ids=str
+    "case",
+    [c for c in CASES if c.server is TORCHSERVE and isinstance(c.signal, int) and not c.describing],
+    ids=str,
 )
 async def test_torchserves_errors_come_through_the_table(torchserve: FakeTorchServe, case: Case) -> None:
     answer = failure(int(case.signal), case.kind, case.text) if case.kind else (int(case.signal), {}, b"<html>")
@@ -204,7 +263,7 @@ async def test_torchserves_errors_come_through_the_table(torchserve: FakeTorchSe
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if isinstance(c.signal, StatusCode) and not c.describing],
+    [c for c in CASES if c.server is TFSERVING and isinstance(c.signal, StatusCode) and not c.describing],
     ids=str,
 )
 async def test_tensorflow_servings_errors_come_through_the_table(tfserving: FakeTFServing, case: Case) -> None:
@@ -215,6 +274,35 @@ async def test_tensorflow_servings_errors_come_through_the_table(tfserving: Fake
     check(caught.value, case)
     tfserving.failure = None
     await backend.aclose()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.server is V2 and not c.describing], ids=str)
+async def test_a_v2_servers_errors_come_through_the_table(v2: FakeV2, case: Case) -> None:
+    """Over the wire that the row is of."""
+    over_rest = isinstance(case.signal, int)
+    if isinstance(case.signal, StatusCode):
+        said = (case.signal, case.text)
+        v2.grpc = lambda blob: said
+    else:
+        answer = v2_failure(int(case.signal), case.text)  # type: ignore[arg-type]  # there is no other
+        v2.rest = lambda blob: answer
+    settings = V2Settings(kind="v2", endpoint=v2.http_endpoint if over_rest else v2.grpc_endpoint)
+    backend = V2Kind().connect(settings, Endpoint("triton", settings.host, settings.port))
+    with pytest.raises(errors.DuetError) as caught:
+        await backend.infer(REQUEST)
+    check(caught.value, case)
+    await backend.aclose()
+
+
+def test_a_table_that_does_not_end_in_a_row_for_everything_is_refused() -> None:
+    """Whatever a server says, there is a row for it: of a new kind too."""
+    last = Row(None, errors.Internal, "{text}", MODEL)
+    assert Faults("new", (last,)).row(599, "?") is last
+    ends: list[tuple[Row, ...]] = [(), (Row(500, errors.Internal, "", MODEL),), (last, Row(None, *ROW, kind=""))]
+    ends += [(Row(None, *ROW, text="^a"),), (Row(None, *ROW, describing=False),)]
+    for rows in ends:
+        with pytest.raises(ValueError, match="the last row of the faults of new must fit everything"):
+            Faults("new", rows)
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 20, b"\x0a\xff\xff\xff\xff\x0f"])
@@ -244,10 +332,13 @@ async def test_an_answer_of_tensorflow_serving_that_is_too_large_is_no_fault_of_
     await backend.aclose()
 
 
-@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING], ids=lambda faults: faults.server)
+@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING, V2], ids=lambda faults: faults.server)
 async def test_a_server_that_does_not_listen_is_unreachable(server: Faults, free_tcp_port: int) -> None:
-    backend: TorchServe | TFServing
-    if server is TORCHSERVE:
+    backend: Server
+    if server is V2:
+        settings = V2Settings(kind="v2", endpoint=f"grpc://127.0.0.1:{free_tcp_port}")
+        backend = V2Kind().connect(settings, Endpoint("triton", settings.host, settings.port))
+    elif server is TORCHSERVE:
         url = f"http://127.0.0.1:{free_tcp_port}"
         backend = TorchServe(url, management=url, variant="pytorch")
     else:
