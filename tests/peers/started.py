@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -86,3 +88,106 @@ def kserve(folder: Path) -> Peer:
         folder,
         {"PYTHONPATH": ""},
     )
+
+
+_ENVIRONMENTS = ROOT / ".duet" / "peers"
+#: Of a model: its inputs and its outputs, each by name, datatype and shape.
+Tensors = list[tuple[str, str, list[int]]]
+_KINDS = ("FP16", "FP32", "FP64", "INT8", "INT64", "UINT8", "BOOL")
+
+
+def _python(name: str) -> Path:
+    python = _ENVIRONMENTS / name / "bin" / "python"
+    assert python.exists(), f"the environment of {name} is missing; make it with `make test-peers`"
+    return python
+
+
+def mlserver(folder: Path) -> Peer:
+    """With ``double``, ``words`` (whose version is the text v1.2) and ``kinds``."""
+    python = _python("mlserver")
+
+    def told(tensors: Tensors) -> list[dict[str, object]]:
+        return [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in tensors]
+
+    def model(name: str, kind: str, inputs: Tensors, outputs: Tensors, **parameters: str) -> None:
+        settings = {"name": name, "implementation": f"mlserver_models.{kind}", "parameters": parameters}
+        (folder / "models" / name).mkdir(parents=True)
+        path = folder / "models" / name / "model-settings.json"
+        path.write_text(json.dumps({**settings, "inputs": told(inputs), "outputs": told(outputs)}))
+
+    model("double", "Double", [("x", "FP32", [-1, 1])], [("y", "FP32", [-1, 1])])
+    model("words", "Words", [("t", "BYTES", [-1])], [("t", "BYTES", [-1, 1])], version="v1.2")
+    model(
+        "kinds",
+        "Kinds",
+        [(kind.lower(), kind, [-1]) for kind in _KINDS],
+        [(kind.lower(), kind, [-1, 1]) for kind in _KINDS],
+    )
+
+    def command(http: int, grpc: int) -> list[str]:
+        ports = {"http_port": http, "grpc_port": grpc, "metrics_port": free_port()}
+        settings = {**ports, "host": "127.0.0.1", "parallel_workers": 0}
+        (folder / "models" / "settings.json").write_text(json.dumps(settings))
+        return [str(python.with_name("mlserver")), "start", str(folder / "models")]
+
+    return Peer("mlserver", command, folder, {"PYTHONPATH": str(PEERS)})
+
+
+_QUEUE = "max_batch_size: 4\ndynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+
+
+def triton(folder: Path) -> Peer:
+    """With two versions of ``double``, ``words``, ``kinds``, and ``queued``, which lets one request wait."""
+    python = _python("triton")
+    (package,) = python.parents[1].glob("lib/python3*/site-packages")
+    server = package / "pytriton" / "tritonserver"
+    backend = folder / "backends" / "python"
+    backend.mkdir(parents=True)
+    minor = package.parent.name.removeprefix("python")
+    stub = server / "python_backend_stubs" / minor / "triton_python_backend_stub"
+    for part in (*(server / "backends" / "python").glob("*.*"), stub):
+        shutil.copy(part, backend / part.name)
+
+    def entries(tensors: Tensors) -> str:
+        types = {"BYTES": "TYPE_STRING"}
+        return ", ".join(
+            f'{{ name: "{name}" data_type: {types.get(datatype, f"TYPE_{datatype}")} dims: {shape} }}'
+            for name, datatype, shape in tensors
+        )
+
+    def model(name: str, inputs: Tensors, outputs: Tensors, versions: tuple[int, ...] = (1,), more: str = "") -> None:
+        for version in versions:
+            place = folder / "models" / name / str(version)
+            place.mkdir(parents=True)
+            shutil.copy(PEERS / "triton_model.py", place / "model.py")
+        (folder / "models" / name / "config.pbtxt").write_text(
+            f'backend: "python"\n{more}\ninput [{entries(inputs)}]\noutput [{entries(outputs)}]\n'
+            "instance_group [{ kind: KIND_CPU }]\n"
+        )
+
+    x, y = [("x", "FP32", [-1, 1])], [("y", "FP32", [-1, 1])]
+    model("double", x, y, (1, 2), "version_policy: { all { } }")
+    model("queued", [("x", "FP32", [1])], [("y", "FP32", [1])], more=_QUEUE)
+    model("words", [("t", "BYTES", [-1])], [("t_out", "BYTES", [-1])])
+    model(
+        "kinds",
+        [(kind.lower(), kind, [-1]) for kind in _KINDS],
+        [(f"{kind.lower()}_out", kind, [-1]) for kind in _KINDS],
+    )
+
+    def command(http: int, grpc: int) -> list[str]:
+        own = {
+            "model-repository": folder / "models",
+            "backend-directory": folder / "backends",
+            "http-address": "127.0.0.1",
+            "http-port": http,
+            "grpc-address": "127.0.0.1",
+            "grpc-port": grpc,
+            "allow-metrics": "false",
+        }
+        flags = [f"--{name}={value}" for name, value in own.items()]
+        return [str(server / "bin" / "tritonserver"), "--disable-auto-complete-config", *flags]
+
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "LD_LIBRARY_PATH": str(package / "nvidia_pytriton.libs"), "PYTHONPATH": ""}
+    return Peer("triton", command, folder, environment)

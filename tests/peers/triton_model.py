@@ -19,7 +19,7 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        if self._name == "double":
+        if self._name in ("double", "queued"):
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
             first = float(x.ravel()[0]) if x.size else 0.0
             if first == 13.0:

@@ -26,7 +26,7 @@ _HEADER_LENGTH = v2.HEADER_LENGTH.encode()
 #: What servers say to a call that they do not have.
 _NO_SUCH_CALL = frozenset({404, 405, 501})
 _INSTEAD = (
-    "and this server takes tensors over REST as JSON only; give its endpoint as grpc://, or set binary: true if it "
+    "this server takes tensors over REST as JSON only; give its endpoint as grpc://, or set binary: true if it "
     "takes the binary tensor extension"
 )
 
