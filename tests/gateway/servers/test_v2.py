@@ -194,6 +194,29 @@ async def test_a_call_that_is_given_up_is_cancelled_at_the_server(server: FakeV2
     await backend.aclose()
 
 
+async def test_a_call_over_rest_that_is_given_up_ends_its_connection() -> None:
+    """The server sees that nobody waits any more: HTTP/1.1 has no other way to say so."""
+    working, ended = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"data")
+        working.set()
+        while await reader.read(1 << 16):
+            pass
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        settings = settings_of({"kind": "v2", "endpoint": f"http://127.0.0.1:{port}"})
+        backend = V2Kind().connect(settings, Endpoint("triton", "127.0.0.1", port))
+        call = asyncio.create_task(backend.infer(asking()))
+        await working.wait()
+        call.cancel()
+        await asyncio.wait_for(ended.wait(), 5)
+        await backend.aclose()
+
+
 async def test_nothing_of_a_request_but_its_tensors_goes_out(server: FakeV2, wire: str) -> None:
     """Neither the client's parameters nor its id."""
     backend = client(server, wire)
