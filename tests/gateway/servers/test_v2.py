@@ -301,13 +301,15 @@ async def test_a_server_that_is_another_after_a_restart_is_asked_what_it_takes(s
     with pytest.raises(errors.Unavailable, match=r"^the v2 server cannot be reached$"):
         await backend.metadata("m")
     other = FakeV2({"m": ["3"]})
-    other.extensions = []
-    backend._wire._told._port = backend._wire._pool._port = other.http_port  # type: ignore[attr-defined]
-    await backend.metadata("m")
-    await backend.infer(asking())
-    assert "data" in other.predicted[0]["inputs"][0]
-    await backend.aclose()
-    other.close()
+    try:
+        other.extensions = []
+        backend._wire._told._port = backend._wire._pool._port = other.http_port  # type: ignore[attr-defined]
+        await backend.metadata("m")
+        await backend.infer(asking())
+        assert "data" in other.predicted[0]["inputs"][0]
+    finally:
+        other.close()
+        await backend.aclose()
 
 
 @pytest.mark.parametrize(
