@@ -49,7 +49,7 @@ from gateway.securing import Securing
 from gateway.security.guard import Guard
 from gateway.security.proxies import Proxies
 from gateway.servers.balanced import Balanced, Resolve, resolve_host
-from gateway.servers.base import Endpoint, Server
+from gateway.servers.base import Server, ServerAddress
 from gateway.servers.kinds import kind_of
 from gateway.servers.settings import ServerSettings
 from gateway.tls import ClientTls
@@ -221,7 +221,7 @@ def _server(name: str, settings: ServerSettings, opaque: frozenset[str], layers:
     tls = ClientTls(name=files.name or host, ca=files.ca, cert=files.cert, key=files.key) if files else None
 
     def connect(address: str) -> Server:
-        at = Endpoint(name, f"[{address}]" if ":" in address else address, port, tls, opaque)
+        at = ServerAddress(name, f"[{address}]" if ":" in address else address, port, tls, opaque)
         return layers.validated(kind.connect(settings, at))
 
     layers.servers[name] = Balanced(

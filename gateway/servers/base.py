@@ -35,7 +35,7 @@ class Server(Backend, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ServerAddress:
     """One address of a configured server, and what its client needs besides the server's own settings.
 
     ``variant`` is the server's name in the settings, which its answers carry. ``host`` is an address as it stands in a
@@ -65,7 +65,7 @@ class ServerKind(ABC, Generic[S]):
     may_be_hedged: ClassVar[bool] = False
 
     @abstractmethod
-    def connect(self, settings: S, endpoint: Endpoint) -> Server:
+    def connect(self, settings: S, endpoint: ServerAddress) -> Server:
         """The client of one endpoint. It connects when it is first called, and raises nothing before."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from gateway import errors
-from gateway.servers.base import Endpoint, Server, ServerKind
+from gateway.servers.base import Server, ServerAddress, ServerKind
 from gateway.servers.faults import MODEL, Faults, Row
 from gateway.servers.kinds import SERVERS
 from gateway.servers.settings import ServerSettings
@@ -38,7 +38,7 @@ class ToySettings(ServerSettings):
 class Toy:
     """The Server. It is its own model, and calls nobody."""
 
-    def __init__(self, settings: ToySettings, endpoint: Endpoint) -> None:
+    def __init__(self, settings: ToySettings, endpoint: ServerAddress) -> None:
         self._factor, self._variant = settings.factor, endpoint.variant
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -66,7 +66,7 @@ class ToyKind(ServerKind[ToySettings]):
     title = "the toy"
     settings = ToySettings
 
-    def connect(self, settings: ToySettings, endpoint: Endpoint) -> Server:
+    def connect(self, settings: ToySettings, endpoint: ServerAddress) -> Server:
         return Toy(settings, endpoint)
 
     def faults(self) -> Faults:

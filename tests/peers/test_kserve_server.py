@@ -131,7 +131,7 @@ def test_every_datatype_goes_through(gateway: RunningGateway, variant: str) -> N
         message.raw_input_contents.append(array.tobytes())
     if variant == "rest":
         with pytest.raises(
-            grpc.RpcError, match="FP16, which has no JSON form, and this server takes tensors over REST"
+            grpc.RpcError, match="FP16, which has no JSON form; this server takes tensors over REST as JSON only"
         ):
             caller.unary("/inference.GRPCInferenceService/ModelInfer", message, pb.ModelInferResponse)
         return

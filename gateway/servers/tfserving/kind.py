@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.servers.base import Endpoint, Server, ServerKind
+from gateway.servers.base import Server, ServerAddress, ServerKind
 from gateway.servers.tfserving.settings import TFServingSettings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class TFServingKind(ServerKind[TFServingSettings]):
     settings = TFServingSettings
     may_be_hedged = True
 
-    def connect(self, settings: TFServingSettings, endpoint: Endpoint) -> Server:
+    def connect(self, settings: TFServingSettings, endpoint: ServerAddress) -> Server:
         from gateway.servers.tfserving.client import TFServing
         from gateway.servers.tfserving.files import BatchingParametersFile
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.servers.base import Endpoint, Server, ServerKind
+from gateway.servers.base import Server, ServerAddress, ServerKind
 from gateway.servers.torchserve.settings import TorchServeSettings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class TorchServeKind(ServerKind[TorchServeSettings]):
     settings = TorchServeSettings
     takes_opaque = True
 
-    def connect(self, settings: TorchServeSettings, endpoint: Endpoint) -> Server:
+    def connect(self, settings: TorchServeSettings, endpoint: ServerAddress) -> Server:
         from gateway.servers.torchserve.client import TorchServe
 
         return TorchServe(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.servers.base import Endpoint, Server, ServerKind
+from gateway.servers.base import Server, ServerAddress, ServerKind
 from gateway.servers.v2.settings import V2Settings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ class V2Kind(ServerKind[V2Settings]):
     title = "the v2 server"
     settings = V2Settings
 
-    def connect(self, settings: V2Settings, endpoint: Endpoint) -> Server:
+    def connect(self, settings: V2Settings, endpoint: ServerAddress) -> Server:
         from gateway.servers.v2.client import V2, Wire
         from gateway.servers.v2.grpc import GrpcWire
         from gateway.servers.v2.rest import RestWire

@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from gateway import errors
-from gateway.servers.base import Endpoint, Server
+from gateway.servers.base import Server, ServerAddress
 from gateway.servers.faults import MODEL, Faults, Lost, Row, Signal
 from gateway.servers.http import HttpPool
 from gateway.servers.kinds import SERVERS
@@ -287,7 +287,7 @@ async def test_a_v2_servers_errors_come_through_the_table(v2: FakeV2, case: Case
         answer = v2_failure(int(case.signal), case.text)  # type: ignore[arg-type]  # there is no other
         v2.rest = lambda blob: answer
     settings = V2Settings(kind="v2", endpoint=v2.http_endpoint if over_rest else v2.grpc_endpoint)
-    backend = V2Kind().connect(settings, Endpoint("triton", settings.host, settings.port))
+    backend = V2Kind().connect(settings, ServerAddress("triton", settings.host, settings.port))
     with pytest.raises(errors.DuetError) as caught:
         await backend.infer(REQUEST)
     check(caught.value, case)
@@ -337,7 +337,7 @@ async def test_a_server_that_does_not_listen_is_unreachable(server: Faults, free
     backend: Server
     if server is V2:
         settings = V2Settings(kind="v2", endpoint=f"grpc://127.0.0.1:{free_tcp_port}")
-        backend = V2Kind().connect(settings, Endpoint("triton", settings.host, settings.port))
+        backend = V2Kind().connect(settings, ServerAddress("triton", settings.host, settings.port))
     elif server is TORCHSERVE:
         url = f"http://127.0.0.1:{free_tcp_port}"
         backend = TorchServe(url, management=url, variant="pytorch")

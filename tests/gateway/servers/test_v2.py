@@ -12,7 +12,7 @@ import pytest
 from gateway import errors
 from gateway.config import Settings
 from gateway.protos import v2_pb2 as pb
-from gateway.servers.base import Endpoint, Server
+from gateway.servers.base import Server, ServerAddress
 from gateway.servers.kinds import settings_of
 from gateway.servers.v2.kind import V2Kind
 from gateway.types import InferRequest, Tensor, TensorSpec
@@ -39,7 +39,7 @@ def client(server: FakeV2, wire: str, **settings: Any) -> Server:
     """As the composition root makes it."""
     endpoint = server.http_endpoint if wire == "rest" else server.grpc_endpoint
     read = settings_of({"kind": "v2", "endpoint": endpoint, **settings})
-    return V2Kind().connect(read, Endpoint("triton", read.host, read.port))
+    return V2Kind().connect(read, ServerAddress("triton", read.host, read.port))
 
 
 def asking(*tensors: Tensor, model: str = "m", version: int = 3, **more: Any) -> InferRequest:
@@ -209,7 +209,7 @@ async def test_a_call_over_rest_that_is_given_up_ends_its_connection() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
         settings = settings_of({"kind": "v2", "endpoint": f"http://127.0.0.1:{port}"})
-        backend = V2Kind().connect(settings, Endpoint("triton", "127.0.0.1", port))
+        backend = V2Kind().connect(settings, ServerAddress("triton", "127.0.0.1", port))
         call = asyncio.create_task(backend.infer(asking()))
         await working.wait()
         call.cancel()
