@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.config import Settings
 from gateway.errors import DuetError
 from gateway.grpc import health

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import v2_models as codec
 from gateway.errors import DuetError, InvalidArgument, NotFound
 from gateway.statistics import Compute, Counts, Duration, Served, Statistics

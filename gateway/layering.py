@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from gateway.backend import WHOLE, Backend, Guard
+from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.config import Model, Settings
 from gateway.layers import settings as tuned
 from gateway.layers.batching import Batching

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import DuetError, NotFound, Unavailable, UnknownModel
 from gateway.pins import is_model_name
 from gateway.signature import like

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gateway import signature
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import DuetError, InvalidArgument, OpaqueModel, Target, Unavailable
 from gateway.pins import split_pin
 from gateway.registry import Registry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.config import ConfigError
 from gateway.logging import LineWriter
 from gateway.security.audit import Audit, Decisions, NoAudit, QueuedAudit

@@ -15,7 +15,7 @@ FRAMEWORKS = {"tensorflow", "torch", "keras", "tensorflow_serving", "ts"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "aiohttp", "grpc"}
 ROOMS = {"gateway", "models", "serving", "loadtest"}
 
-_FRONT = {"types", "errors", "pins", "versions", "codecs", "backend", "metrics", "observation", "__version__"}
+_FRONT = {"types", "errors", "pins", "versions", "codecs", "backends.base", "metrics", "observation", "__version__"}
 _FRONT |= {"information", "statistics", "security"}
 
 #: Part of the gateway -> the parts of the gateway that it may import.
@@ -26,17 +26,17 @@ ALLOWED = {
     "signature": {"types", "errors"},
     "codecs": {"types", "errors", "protos", "codecs"},
     "stamps": set(),
-    "backend": {"types", "errors"},
-    "servers": {"types", "errors", "protos", "codecs", "backend", "servers", "tls", "stamps"},
+    "backends": {"types", "errors", "backends"},
+    "servers": {"types", "errors", "protos", "codecs", "backends.base", "servers", "tls", "stamps"},
     "tls": {"stamps"},
-    "layers": {"types", "errors", "backend", "metrics", "layers"},
+    "layers": {"types", "errors", "backends.base", "metrics", "layers"},
     "versions": {"types", "errors"},
     "statistics": set(),
-    "information": {"types", "errors", "statistics", "codecs", "backend", "security"},
+    "information": {"types", "errors", "statistics", "codecs", "backends.base", "security"},
     "observation": {"types", "errors", "metrics", "statistics", "logging", "security.access", "security.audit"},
-    "security": {"types", "errors", "config", "backend", "security", "stamps", "logging"},
-    "registry": {"types", "errors", "pins", "signature", "versions", "backend"},
-    "router": {"types", "errors", "pins", "signature", "backend", "registry"},
+    "security": {"types", "errors", "config", "backends.base", "security", "stamps", "logging"},
+    "registry": {"types", "errors", "pins", "signature", "versions", "backends.base"},
+    "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
     "workers": {"config", "security.ledger", "workers"},
     "rest": _FRONT | {"rest"},
     "grpc": _FRONT | {"grpc", "protos"},

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from gateway import pins
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import Code, DuetError, Internal, InvalidArgument, ResourceExhausted, Unavailable
 from gateway.grpc import errors
 from gateway.grpc.admission import Admission, Shown

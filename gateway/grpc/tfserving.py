@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from gateway import pins, versions
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import fitting, limits, wire
 from gateway.codecs import tfserving as codec
 from gateway.codecs import tfserving_examples as examples

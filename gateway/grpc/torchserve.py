@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from gateway import pins
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import torchserve as codec
 from gateway.codecs import torchserve_opaque as opaque
 from gateway.codecs import wire

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from gateway import __version__, pins
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import v2, v2_models, wire
 from gateway.codecs import v2_grpc as codec
 from gateway.errors import DuetError

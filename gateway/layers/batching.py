@@ -22,7 +22,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.layers import rows
 from gateway.layers.independence import Evidence, Independence, identity, known
 from gateway.layers.lane import Batch, Lane

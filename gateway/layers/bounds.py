@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import InvalidArgument
 from gateway.types import InferRequest, InferResponse, Tensor
 

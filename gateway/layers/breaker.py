@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.backend import WHOLE
+from gateway.backends.base import WHOLE
 from gateway.errors import Fault
 from gateway.layers.signals import Signals
 

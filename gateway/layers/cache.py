@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import DeadlineExceeded, DuetError, Unavailable
 from gateway.metrics import Metrics
 from gateway.types import Criticality, InferRequest, InferResponse, Tensor

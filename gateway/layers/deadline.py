@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import DeadlineExceeded
 from gateway.types import InferRequest, InferResponse
 

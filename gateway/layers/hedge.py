@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import DuetError
 from gateway.layers.signals import Signals
 from gateway.types import InferRequest, InferResponse

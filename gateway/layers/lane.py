@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import (
     DataLoss,
     DeadlineExceeded,

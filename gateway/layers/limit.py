@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import DeadlineExceeded, DuetError
 from gateway.layers.gate import Gate, Refused, Waits
 from gateway.layers.gradient import Gradient

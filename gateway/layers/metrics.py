@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import DuetError
 from gateway.metrics import Metrics
 from gateway.types import InferRequest, InferResponse

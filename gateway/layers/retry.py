@@ -10,7 +10,7 @@ from math import exp
 from time import monotonic
 from typing import Any
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import DuetError, Fault
 from gateway.layers.signals import Signals
 from gateway.types import InferRequest, InferResponse

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import CORRUPT, UNDECLARED, DataLoss, FailedPrecondition
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
 

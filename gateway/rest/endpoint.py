@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from gateway import pins
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import DuetError, Internal, InvalidArgument, Unavailable
 from gateway.metrics import Metrics
 from gateway.observation import Observation

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from starlette.routing import Route
 
 from gateway import pins, versions
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_json as json
 from gateway.codecs import tfserving_predict as predict

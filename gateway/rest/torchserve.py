@@ -15,7 +15,7 @@ import orjson
 from starlette.routing import Route
 
 from gateway import pins
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import torchserve as codec
 from gateway.codecs import torchserve_opaque as opaque
 from gateway.codecs import v2

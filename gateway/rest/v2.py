@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.routing import Route
 
 from gateway import __version__, pins, versions
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.codecs import v2 as codec
 from gateway.codecs import v2_models
 from gateway.errors import DuetError, InvalidArgument, OpaqueModel

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
-from gateway.backend import Backend, Layer
+from gateway.backends.base import Backend, Layer
 from gateway.errors import UnknownModel
 from gateway.security.access import ACCESS, NOBODY, NOT_GRANTED, OVER_QUOTA, Access
 from gateway.security.grants import Verb

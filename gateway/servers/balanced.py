@@ -15,7 +15,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from gateway.backend import WHOLE, Backend, Guard
+from gateway.backends.base import WHOLE, Backend, Guard
 from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
 from gateway.servers.endpoint import Endpoint
 from gateway.servers.merging import merged

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.servers.settings import ServerSettings
 from gateway.types import ModelMetadata
 

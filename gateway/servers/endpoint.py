@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.backend import Backend, Guard
+from gateway.backends.base import Backend, Guard
 from gateway.servers.overdue import Calls
 from gateway.servers.pace import Pace
 from gateway.types import ModelMetadata

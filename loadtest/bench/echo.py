@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.config import Settings, load
 from gateway.layering import Layering
 from gateway.logging import configure

@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from gateway.backend import Layer
+from gateway.backends.base import Layer
 from gateway.errors import DuetError, Internal, InvalidArgument, Unavailable
 from gateway.types import (
     InferRequest,

@@ -74,7 +74,7 @@ def test_every_method_that_is_served_is_declared() -> None:
     """A service that comes to be served must be told of too."""
     from prometheus_client import CollectorRegistry
 
-    from gateway.backend import Backend
+    from gateway.backends.base import Backend
     from gateway.grpc import health, tfserving, torchserve, v2
     from gateway.grpc.calls import Calls
     from gateway.logging import NoAccessLog

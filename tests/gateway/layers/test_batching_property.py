@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import DeadlineExceeded, DuetError, Unavailable
 from gateway.layers.batching import Batching
 from gateway.layers.deadline import Deadline

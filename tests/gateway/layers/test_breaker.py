@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import WHOLE
+from gateway.backends.base import WHOLE
 from gateway.errors import CORRUPT, Fault
 from gateway.layers.breaker import Breaker, Circuit, Policy
 from gateway.layers.signals import Signals

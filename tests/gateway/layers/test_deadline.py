@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.backend import Layer
+from gateway.backends.base import Layer
 from gateway.errors import DeadlineExceeded
 from gateway.layers.deadline import Deadline
 from gateway.types import InferRequest, InferResponse

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import Layer
+from gateway.backends.base import Layer
 from gateway.errors import Unavailable
 from gateway.layers.hedge import Hedge
 from gateway.layers.signals import Signals

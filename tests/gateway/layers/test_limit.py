@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import Layer
+from gateway.backends.base import Layer
 from gateway.errors import DuetError, Fault, ResourceExhausted, Unavailable
 from gateway.layers.gate import Refused, Waits
 from gateway.layers.gradient import Gradient

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.errors import DuetError, InvalidArgument
 from gateway.layers.metrics import Timed
 from gateway.metrics import Metrics

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backend import Layer
+from gateway.backends.base import Layer
 from gateway.errors import DuetError, Fault, Unavailable
 from gateway.layers.retry import Again, Retry
 from gateway.layers.signals import Signals

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.backend import Layer
+from gateway.backends.base import Layer
 from gateway.errors import DataLoss, FailedPrecondition
 from gateway.layers.validation import Validation
 from gateway.types import (

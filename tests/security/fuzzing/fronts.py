@@ -18,7 +18,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from gateway import app
-from gateway.backend import Backend
+from gateway.backends.base import Backend
 from gateway.config import Settings
 from gateway.errors import DuetError, NotFound, Unavailable
 from gateway.grpc import health, reflection
