@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.backends.base import Backend
+from gateway.backends.base import Backend, Entry, Server
 from gateway.config import Settings
 from gateway.errors import DuetError
 from gateway.grpc import health
@@ -44,12 +44,12 @@ from gateway.rest.fence import Fenced, Hosts
 from gateway.rest.guarded import AdminGuarded, Guarded
 from gateway.rest.hot import Hot
 from gateway.rest.middleware import Observed
-from gateway.router import Router, Rule
+from gateway.router import Open, Router, Rule, Swapped
 from gateway.securing import Securing
 from gateway.security.guard import Guard
 from gateway.security.proxies import Proxies
 from gateway.servers.balanced import Balanced, Resolve, resolve_host
-from gateway.servers.base import Server, ServerAddress
+from gateway.servers.base import ServerAddress
 from gateway.servers.kinds import kind_of
 from gateway.servers.settings import ServerSettings
 from gateway.tls import ClientTls
@@ -66,7 +66,7 @@ class Gateway:
     """Both applications and what they share. `start` begins the background work, `aclose` ends it.
 
     ``member`` is this process's place among several workers: on the admin port each answers for all of them.
-    ``connect`` makes the Backend that a server of the settings is. ``resolve`` tells which addresses a host's name
+    ``connect`` makes the client of a server of the settings. ``resolve`` tells which addresses a host's name
     stands for now.
     """
 
@@ -109,11 +109,12 @@ class Gateway:
             discover=settings.discover,
         )
         self.aside = Aside()
-        self._backend = _stack(settings, self._registry, servers, metrics, layers)
+        router, self._backend = _stack(settings, self._registry, servers, metrics, layers, self.models)
+        entry: Entry = Open(self._backend, router)
         if self._securing:
             # Around all layers: nothing below is asked without a grant.
-            self._backend = self._guard = self._securing.guard(self._backend, lambda: self._registry.models)
-        whole, hot = _http_app(settings, self._backend, observer, self)
+            entry = self._guard = self._securing.guard(self._backend, router, lambda: self._registry.models)
+        whole, hot = _http_app(settings, entry, observer, self)
         # Outermost what observes, so that a failure anywhere below is seen; then whose pages may call at all, and who
         # may, before anything else is done; then the way past FastAPI for inference.
         http: App = Hot(whole, hot)
@@ -125,7 +126,7 @@ class Gateway:
         self.http_app: App = Observed(http, observer=observer)
         if settings.http.cors_origins:
             self.http_app = Cors(self.http_app, origins=settings.http.cors_origins)
-        self.grpc_server = _grpc_server(settings, self._backend, observer, self, self._securing)
+        self.grpc_server = _grpc_server(settings, entry, observer, self, self._securing)
         own: App = Bodiless(
             admin.build(metrics=metrics, ready=self.ready, openapi=whole.openapi, backends=layers.state)
         )
@@ -180,22 +181,28 @@ def _securing(
 
 
 def _stack(
-    settings: Settings, registry: Registry, servers: dict[str, Server], metrics: Metrics, layers: Layering
-) -> Backend:
-    """The layers, outermost first:
+    settings: Settings,
+    registry: Registry,
+    servers: dict[str, Server],
+    metrics: Metrics,
+    layers: Layering,
+    models: Callable[[], Iterable[str]],
+) -> tuple[Router, Backend]:
+    """The router, and the layers, outermost first:
 
-    bounds -> deadline -> router -> per server: cache -> limit -> batching -> retry -> hedge -> metrics -> balance
-    -> per endpoint: validation -> client
+    deadline -> swap -> bounds -> router -> per server: cache -> limit -> batching -> retry -> hedge -> metrics
+    -> balance -> per endpoint: validation -> client
 
-    Bounds come first: what is too large is refused before anything is spent on it. The deadline is around all the rest,
-    so that nothing a layer does can outlive it. The cache is inside the router, which knows
-    the version that its keys need, and outside the rest: what it has need not wait for anything. The limit comes before
-    all that queues, so that overload is refused early. Batching is outside retry, so that a batch is retried whole;
-    the batches that it asks again, as samples, go around retry, hedge and metrics, so that no caller pays for them.
-    Metrics are inside retry, so that they time one attempt; totals per request are observed at the fronts, where bad
-    requests are seen. Retry is outside balance, so that another endpoint can be taken. Breakers are asked by balance
-    and are no layer around it: whether a call is let through decides where it goes. Validation is inside that, since
-    what is no answer counts against the endpoint that gave it.
+    The deadline is around all the rest, so that nothing a layer does can outlive it. The swap is inside it: another
+    try, by another version, has no time of its own. Bounds are inside the swap, since a body that is decoded again has
+    other tensors, and before the router: what is too large is refused before anything is spent on it. The cache is
+    inside the router, since its keys need the version that was resolved, and outside the rest: what it has need not
+    wait for anything. The limit comes before all that queues, so that overload is refused early. Batching is outside
+    retry, so that a batch is retried whole; the batches that it asks again, as samples, go around retry, hedge and
+    metrics, so that no caller pays for them. Metrics are inside retry, so that they time one attempt; totals per
+    request are observed at the fronts, where bad requests are seen. Retry is outside balance, so that another endpoint
+    can be taken. Breakers are asked by balance and are no layer around it: whether a call is let through decides where
+    it goes. Validation is inside that, since what is no answer counts against the endpoint that gave it.
     """
     backends: dict[str, Backend] = {}
     for name, server in servers.items():
@@ -208,10 +215,11 @@ def _stack(
     }
     router = Router(registry=registry, backends=backends, rules=rules)
     deadlines = {name: model.deadline_seconds for name, model in settings.models.items() if model.deadline_seconds}
-    deadline = Deadline(router, default_seconds=settings.default_deadline_seconds, models=deadlines)
-    if not settings.bounds.enabled:
-        return deadline
-    return Bounded(deadline, bounds=Bounds(**settings.bounds.model_dump(exclude={"enabled"})))
+    inner: Backend = router
+    if settings.bounds.enabled:
+        inner = Bounded(router, bounds=Bounds(**settings.bounds.model_dump(exclude={"enabled"})))
+    swapped = Swapped(inner, router=router, registry=registry, models=models)
+    return router, Deadline(swapped, default_seconds=settings.default_deadline_seconds, models=deadlines)
 
 
 def _server(name: str, settings: ServerSettings, opaque: frozenset[str], layers: Layering, resolve: Resolve) -> Server:
@@ -236,7 +244,7 @@ def _server(name: str, settings: ServerSettings, opaque: frozenset[str], layers:
 
 
 def _http_app(
-    settings: Settings, backend: Backend, observer: Observer, gateway: Gateway
+    settings: Settings, entry: Entry, observer: Observer, gateway: Gateway
 ) -> tuple[FastAPI, Sequence[Route]]:
     """The whole application, and those of its routes that are plain ASGI endpoints."""
     app = FastAPI(
@@ -244,15 +252,15 @@ def _http_app(
     )
     metrics, max_body_bytes = observer.metrics, settings.http.max_body_bytes
     aside = gateway.aside
-    infer_routes = v2.Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes).routes()
+    infer_routes = v2.Infer(entry, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes).routes()
     hot = [
         *infer_routes,
-        *tfserving.routes(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes, models=gateway.models),
-        *torchserve.routes(backend, ready=gateway.ready, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
+        *tfserving.routes(entry, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes, models=gateway.models),
+        *torchserve.routes(entry, ready=gateway.ready, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes),
     ]
     app.router.routes.extend(hot)
     app.include_router(
-        v2.information(backend, ready=gateway.ready, models=gateway.models, statistics=observer.statistics)
+        v2.information(entry, ready=gateway.ready, models=gateway.models, statistics=observer.statistics)
     )
     app.add_exception_handler(DuetError, _render_error)
     app.add_exception_handler(HTTPException, _render_http_exception)
@@ -274,7 +282,7 @@ def _http_app(
 
 
 def _grpc_server(
-    settings: Settings, backend: Backend, observer: Observer, gateway: Gateway, securing: Securing | None
+    settings: Settings, entry: Entry, observer: Observer, gateway: Gateway, securing: Securing | None
 ) -> grpc_server.Server:
     unread = Unread(
         max_bytes=settings.max_bytes_in_flight,
@@ -297,9 +305,9 @@ def _grpc_server(
     )
     calls = Calls(observer, unread=unread, admission=admission, limits=limits, arriving=arriving)
     services = {
-        **grpc_v2.services(backend, calls, ready=gateway.ready, models=gateway.models),
-        **grpc_tfserving.services(backend, calls),
-        **grpc_torchserve.services(backend, calls, ready=gateway.ready, aside=gateway.aside),
+        **grpc_v2.services(entry, calls, ready=gateway.ready, models=gateway.models),
+        **grpc_tfserving.services(entry, calls),
+        **grpc_torchserve.services(entry, calls, ready=gateway.ready, aside=gateway.aside),
     }
     services |= health.services(calls, ready=gateway.ready, names=services)
     if settings.grpc.reflection:

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.core.modelref import is_model_name
 from gateway.layers.settings import (
     Balance,
     Batching,
@@ -38,7 +39,6 @@ from gateway.layers.settings import (
     Validation,
     followed,
 )
-from gateway.pins import is_model_name
 from gateway.security import settings as security
 from gateway.servers.kinds import SERVERS, kind_of, settings_of
 from gateway.servers.settings import ServerSettings

@@ -5,7 +5,8 @@ DuetError
 │   ├── NotAcceptable        the answer cannot be written in the form asked for
 │   └── OpaqueModel          tensors for a model whose bodies only its own handler understands
 ├── NotFound                 no such model, version or variant
-│   └── UnknownModel         not there, or not for this caller: nobody can tell which
+│   ├── UnknownModel         not there, or not for this caller: nobody can tell which
+│   └── UnknownVersion       the model and the variant are there
 ├── FailedPrecondition       right request, wrong state
 ├── PermissionDenied
 ├── Unauthenticated
@@ -49,8 +50,8 @@ MAX_MESSAGE = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Which version of which variant a request was sent to."""
+class MeantFor:
+    """The version of a variant that a failed request was meant for; ``version`` is None where it is no known one."""
 
     model: str
     variant: str
@@ -86,7 +87,7 @@ SWAPPED = "the version is just being taken away or replaced; try again"
 
 
 class DuetError(Exception):
-    """``message`` is for the client: what was wrong and what to do. ``target`` is set once the router chose one.
+    """``message`` is for the client: what was wrong and what to do. ``target`` is set once the router has chosen one.
 
     ``fault`` is set where a server failed; None is a failure of the request, or one of ours. ``endpoint`` is the
     address that failed, for other layers and the log and never for clients.
@@ -99,7 +100,7 @@ class DuetError(Exception):
         self.message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."
         super().__init__(self.message)
         self.retry_after_seconds = retry_after_seconds
-        self.target: Target | None = None
+        self.target: MeantFor | None = None
         self.fault: Fault | None = None
         self.endpoint: str | None = None
 
@@ -139,6 +140,10 @@ class UnknownModel(NotFound):
 
     def __init__(self, model: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown model {model!r}; the models are {', '.join(sorted(known))}")
+
+
+class UnknownVersion(NotFound):
+    pass
 
 
 class FailedPrecondition(DuetError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry
 from gateway.codecs import v2_models as codec
+from gateway.core.modelref import DEFAULT_SIGNATURE, ModelRef
 from gateway.errors import DuetError, InvalidArgument, NotFound
 from gateway.statistics import Compute, Counts, Duration, Served, Statistics
-from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature, VersionMetadata
+from gateway.types import ModelMetadata, Signature, VersionMetadata
 
 Models = Callable[[], Iterable[str]]
 
@@ -17,19 +18,18 @@ Models = Callable[[], Iterable[str]]
 class Information:
     """``models`` names the models there are, ``statistics`` is what the observer fills."""
 
-    def __init__(self, backend: Backend, *, models: Models, statistics: Statistics) -> None:
-        self._backend = backend
+    def __init__(self, entry: Entry, *, models: Models, statistics: Statistics) -> None:
+        self._entry = entry
         self._models = models
         self._statistics = statistics
 
     def models(self) -> list[str]:
         return sorted(self._models())
 
-    async def describe(self, name: str, version: int | None) -> tuple[ModelMetadata, VersionMetadata]:
-        """The model and the version asked for, ready or not; ``name`` may be pinned. Raises NotFound, Unavailable."""
-        metadata = await self._backend.metadata(name)
-        if version is None:
-            version = metadata.default
+    def describe(self, ref: ModelRef) -> tuple[ModelMetadata, VersionMetadata]:
+        """The model and the version asked for, ready or not. Raises NotFound, Unavailable."""
+        metadata = self._entry.describe(ref)
+        version = metadata.default if ref.version is None else ref.version
         if version is None:
             return metadata, VersionMetadata(0, ready=False)
         if version not in metadata.versions:
@@ -37,48 +37,46 @@ class Information:
             raise NotFound(f"{metadata.model}@{metadata.variant} has no version {version}; its versions are {known}")
         return metadata, metadata.versions[version]
 
-    async def signature(
-        self, name: str, version: int | None, chosen: str
-    ) -> tuple[ModelMetadata, VersionMetadata, Signature | None]:
-        """The same, and the signature that is called ``chosen``; None where none is known. Raises InvalidArgument."""
-        metadata, found = await self.describe(name, version)
-        if found.signatures and chosen not in found.signatures and chosen != DEFAULT_SIGNATURE:
+    def signature(self, ref: ModelRef) -> tuple[ModelMetadata, VersionMetadata, Signature | None]:
+        """The same, and the ref's signature; None where no signature is known. Raises InvalidArgument."""
+        metadata, found = self.describe(ref)
+        if found.signatures and ref.signature not in found.signatures and ref.signature != DEFAULT_SIGNATURE:
             known = ", ".join(sorted(found.signatures))
-            raise InvalidArgument(f"no signature {chosen!r}; the model's signatures are {known}")
-        return metadata, found, found.signatures.get(chosen)
+            raise InvalidArgument(f"no signature {ref.signature!r}; the model's signatures are {known}")
+        return metadata, found, found.signatures.get(ref.signature)
 
-    async def ready(self, name: str, version: int | None) -> bool:
+    def ready(self, ref: ModelRef) -> bool:
         """False for what is unknown too."""
         try:
-            _, chosen = await self.describe(name, version)
+            _, chosen = self.describe(ref)
         except DuetError:
             return False
         return chosen.ready
 
-    async def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
+    def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
         """Each version of each model, of its default variant."""
-        entries = [entry for name in self.models() for entry in await self._entries(name)]
+        entries = [entry for name in self.models() for entry in self._entries(name)]
         return [entry.document() for entry in entries if entry.ready or not only_ready]
 
-    async def statistics(self, name: str | None, version: int | None) -> dict[str, Any]:
+    def statistics(self, ref: ModelRef | None) -> dict[str, Any]:
         """Of one model (all its ready versions or the one asked for), or of all models.
 
         Of all: those that no client pinned go by the model's name, other variants that were called by ``name@variant``.
         Raises NotFound, Unavailable.
         """
-        if name is not None:
-            metadata, chosen = await self.describe(name, version)
-            versions = [chosen] if version is not None else [v for v in metadata.versions.values() if v.ready]
+        if ref is not None:
+            metadata, chosen = self.describe(ref)
+            versions = [chosen] if ref.version is not None else [v for v in metadata.versions.values() if v.ready]
             found = [(metadata.model, Served(metadata.model, metadata.variant, str(v.version))) for v in versions]
         else:
-            found = await self._all_served()
+            found = self._all_served()
         return {"model_stats": [_statistics(label, served, self._statistics.of(served)) for label, served in found]}
 
-    async def _all_served(self) -> list[tuple[str, Served]]:
+    def _all_served(self) -> list[tuple[str, Served]]:
         found: dict[Served, str] = {}
         for name in self.models():
             try:
-                metadata = await self._backend.metadata(name)
+                metadata = self._entry.describe(ModelRef(name))
             except DuetError:
                 continue
             ready = [version for version in metadata.versions.values() if version.ready]
@@ -89,9 +87,9 @@ class Information:
                 found.setdefault(served, f"{served.model}@{served.variant}")
         return [(label, served) for served, label in found.items()]
 
-    async def _entries(self, name: str) -> list[codec.IndexEntry]:
+    def _entries(self, name: str) -> list[codec.IndexEntry]:
         try:
-            metadata = await self._backend.metadata(name)
+            metadata = self._entry.describe(ModelRef(name))
         except DuetError as error:
             return [codec.IndexEntry(name, None, ready=False, reason=error.message)]
         return [

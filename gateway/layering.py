@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from gateway.backends.base import WHOLE, Backend, Guard
+from gateway.backends.base import WHOLE, Backend, Guard, Server
 from gateway.config import Model, Settings
 from gateway.layers import settings as tuned
 from gateway.layers.batching import Batching
@@ -28,7 +28,6 @@ from gateway.layers.validation import Validation
 from gateway.metrics import Metrics
 from gateway.registry import Registry
 from gateway.servers.balanced import Balanced, Unguarded
-from gateway.servers.base import Server
 from gateway.servers.kinds import kind_of
 from gateway.types import ModelMetadata
 

@@ -1,4 +1,7 @@
-"""Pins: how a client chooses the variant itself, the same in every dialect; and its other wishes beside the request."""
+"""Headers and metadata by which a client chooses variant and signature, and says more about its request.
+
+They are the same in every dialect. What they say of the model becomes a part of its `gateway.core.modelref.ModelRef`.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,6 @@ SIGNATURE = "x-duet-signature"
 TIMEOUT = "x-duet-timeout-ms"
 #: Header or metadata key of a request: critical, default or sheddable.
 CRITICALITY = "x-duet-criticality"
-
-
-def is_model_name(name: str) -> bool:
-    """A name that every dialect can carry: not empty, and without what separates names in paths."""
-    return bool(name) and not set("@/:") & set(name)
-
-
-def split_pin(name: str) -> tuple[str, str | None]:
-    """``convnet@pytorch`` is the model ``convnet`` pinned to the variant ``pytorch``."""
-    model, separator, variant = name.partition("@")
-    if separator and not variant:
-        raise InvalidArgument(f"{name!r} names no variant after the @")
-    return model, variant or None
-
-
-def agree(*pins: str | None) -> str | None:
-    """The one variant that the name, the header and the parameter pin. Raises InvalidArgument where they differ."""
-    given = {pin for pin in pins if pin}
-    if len(given) > 1:
-        raise InvalidArgument(f"the request is pinned to several variants: {', '.join(sorted(given))}")
-    return given.pop() if given else None
 
 
 def signature(*names: str | None) -> str:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from gateway.backends.base import Backend
-from gateway.errors import DuetError, NotFound, Unavailable, UnknownModel
-from gateway.pins import is_model_name
+from gateway.backends.base import Server
+from gateway.core.modelref import is_model_name
+from gateway.errors import DuetError, NotFound, UnknownModel
 from gateway.signature import like
-from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature, VersionMetadata
-from gateway.versions import choose
+from gateway.types import DEFAULT_SIGNATURE, ModelMetadata, Signature
 
 log = logging.getLogger("duet.registry")
 
@@ -45,7 +44,7 @@ class Registry:
     def __init__(
         self,
         *,
-        servers: Mapping[str, Backend],
+        servers: Mapping[str, Server],
         variants: Mapping[str, Iterable[str]],
         refresh_seconds: float = 1.0,
         discover: bool = False,
@@ -56,8 +55,10 @@ class Registry:
         self._states: dict[str, dict[str, VariantState]] = {
             model: dict.fromkeys(names, _UNHEARD) for model, names in variants.items()
         }
-        #: Those that there are, as that changes.
+        #: Names of the models currently known.
         self.models: Collection[str] = self._states.keys()
+        #: Counts how often what is known here has changed: what was made of it holds while this stays the same.
+        self.changes = 0
         self._orders: dict[str, Signature] = {}
         self._refresh_seconds = refresh_seconds
         self._wakes = {name: asyncio.Event() for name in servers}
@@ -89,13 +90,6 @@ class Registry:
         """What was last heard, None where that is nothing. Unlike `variant` it raises nothing."""
         state = self._states.get(model, {}).get(variant)
         return state.metadata if state is not None else None
-
-    def resolve(self, model: str, variant: str, version: int | None) -> VersionMetadata:
-        """The ready version that serves the request. Raises NotFound, or Unavailable where none is ready now."""
-        state = self.variant(model, variant)
-        if state.metadata is None:
-            raise Unavailable(f"{model}@{variant} is not ready: {state.reason}", retry_after_seconds=1)
-        return choose(state.metadata, version)
 
     def on_change(self, variant: str, listener: Callable[[str], None]) -> None:
         """``listener`` is called with a model's name when other versions of it are ready than before, or none."""
@@ -172,11 +166,15 @@ class Registry:
             return
         for model in listed:
             if is_model_name(model) and model not in self._configured:
-                self._states.setdefault(model, {}).setdefault(name, _UNHEARD)
+                states = self._states.setdefault(model, {})
+                if name not in states:
+                    states[name] = _UNHEARD
+                    self.changes += 1
         for model in [model for model, states in self._states.items() if name in states]:
             if model not in listed and model not in self._configured:
                 log.info("%s@%s is gone", model, name)
                 del self._states[model][name]
+                self.changes += 1
                 if not self._states[model]:
                     del self._states[model]
                     self._orders.pop(model, None)
@@ -197,7 +195,10 @@ class Registry:
         if variant not in self._states.get(model, {}):
             return
         before, state = self._states[model][variant], self._in_order(model, state)
+        if state == before:
+            return
         self._states[model][variant] = state
+        self.changes += 1
         if _serving(before) != _serving(state):
             for listener in self._listeners[variant]:
                 listener(model)

@@ -15,7 +15,7 @@ from gateway.logging import LineWriter
 from gateway.security.audit import Audit, Decisions, NoAudit, QueuedAudit
 from gateway.security.gate import Allowance, Callers, Gate
 from gateway.security.grants import Grants
-from gateway.security.guard import Guard
+from gateway.security.guard import Guard, Resolver
 from gateway.security.keyfile import KeyFileError
 from gateway.security.keys import PEPPER_BYTES, Keyring
 from gateway.security.ledger import Alone
@@ -56,8 +56,8 @@ class Securing:
             else None,
         )
 
-    def guard(self, inner: Backend, names: Callable[[], Collection[str]]) -> Guard:
-        return Guard(inner, names=names, quotas=self.quotas)
+    def guard(self, inner: Backend, router: Resolver, names: Callable[[], Collection[str]]) -> Guard:
+        return Guard(inner, router=router, names=names, quotas=self.quotas)
 
     def start(self) -> None:
         if self._jwks is not None:

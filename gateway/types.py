@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gateway.core.modelref import DEFAULT_SIGNATURE as DEFAULT_SIGNATURE
+from gateway.core.modelref import ModelRef
+from gateway.errors import DuetError, MeantFor, NotFound
 
 Array = NDArray[Any]
 
@@ -66,10 +70,6 @@ class TensorSpec:
     def told_shape(self) -> tuple[int, ...]:
         """The shape for those who know no free rank: then it is one free dimension, as long as all elements."""
         return (-1,) if self.unknown_rank else self.shape
-
-
-#: The signature that serves a request which names none; PyTorch models have no other.
-DEFAULT_SIGNATURE = "serving_default"
 
 
 class Rows(Enum):
@@ -188,15 +188,112 @@ class Criticality(IntEnum):
     CRITICAL = 2
 
 
+class Stack(Protocol):
+    """The layers and the server that answer requests for one variant."""
+
+    async def infer(self, request: InferRequest) -> InferResponse: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """The version that a `ModelRef` stands for now: a request is decoded, checked, sent and answered by this one value.
+
+    ``signature`` is None where the version has none of the ref's name; an opaque version has none at all.
+    ``changes`` tells what the registry knew then (`gateway.registry.Registry.changes`).
+    """
+
+    ref: ModelRef
+    variant: str
+    described: VersionMetadata
+    signature: Signature | None
+    stack: Stack
+    allow_non_finite: bool = False
+    changes: int = 0
+
+    @property
+    def model(self) -> str:
+        return self.ref.model
+
+    @property
+    def version(self) -> int:
+        return self.described.version
+
+    @property
+    def opaque(self) -> bool:
+        return self.described.opaque
+
+    @property
+    def meant(self) -> MeantFor:
+        return MeantFor(self.ref.model, self.variant, self.described.version)
+
+    @property
+    def signature_names(self) -> str:
+        """For texts."""
+        return ", ".join(sorted(self.described.signatures)) or "none"
+
+    def named(self, ref: ModelRef) -> Target | None:
+        """This version for a ref that says more: the signature, or the variant. None where it is another variant."""
+        if ref == self.ref:
+            return self
+        if ref.variant not in (None, self.variant):
+            return None
+        signature = self.described.signatures.get(ref.signature)
+        return Target(ref, self.variant, self.described, signature, self.stack, self.allow_non_finite, self.changes)
+
+    def request(
+        self,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[str, ...] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+        id: str = "",
+        deadline: float | None = None,
+        payload: Payload | None = None,
+        reread: Read | None = None,
+    ) -> InferRequest:
+        """A request for this version."""
+        return InferRequest(
+            self.ref.model,
+            inputs,
+            outputs,
+            self.described.version,
+            self.variant,
+            parameters if parameters is not None else {},
+            id,
+            deadline,
+            self.ref.signature,
+            payload,
+            Criticality.DEFAULT,
+            None,
+            1,
+            self,
+            reread,
+        )
+
+    async def read(self, read: Read) -> InferRequest:
+        """What ``read`` makes of a body by this version; its errors tell that they are about this version."""
+        try:
+            return await read(self)
+        except NotFound:
+            raise  # the body pins a variant that is not there
+        except DuetError as error:
+            error.target = error.target or self.meant
+            raise
+
+
+#: Decodes a request's body by a target's signature.
+Read = Callable[[Target], Awaitable["InferRequest"]]
+
+
 @dataclass(frozen=True, slots=True)
 class InferRequest:
     """A request as the fronts hand it on.
 
-    ``variant`` and ``version`` are None until the client pins them or the router resolves them; empty ``outputs`` asks
-    for all; ``deadline`` is a time of the event loop's monotonic clock, in seconds. ``signature_name`` is the default
-    unless the dialect lets a client choose. A request to an opaque version has a ``payload`` and no inputs.
-    ``avoid`` is the address of an endpoint that has failed this request: another is taken where there is one.
-    ``callers`` wait for its answer: more than one where requests were joined.
+    ``model``, ``version``, ``variant`` and ``signature_name`` are those of its ``target``, for layers and servers;
+    `Target.request` makes it. The router takes no request without a target. Empty ``outputs`` asks for all;
+    ``deadline`` is a time of the event loop's monotonic clock, in seconds. A request to an opaque version has a
+    ``payload`` and no inputs. ``avoid`` is the address of an endpoint that has failed this request: another is taken
+    where there is one. ``callers`` wait for its answer: more than one where requests were joined. ``reread`` decodes
+    the same body by another version's signature; None where the body itself names datatypes and shapes.
     """
 
     model: str
@@ -212,23 +309,18 @@ class InferRequest:
     criticality: Criticality = Criticality.DEFAULT
     avoid: str | None = None
     callers: int = 1
+    target: Target | None = None
+    reread: Read | None = None
 
-    # Written out: every request passes both, and dataclasses.replace takes four times as long.
+    # Written out: every request passes it, and dataclasses.replace takes four times as long.
     def due(self, deadline: float) -> InferRequest:
         """With this deadline."""
-        return self._changed(self.version, self.variant, deadline)
-
-    def routed(self, variant: str, version: int) -> InferRequest:
-        """For this version of this variant."""
-        return self._changed(version, variant, self.deadline)
-
-    def _changed(self, version: int | None, variant: str | None, deadline: float | None) -> InferRequest:
         return InferRequest(
             self.model,
             self.inputs,
             self.outputs,
-            version,
-            variant,
+            self.version,
+            self.variant,
             self.parameters,
             self.id,
             deadline,
@@ -237,6 +329,8 @@ class InferRequest:
             self.criticality,
             self.avoid,
             self.callers,
+            self.target,
+            self.reread,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,28 +16,29 @@ FRAMEWORKS = {"tensorflow", "torch", "keras", "tensorflow_serving", "ts"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "aiohttp", "grpc"}
 ROOMS = {"gateway", "models", "serving", "loadtest"}
 
-_FRONT = {"types", "errors", "pins", "versions", "codecs", "backends.base", "metrics", "observation", "__version__"}
+_FRONT = {"types", "errors", "pins", "core", "codecs", "backends.base", "metrics", "observation", "__version__"}
 _FRONT |= {"information", "statistics", "security"}
 
 #: Part of the gateway -> the parts of the gateway that it may import.
 ALLOWED = {
-    "types": set(),
     "errors": set(),
+    "core": {"errors"},
+    "types": {"core", "errors"},
     "pins": {"types", "errors"},
     "signature": {"types", "errors"},
-    "codecs": {"types", "errors", "protos", "codecs"},
+    "codecs": {"types", "errors", "core", "protos", "codecs"},
     "stamps": set(),
-    "backends": {"types", "errors", "backends"},
-    "servers": {"types", "errors", "protos", "codecs", "backends.base", "servers", "tls", "stamps"},
+    "backends": {"types", "errors", "core", "backends"},
+    "servers": {"types", "errors", "core", "protos", "codecs", "backends.base", "servers", "tls", "stamps"},
     "tls": {"stamps"},
     "layers": {"types", "errors", "backends.base", "metrics", "layers"},
     "versions": {"types", "errors"},
     "statistics": set(),
-    "information": {"types", "errors", "statistics", "codecs", "backends.base", "security"},
+    "information": {"types", "errors", "core", "statistics", "codecs", "backends.base", "security"},
     "observation": {"types", "errors", "metrics", "statistics", "logging", "security.access", "security.audit"},
-    "security": {"types", "errors", "config", "backends.base", "security", "stamps", "logging"},
-    "registry": {"types", "errors", "pins", "signature", "versions", "backends.base"},
-    "router": {"types", "errors", "pins", "signature", "backends.base", "registry"},
+    "security": {"types", "errors", "core", "config", "backends.base", "security", "stamps", "logging"},
+    "registry": {"types", "errors", "core", "signature", "backends.base"},
+    "router": {"types", "errors", "core", "signature", "versions", "backends.base", "registry"},
     "workers": {"config", "security.ledger", "workers"},
     "rest": _FRONT | {"rest"},
     "grpc": _FRONT | {"grpc", "protos"},
@@ -93,12 +95,20 @@ def test_a_kind_of_server_is_named_in_its_folder_and_in_the_list_alone(path: Pat
     assert not named or inside in ("servers/kinds.py", "door.py")
 
 
+def test_names_of_models_are_taken_apart_in_one_place() -> None:
+    """``model@variant`` is parsed into a `ModelRef` once; nobody splits it again."""
+    splits = re.compile(r"""split\(\s*["']@|partition\(\s*["']@""")
+    assert {path.name for path in python_files("gateway") if splits.search(path.read_text())} == {"modelref.py"}
+
+
 def test_only_the_serving_process_imports_the_composition_root() -> None:
     users = {path.name for path in python_files("gateway") if any(n.startswith("gateway.app") for n in imports(path))}
     assert users == {"process.py"}
 
 
-@pytest.mark.parametrize("part", ["types", "errors", "pins", "signature", "codecs", "layers", "router", "registry"])
+@pytest.mark.parametrize(
+    "part", ["types", "errors", "core", "pins", "signature", "codecs", "layers", "router", "registry"]
+)
 def test_the_middle_knows_no_wire_library(part: str) -> None:
     single = ROOT / "gateway" / f"{part}.py"
     for path in [single] if single.exists() else python_files(f"gateway/{part}"):

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from gateway.core.modelref import ModelRef
 from gateway.errors import Fault
-from gateway.types import InferRequest, InferResponse, ModelMetadata
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Target
 
 
 class Backend(Protocol):
     """Something that answers inference requests. Every failure is a `gateway.errors.DuetError`."""
 
     async def infer(self, request: InferRequest) -> InferResponse: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Server(Backend, Protocol):
+    """A Backend that also describes its models: a client of one server, or of several endpoints together."""
 
     async def metadata(self, model: str) -> ModelMetadata:
         """The model's versions and signatures. Raises NotFound, or Unavailable where the server is silent."""
@@ -22,7 +29,25 @@ class Backend(Protocol):
         """The names of the models that are there; None where that cannot be asked."""
         ...
 
-    async def aclose(self) -> None: ...
+
+class Entry(Protocol):
+    """What a front is given. It resolves the names of a request once, and sends what it has decoded by the answer."""
+
+    def resolve(self, ref: ModelRef) -> Target:
+        """The version that serves ``ref`` now. Asks no server. Raises NotFound, or Unavailable where none is ready."""
+        ...
+
+    def describe(self, ref: ModelRef) -> ModelMetadata:
+        """What is known of the variant that serves ``ref``, ready or not. Raises NotFound, Unavailable."""
+        ...
+
+    async def infer(self, request: InferRequest) -> InferResponse: ...
+
+
+def completed(entry: Entry, ref: ModelRef, target: Target | None) -> Target:
+    """The target of ``ref``, of which ``target`` was resolved before the body had said more: signature, variant."""
+    found = target.named(ref) if target is not None else None
+    return found if found is not None else entry.resolve(ref)
 
 
 #: What stands for a model's name where all models of an endpoint are meant.
@@ -98,12 +123,6 @@ class Layer:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         return await self.inner.infer(request)
-
-    async def metadata(self, model: str) -> ModelMetadata:
-        return await self.inner.metadata(model)
-
-    async def models(self) -> Collection[str] | None:
-        return await self.inner.models()
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
 
 from gateway.codecs.tfserving import definition, model_spec
-from gateway.errors import Code, DuetError, InvalidArgument, NotFound, OpaqueModel, Target
+from gateway.core.modelref import ModelRef
+from gateway.errors import Code, DuetError, InvalidArgument, NotFound, OpaqueModel
 from gateway.protos import tfserving_pb2 as pb
-from gateway.types import InferRequest, ModelMetadata, Signature, Tensor, VersionMetadata
+from gateway.types import ModelMetadata, Signature, Target, VersionMetadata
 
 #: The one field that GetModelMetadata knows.
 SIGNATURE_FIELD = "signature_def"
@@ -25,45 +25,11 @@ SIGNATURE_FIELD = "signature_def"
 _SIGNATURE_TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 
-@dataclass(frozen=True, slots=True)
-class Servable:
-    """The model that a path or a ModelSpec names: ``name`` is as the client wrote it, the rest is taken apart."""
+class Servable(NamedTuple):
+    """The model that a path or a ModelSpec names: ``name`` is as the client wrote it, ``ref`` what it means."""
 
     name: str
-    model: str
-    variant: str | None
-    version: int | None = None
-    label: str = ""
-
-    @property
-    def pinned(self) -> str:
-        return f"{self.model}@{self.variant}" if self.variant else self.model
-
-    def at(self, metadata: ModelMetadata) -> Servable:
-        """The version that the label stands for now. Raises InvalidArgument for a label that stands for none."""
-        if not self.label:
-            return self
-        if self.label not in metadata.labels:
-            raise unrecognized(self.label)
-        return replace(self, version=metadata.labels[self.label], label="")
-
-    def request(
-        self,
-        inputs: tuple[Tensor, ...],
-        signature_name: str,
-        *,
-        outputs: tuple[str, ...] = (),
-        deadline: float | None = None,
-    ) -> InferRequest:
-        return InferRequest(
-            self.model,
-            inputs,
-            outputs,
-            self.version,
-            self.variant,
-            deadline=deadline,
-            signature_name=signature_name,
-        )
+    ref: ModelRef
 
 
 def unrecognized(label: str) -> InvalidArgument:
@@ -76,26 +42,27 @@ def looked_up(servable: Servable) -> Iterator[None]:
     try:
         yield
     except NotFound as error:
-        if servable.label:
-            raise unrecognized(servable.label) from error
-        version = servable.version
-        wanted = f"Latest({servable.name})" if version is None else f"Specific({servable.name}, {version})"
+        name, ref = servable
+        if ref.label:
+            raise unrecognized(ref.label) from error
+        wanted = f"Latest({name})" if ref.version is None else f"Specific({name}, {ref.version})"
         raise NotFound(f"Servable not found for request: {wanted}") from error
 
 
 @contextmanager
-def targeted(metadata: ModelMetadata, version: VersionMetadata) -> Iterator[None]:
-    """An error from inside tells which version it was about, also where the request was never sent to it.
-
-    Raises OpaqueModel where the version takes no tensors.
-    """
+def targeted(target: Target) -> Iterator[None]:
+    """An error from inside tells which version it was about, also where the request was never sent to it."""
     try:
-        if version.opaque:
-            raise OpaqueModel(metadata.model)
         yield
     except DuetError as error:
-        error.target = error.target or Target(metadata.model, metadata.variant, version.version)
+        error.target = error.target or target.meant
         raise
+
+
+def check_tensors(target: Target) -> None:
+    """Raises OpaqueModel where the version takes no tensors."""
+    if target.opaque:
+        raise OpaqueModel(target.model)
 
 
 def signature(version: VersionMetadata, name: str, unknown: Callable[[str], DuetError]) -> Signature:
@@ -108,13 +75,14 @@ def signature(version: VersionMetadata, name: str, unknown: Callable[[str], Duet
 
 def versions(metadata: ModelMetadata, servable: Servable) -> list[VersionMetadata]:
     """The versions that a status is asked of, newest first. Raises NotFound in the words of a status call."""
-    if servable.version is None:
+    name, wanted = servable.name, servable.ref.version
+    if wanted is None:
         if not metadata.versions:
-            raise NotFound(f"Could not find any versions of model {servable.name}")
+            raise NotFound(f"Could not find any versions of model {name}")
         return sorted(metadata.versions.values(), key=lambda entry: -entry.version)
-    if servable.version not in metadata.versions:
-        raise NotFound(f"Could not find version {servable.version} of model {servable.name}")
-    return [metadata.versions[servable.version]]
+    if wanted not in metadata.versions:
+        raise NotFound(f"Could not find version {wanted} of model {name}")
+    return [metadata.versions[wanted]]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ the one output, or an object of several by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -34,12 +34,14 @@ from gateway.codecs.torchserve_values import (
     parse,
     parsed_text,
 )
-from gateway.errors import InvalidArgument, NotAcceptable, NotFound
+from gateway.core.modelref import ModelRef
+from gateway.errors import InvalidArgument, NotAcceptable, NotFound, UnknownVersion
 from gateway.types import (
     DEFAULT_SIGNATURE,
     InferResponse,
     Parameter,
     Signature,
+    Target,
     Tensor,
     TensorSpec,
     VersionMetadata,
@@ -53,6 +55,7 @@ _BODY_NAMES = frozenset({"data", "body"})
 #: Entries of an Accept header that are read: browsers send a dozen.
 _MAX_ACCEPTED = 64
 _VERSION = re.compile(r"([0-9]{1,18})(\.0+)?")
+_NO_VERSION = -1
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _INSTEAD_OF_JSON = f"ask for raw bytes (Accept: {OCTETS})"
 
@@ -112,6 +115,23 @@ def version(text: str) -> int | None:
     """TorchServe's "2" and "2.0" are version 2; None for what is no whole number."""
     match = _VERSION.fullmatch(text)
     return int(match[1]) if match else None
+
+
+def resolved(resolve: Callable[[ModelRef], Target], ref: ModelRef, text: str) -> Target:
+    """The target of ``ref`` in the version that ``text`` says, which may be empty. Errors have TorchServe's words.
+
+    A text that is no version is looked up as one that no model has: an unknown model comes first.
+    """
+    number = version(text) if text else None
+    wanted = ref._replace(version=_NO_VERSION if number is None else number) if text else ref
+    try:
+        return resolve(wanted)
+    except UnknownVersion as error:
+        missing = VersionNotFound(ref.model, text)
+        missing.target = error.target
+        raise missing from None
+    except NotFound as error:
+        raise error if ref.variant else ModelNotFound(ref.model) from None
 
 
 def signature_of(chosen: VersionMetadata, name: str = DEFAULT_SIGNATURE) -> Signature:

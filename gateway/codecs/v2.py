@@ -68,6 +68,10 @@ class OutputForm:
         return self.by_name.get(name, self.all_binary)
 
 
+#: Of a body that is one input's bytes and nothing else: all outputs come back as binary data.
+RAW_FORM = OutputForm(all_binary=True)
+
+
 @dataclass(frozen=True, slots=True)
 class InferBody:
     """A decoded request body: what it asks, apart from the model that the path names."""
@@ -116,7 +120,7 @@ def decode_raw_request(body: bytes, signature: Signature) -> InferBody:
     if spec is None:
         raise InvalidArgument(f"{_RAW} needs a model with one input; this one has {len(signature.inputs)}")
     shape = [1, *spec.shape[1:]] if spec.shape[:1] == (-1,) else list(spec.told_shape)
-    form = OutputForm(all_binary=True)
+    form = RAW_FORM
     if spec.datatype == "BYTES":
         shape = [1 if size == -1 else size for size in shape]
         if prod(shape) != 1:

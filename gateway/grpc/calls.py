@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from gateway import pins
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry
 from gateway.errors import Code, DuetError, Internal, InvalidArgument, ResourceExhausted, Unavailable
 from gateway.grpc import errors
 from gateway.grpc.admission import Admission, Shown
@@ -72,11 +72,11 @@ class Call:
             self.message = _parsed(data, request)
         return self.message
 
-    async def infer(self, backend: Backend, request: InferRequest) -> InferResponse:
-        """Calls the backend with what the metadata says of the request."""
+    async def infer(self, entry: Entry, request: InferRequest) -> InferResponse:
+        """Sends the request to its target, with what the metadata says of it."""
         if self.criticality is not None:
             request = replace(request, criticality=pins.criticality(self.criticality))
-        return await backend.infer(request)
+        return await entry.infer(request)
 
     def answered(self, request: InferRequest, response: InferResponse) -> None:
         self.seen.answered(request, response)

@@ -11,18 +11,18 @@ from typing import Any
 
 import grpc
 
-from gateway import pins, versions
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry
 from gateway.codecs import fitting, limits, wire
 from gateway.codecs import tfserving as codec
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
+from gateway.core.modelref import DEFAULT_SIGNATURE, ModelRef
 from gateway.errors import DuetError, FailedPrecondition, InvalidArgument, Unimplemented
 from gateway.grpc.calls import Behaviour, Call, Calls, plain
 from gateway.grpc.server import Services
 from gateway.protos import tfserving_pb2 as pb
-from gateway.types import DEFAULT_SIGNATURE, InferRequest, InferResponse, ModelMetadata, VersionMetadata
+from gateway.types import InferRequest, InferResponse, Target, Tensor
 
 FRONT = "tfserving_grpc"
 
@@ -33,27 +33,18 @@ _MAX_TEXT = 1024
 class Prediction:
     """PredictionService's calls."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
 
     async def predict(self, message: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         start = perf_counter()
-        servable, name = _servable(message, call), _signature_name(message)
-        servable, metadata, version = await _look_up(self._backend, servable)
-        with servables.targeted(metadata, version):
-            signature = servables.signature(version, name, _unknown_key)
-            codec.check_names(message.inputs, message.output_filter, signature)
-            inputs, typed = codec.decode_predict(message)
-            fitted = fitting.fit_all(inputs, signature, fitting.TFSERVING)
-            outputs = tuple(message.output_filter)
-            request = servable.request(fitted.inputs, name, outputs=outputs, deadline=call.deadline)
-            response = await self._infer(request, call, start)
+        servable, read = _servable(message, call), _Predict(message, call.deadline)
+        target = _resolved(self._entry, servable)
+        with servables.targeted(target):
+            response = await self._infer(await read(target), call, start)
         start = perf_counter()
-        answer = codec.encode_predict_response(
-            fitted.restore(response.outputs),
-            model_spec=codec.model_spec(servable.name, response.version, name),
-            typed=typed,
-        )
+        spec = codec.model_spec(servable.name, response.version, servable.ref.signature)
+        answer = codec.encode_predict_response(read.restored(response), model_spec=spec, typed=read.typed)
         call.seen.timings["encode"] = perf_counter() - start
         return answer
 
@@ -93,45 +84,80 @@ class Prediction:
         for wanted in message.metadata_field:
             if wanted != servables.SIGNATURE_FIELD:
                 raise InvalidArgument(f"Metadata field {wanted} is not supported")
-        _, _, version = await _look_up(self._backend, servable)
-        return servables.metadata_message(servable.name, version)
+        return servables.metadata_message(servable.name, _resolved(self._entry, servable).described)
 
     async def _run(self, message: Any, serialized: list[bytes], method: str, call: Call) -> pb.InferenceResult:
         """Classifies or regresses the examples; ``message`` is what names the model."""
         start = perf_counter()
-        servable, name = _servable(message, call), _signature_name(message)
-        servable, metadata, version = await _look_up(self._backend, servable)
-        with servables.targeted(metadata, version):
-            examples.check(servables.signature(version, name, examples.unknown_signature), method)
-            request = servable.request((examples.tensor(serialized),), name, deadline=call.deadline)
-            response = await self._infer(request, call, start)
+        servable, read = _servable(message, call), _Examples(serialized, method, call.deadline)
+        target = _resolved(self._entry, servable)
+        with servables.targeted(target):
+            response = await self._infer(await read(target), call, start)
             result = examples.encode_result(response.outputs, len(serialized), method)
-        result.model_spec.CopyFrom(codec.model_spec(servable.name, response.version, name))
+        result.model_spec.CopyFrom(codec.model_spec(servable.name, response.version, servable.ref.signature))
         return result
 
     async def _infer(self, request: InferRequest, call: Call, start: float) -> InferResponse:
         call.seen.timings["decode"] = perf_counter() - start
-        response = await call.infer(self._backend, request)
+        response = await call.infer(self._entry, request)
         call.answered(request, response)
         return response
+
+
+class _Predict:
+    """Makes the request of a Predict message, by the version that it is for."""
+
+    def __init__(self, message: pb.PredictRequest, deadline: float | None) -> None:
+        self._message = message
+        self._deadline = deadline
+        self._fitted = fitting.Fitted((), fitting.NOTHING)
+        self.typed = False
+
+    async def __call__(self, target: Target) -> InferRequest:
+        message = self._message
+        servables.check_tensors(target)
+        signature = servables.signature(target.described, target.ref.signature, _unknown_key)
+        codec.check_names(message.inputs, message.output_filter, signature)
+        inputs, self.typed = codec.decode_predict(message)
+        self._fitted = fitting.fit_all(inputs, signature, fitting.TFSERVING)
+        outputs = tuple(message.output_filter)
+        return target.request(self._fitted.inputs, outputs, deadline=self._deadline, reread=self)
+
+    def restored(self, response: InferResponse) -> tuple[Tensor, ...]:
+        return self._fitted.restore(response.outputs)
+
+
+class _Examples:
+    """Makes the request of serialized examples, by the version that it is for."""
+
+    def __init__(self, serialized: list[bytes], method: str, deadline: float | None) -> None:
+        self._serialized = serialized
+        self._method = method
+        self._deadline = deadline
+
+    async def __call__(self, target: Target) -> InferRequest:
+        servables.check_tensors(target)
+        name = target.ref.signature
+        examples.check(servables.signature(target.described, name, examples.unknown_signature), self._method)
+        return target.request((examples.tensor(self._serialized),), deadline=self._deadline, reread=self)
 
 
 class Model:
     """ModelService's calls."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
 
     async def status(self, message: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
         """A label is ignored here, as TensorFlow Serving ignores it (get_model_status_impl.cc)."""
         servable = _servable(message, call)
         with servables.status_of(servable):
-            metadata = await self._backend.metadata(servable.pinned)
+            metadata = self._entry.describe(servable.ref)
         return servables.status_message(servables.versions(metadata, servable))
 
 
-def services(backend: Backend, calls: Calls) -> Services:
-    prediction, model = Prediction(backend), Model(backend)
+def services(entry: Entry, calls: Calls) -> Services:
+    prediction, model = Prediction(entry), Model(entry)
 
     def unary(service: str, method: str, behaviour: Behaviour, request: Any, front: str = "") -> Any:
         path = f"/tensorflow.serving.{service}/{method}"
@@ -163,10 +189,11 @@ def _servable(message: Any, call: Call) -> Servable:
     spec: pb.ModelSpec = message.model_spec
     if not spec.name:
         raise InvalidArgument("ModelSpec has no name specified.")
-    model, pin = pins.split_pin(spec.name)
-    variant = pins.agree(pin, call.variant)
     version = spec.version.value if spec.HasField("version") else None
-    return Servable(spec.name, model, variant, version, spec.version_label)
+    label, signature = spec.version_label, _signature_name(message)
+    return Servable(
+        spec.name, ModelRef.parse(spec.name, call.variant, version=version, label=label, signature=signature)
+    )
 
 
 def _signature_name(message: Any) -> str:
@@ -177,9 +204,6 @@ def _unknown_key(name: str) -> FailedPrecondition:
     return FailedPrecondition(f'Serving signature key "{name}" not found.')
 
 
-async def _look_up(backend: Backend, servable: Servable) -> tuple[Servable, ModelMetadata, VersionMetadata]:
-    """The servable with its label resolved, the model, and the version that the request is read by."""
+def _resolved(entry: Entry, servable: Servable) -> Target:
     with servables.looked_up(servable):
-        metadata = await backend.metadata(servable.pinned)
-        servable = servable.at(metadata)
-        return servable, metadata, versions.choose(metadata, servable.version)
+        return entry.resolve(servable.ref)

@@ -7,24 +7,24 @@ to nearly everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from gateway import pins
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry, completed
 from gateway.codecs import torchserve as codec
 from gateway.codecs import torchserve_opaque as opaque
 from gateway.codecs import wire
 from gateway.codecs.torchserve_values import JSON
-from gateway.errors import DuetError, Internal, NotFound, Target
+from gateway.core.modelref import ModelRef
+from gateway.errors import DuetError, Internal, MeantFor
 from gateway.grpc import errors
 from gateway.grpc.calls import Call, Calls
 from gateway.grpc.server import Services
 from gateway.protos import torchserve_pb2 as pb
-from gateway.types import InferRequest, ModelMetadata, Signature, VersionMetadata
-from gateway.versions import choose
+from gateway.types import InferRequest, InferResponse, Signature, Target
 
 FRONT = "torchserve_grpc"
 _INSTEAD_OF_JSON = "its gRPC answers in JSON: call /predictions for raw bytes, or ModelInfer of inference protocol v2"
@@ -40,9 +40,9 @@ class Aside(Protocol):
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T: ...
 
 
-def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], aside: Aside | None = None) -> Services:
+def services(entry: Entry, calls: Calls, *, ready: Callable[[], bool], aside: Aside | None = None) -> Services:
     """Without ``aside``, large inputs of JSON are decoded where they come."""
-    front = Front(backend, ready, aside)
+    front = Front(entry, ready, aside)
     path, request = f"/{SERVICE}/", wire.Checked(pb.PredictionsRequest)
     return {
         SERVICE: {
@@ -68,8 +68,8 @@ def in_band(error: DuetError, request: pb.PredictionsRequest | None) -> pb.Predi
 class Front:
     """The behaviours of the service's calls."""
 
-    def __init__(self, backend: Backend, ready: Callable[[], bool], aside: Aside | None) -> None:
-        self._backend = backend
+    def __init__(self, entry: Entry, ready: Callable[[], bool], aside: Aside | None) -> None:
+        self._entry = entry
         self._aside = aside
         self._ready = ready
 
@@ -78,78 +78,62 @@ class Front:
 
     async def predict(self, message: pb.PredictionsRequest, call: Call) -> pb.PredictionResponse:
         start = perf_counter()
-        pin, metadata, chosen = await self._find(message, call.variant)
-        if chosen.opaque:
-            opaque.check_no_signature(metadata.model, call.signature)
-            version = chosen.version if message.model_version else None
-            payload = opaque.of_parts(message.input)
-            request = InferRequest(metadata.model, (), (), version, pin, deadline=call.deadline, payload=payload)
-            return await self._pass_on(request, message, call)
-        try:
-            body = await self._decode(message.input, codec.signature_of(chosen, pins.signature(call.signature)))
-            signature_name = pins.signature(call.signature, body.signature_name)
-            variant = pins.agree(pin, body.variant)
-        except DuetError as error:
-            error.target = Target(metadata.model, metadata.variant, chosen.version)
-            raise
-        request = InferRequest(
-            metadata.model,
-            body.inputs,
-            body.outputs,
-            chosen.version if message.model_version else None,
-            variant,
-            body.parameters,
-            body.id,
-            call.deadline,
-            signature_name,
-        )
+        ref = ModelRef.parse(message.model_name, call.variant, signature=pins.signature(call.signature))
+        read = _Reading(self._entry, self._aside, message, call)
+        request = await codec.resolved(self._entry.resolve, ref, message.model_version).read(read)
         call.seen.timings["decode"] = perf_counter() - start
-        response = await call.infer(self._backend, request)
+        response = await call.infer(self._entry, request)
+        if read.decoded is None:
+            return _passed_on(request, response, message, call)
         call.answered(request, response)
         start = perf_counter()
-        answer = codec.encode(response, body, JSON, instead=_INSTEAD_OF_JSON)
+        answer = codec.encode(response, read.decoded, JSON, instead=_INSTEAD_OF_JSON)
         call.seen.timings["encode"] = perf_counter() - start
         return pb.PredictionResponse(prediction=b"".join(answer.pieces), sequence_id=_sequence_id(message))
 
-    async def _decode(self, given: Mapping[str, bytes], signature: Signature) -> codec.Body:
-        parts = dict(given)  # each look at a value of protobuf's is a copy of it
+
+class _Reading:
+    """Makes the request of a message, by the version that it is for. `decoded` is None where it is passed on."""
+
+    def __init__(self, entry: Entry, aside: Aside | None, message: pb.PredictionsRequest, call: Call) -> None:
+        self.decoded: codec.Body | None = None
+        self._entry = entry
+        self._aside = aside
+        self._message = message
+        self._named = call.signature
+        self._deadline = call.deadline
+
+    async def __call__(self, target: Target) -> InferRequest:
+        if target.opaque:
+            self.decoded = None
+            opaque.check_no_signature(target.model, self._named)
+            payload = opaque.of_parts(self._message.input)
+            return target.request((), deadline=self._deadline, payload=payload, reread=self)
+        body = self.decoded = await self._decode(codec.signature_of(target.described, pins.signature(self._named)))
+        signature_name = pins.signature(self._named, body.signature_name)
+        target = completed(self._entry, target.ref.pinned(body.variant).calling(signature_name), target)
+        return target.request(body.inputs, body.outputs, body.parameters, body.id, self._deadline, reread=self)
+
+    async def _decode(self, signature: Signature) -> codec.Body:
+        parts = dict(self._message.input)  # each look at a value of protobuf's is a copy of it
         if self._aside is not None and codec.named_may_be_parsed(parts, self._aside.min_bytes):
             # The server's own description would go with every body, and nobody reads it there.
             return await self._aside.call(codec.decode_named, parts, replace(signature, native=b""))
         return codec.decode_named(parts, signature)
 
-    async def _pass_on(
-        self, request: InferRequest, message: pb.PredictionsRequest, call: Call
-    ) -> pb.PredictionResponse:
-        response = await call.infer(self._backend, request)
-        if response.payload is None:
-            raise Internal(f"the answer of {request.model} is not the one of its handler")
-        if response.payload.status >= 400:
-            error = opaque.error_of(response.payload)
-            error.target = Target(response.model, response.variant, response.version)
-            raise error
-        call.answered(request, response)
-        return pb.PredictionResponse(prediction=response.payload.body, sequence_id=_sequence_id(message))
 
-    async def _find(
-        self, message: pb.PredictionsRequest, given: str | None
-    ) -> tuple[str | None, ModelMetadata, VersionMetadata]:
-        """The variant that the client pinned, if any, and the model and version that the message names."""
-        model, pin = pins.split_pin(message.model_name)
-        variant = pins.agree(pin, given)
-        try:
-            metadata = await self._backend.metadata(f"{model}@{variant}" if variant else model)
-        except NotFound as error:
-            raise error if variant else codec.ModelNotFound(model) from None
-        text = message.model_version
-        version = codec.version(text) if text else None
-        try:
-            if text and version not in metadata.versions:
-                raise codec.VersionNotFound(model, text)
-            return variant, metadata, choose(metadata, version)
-        except DuetError as error:
-            error.target = Target(model, metadata.variant, None)
-            raise
+def _passed_on(
+    request: InferRequest, response: InferResponse, message: pb.PredictionsRequest, call: Call
+) -> pb.PredictionResponse:
+    """The answer of a model's own handler."""
+    if response.payload is None:
+        raise Internal(f"the answer of {request.model} is not the one of its handler")
+    if response.payload.status >= 400:
+        error = opaque.error_of(response.payload)
+        error.target = MeantFor(response.model, response.variant, response.version)
+        raise error
+    call.answered(request, response)
+    return pb.PredictionResponse(prediction=response.payload.body, sequence_id=_sequence_id(message))
 
 
 def _sequence_id(message: pb.PredictionsRequest | None) -> str | None:

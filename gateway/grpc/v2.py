@@ -10,24 +10,25 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from gateway import __version__, pins
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry, completed
 from gateway.codecs import v2, v2_models, wire
 from gateway.codecs import v2_grpc as codec
+from gateway.core.modelref import ModelRef
 from gateway.errors import DuetError
 from gateway.grpc.calls import Behaviour, Call, Calls, Message
 from gateway.grpc.server import Services
 from gateway.information import Information, Models
 from gateway.protos import v2_pb2 as pb
-from gateway.types import InferRequest, Parameter
+from gateway.types import Parameter
 
 SERVICE = "inference.GRPCInferenceService"
 FRONT = "v2_grpc"
 
 
-def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], models: Models = tuple) -> Services:
+def services(entry: Entry, calls: Calls, *, ready: Callable[[], bool], models: Models = tuple) -> Services:
     """``models`` names the models of the index and of the statistics of all."""
-    infer = Infer(backend)
-    telling = Telling(Information(backend, models=models, statistics=calls.statistics), ready=ready)
+    infer = Infer(entry)
+    telling = Telling(Information(entry, models=models, statistics=calls.statistics), ready=ready)
 
     def unary(name: str, behaviour: Behaviour, request: Any, *, front: str = "", health: bool = False) -> Any:
         path = f"/{SERVICE}/{name}"
@@ -60,30 +61,23 @@ def services(backend: Backend, calls: Calls, *, ready: Callable[[], bool], model
 class Infer:
     """Decode, call, encode."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
 
     async def __call__(self, message: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         start = perf_counter()
-        model, pin = pins.split_pin(message.model_name)
+        ref = _ref(message.model_name, message.model_version, call)
         access = call.seen.access
-        if access is not None and access.bytes_in >= wire.MIN_BYTES:
-            # Nothing is decoded at length for somebody whose model this is not.
-            await self._backend.metadata(f"{model}@{pin}" if pin else model)
+        # Nothing is decoded at length for somebody whose model this is not.
+        early = access is not None and access.bytes_in >= wire.MIN_BYTES
+        target = self._entry.resolve(ref) if early else None
         asked = codec.decode_request(message)
-        request = InferRequest(
-            model,
-            asked.inputs,
-            asked.outputs,
-            _version(message.model_version),
-            pins.agree(pin, call.variant, v2.variant(asked.parameters)),
-            asked.parameters,
-            message.id,
-            _deadline(asked.parameters, call),
-            pins.signature(call.signature, asked.signature_name),
-        )
+        ref = ref.pinned(v2.variant(asked.parameters)).calling(pins.signature(call.signature, asked.signature_name))
+        deadline = _deadline(asked.parameters, call)
+        target = completed(self._entry, ref, target)
+        request = target.request(asked.inputs, asked.outputs, asked.parameters, message.id, deadline)
         call.seen.timings["decode"] = perf_counter() - start
-        response = await call.infer(self._backend, request)
+        response = await call.infer(self._entry, request)
         call.answered(request, response)
         start = perf_counter()
         answer = codec.encode_response(response, asked, request_id=message.id)
@@ -117,29 +111,30 @@ class Telling:
     async def model_ready(self, request: pb.ModelReadyRequest, call: Call) -> Message:
         """An unknown model is not ready, and no error: so have it Triton and its clients."""
         try:
-            name, version = _named(request, call)
+            ref = _ref(request.name, request.version, call)
         except DuetError:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=await self._information.ready(name, version))
+        return pb.ModelReadyResponse(ready=self._information.ready(ref))
 
     async def model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> Message:
         named = pins.signature(call.signature)
-        metadata, chosen, signature = await self._information.signature(*_named(request, call), named)
+        ref = _ref(request.name, request.version, call).calling(named)
+        metadata, chosen, signature = self._information.signature(ref)
         call.seen.model, call.seen.variant, call.seen.version = metadata.model, metadata.variant, str(chosen.version)
         document = v2_models.metadata(metadata, signature)
         return ParseDict(document, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
 
     async def model_config(self, request: pb.ModelConfigRequest, call: Call) -> Message:
-        metadata, chosen = await self._information.describe(*_named(request, call))
+        metadata, chosen = self._information.describe(_ref(request.name, request.version, call))
         call.seen.model, call.seen.variant, call.seen.version = metadata.model, metadata.variant, str(chosen.version)
         return ParseDict({"config": v2_models.config(metadata, chosen)}, pb.ModelConfigResponse())
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest, call: Call) -> Message:
-        name, version = _named(request, call) if request.name else (None, None)
-        return ParseDict(await self._information.statistics(name, version), pb.ModelStatisticsResponse())
+        ref = _ref(request.name, request.version, call) if request.name else None
+        return ParseDict(self._information.statistics(ref), pb.ModelStatisticsResponse())
 
     async def repository_index(self, request: pb.RepositoryIndexRequest, _: Call) -> Message:
-        models = await self._information.index(only_ready=request.ready)
+        models = self._information.index(only_ready=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
 
@@ -159,15 +154,9 @@ def _mark_final(answer: pb.ModelInferResponse) -> None:
     answer.parameters["triton_final_response"].bool_param = True
 
 
-def _named(request: Any, call: Call) -> tuple[str, int | None]:
-    """The model, pinned where name or metadata pin it, and the version that a message names."""
-    model, pin = pins.split_pin(request.name)
-    variant = pins.agree(pin, call.variant)
-    return f"{model}@{variant}" if variant else model, _version(request.version)
-
-
-def _version(text: str) -> int | None:
-    return v2.version(text) if text else None
+def _ref(name: str, version: str, call: Call) -> ModelRef:
+    """What a message and the metadata name."""
+    return ModelRef.parse(name, call.variant, version=v2.version(version) if version else None)
 
 
 def _deadline(parameters: dict[str, Parameter], call: Call) -> float | None:

@@ -8,11 +8,11 @@ against the endpoint, one caller could take the model away from all others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from gateway.backends.base import Backend, Layer
+from gateway.backends.base import Layer, Server
 from gateway.errors import CORRUPT, UNDECLARED, DataLoss, FailedPrecondition
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Signature, Tensor, TensorSpec, VersionMetadata
 
@@ -28,17 +28,21 @@ class Validation(Layer):
     """
 
     def __init__(
-        self, inner: Backend, *, finite: frozenset[str] = frozenset(), by_row: frozenset[str] = frozenset()
+        self, inner: Server, *, finite: frozenset[str] = frozenset(), by_row: frozenset[str] = frozenset()
     ) -> None:
         super().__init__(inner)
+        self._server = inner
         self._finite = finite
         self._by_row = by_row
         self._versions: dict[str, Mapping[int, VersionMetadata]] = {}
 
     async def metadata(self, model: str) -> ModelMetadata:
-        metadata = await self.inner.metadata(model)
+        metadata = await self._server.metadata(model)
         self._versions[model] = metadata.versions
         return metadata
+
+    async def models(self) -> Collection[str] | None:
+        return await self._server.models()
 
     async def infer(self, request: InferRequest) -> InferResponse:
         response = await self.inner.infer(request)

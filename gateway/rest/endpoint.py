@@ -12,15 +12,15 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from gateway import pins
-from gateway.backends.base import Backend
-from gateway.errors import DuetError, Internal, InvalidArgument, Unavailable
+from gateway.backends.base import Entry
+from gateway.errors import SWAPPED, DuetError, Internal, InvalidArgument, Unavailable
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi
 from gateway.rest.aside import Aside
 from gateway.security.grants import Verb
 from gateway.security.shares import of_address
-from gateway.types import InferRequest, InferResponse
+from gateway.types import InferRequest, InferResponse, Signature
 
 _T = TypeVar("_T")
 
@@ -38,15 +38,15 @@ class InferEndpoint(ABC):
     #: The name of the front in metrics and logs, e.g. ``v2_rest``.
     front: str
 
-    def __init__(self, backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> None:
-        self.backend = backend
+    def __init__(self, entry: Entry, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> None:
+        self.entry = entry
         self.aside = aside
         self.max_body_bytes = max_body_bytes
         self._in_flight = metrics.in_flight(self.front)
 
     @abstractmethod
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
-        """Reads, decodes, calls ``self.backend``, encodes, sends. Raises DuetError before anything is sent."""
+        """Reads, resolves, decodes, calls `infer`, encodes, sends. Raises DuetError before anything is sent."""
 
     @abstractmethod
     def render(self, error: DuetError, scope: asgi.Scope) -> tuple[int, asgi.Headers, bytes]:
@@ -57,7 +57,7 @@ class InferEndpoint(ABC):
         return self.aside.call(function, *arguments, caller=_caller(scope))
 
     async def infer(self, request: InferRequest, scope: asgi.Scope) -> InferResponse:
-        """Calls the backend. The header `pins.TIMEOUT` is the deadline of a request that has none of its own."""
+        """Sends the request to its target. The header `pins.TIMEOUT` is the deadline of a request that has none."""
         if request.deadline is None:
             timeout = asgi.header(scope, pins.TIMEOUT.encode())
             if timeout is not None:
@@ -65,7 +65,7 @@ class InferEndpoint(ABC):
         wish = asgi.header(scope, pins.CRITICALITY.encode())
         if wish is not None:
             request = replace(request, criticality=pins.criticality(wish.decode("latin-1")))
-        return await self.backend.infer(request)
+        return await self.entry.infer(request)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         seen: Observation = scope[OBSERVATION]
@@ -105,6 +105,15 @@ def _caller(scope: asgi.Scope) -> str:
         return seen.access.identity.id
     client = scope.get("client")
     return of_address(client[0] if client else "")
+
+
+def check_read_alike(before: Signature, now: Signature | None) -> None:
+    """A large body is let go of once it is decoded, and what came of it is kept.
+
+    Raises Unavailable where another version would make something else of the body: its caller can send it again.
+    """
+    if now is None or before.inputs != now.inputs:
+        raise Unavailable(SWAPPED, retry_after_seconds=1)
 
 
 def arrival(scope: asgi.Scope) -> float:

@@ -13,14 +13,15 @@ from urllib.parse import unquote
 
 from starlette.routing import Route
 
-from gateway import pins, versions
-from gateway.backends.base import Backend
+from gateway import pins
+from gateway.backends.base import Entry, completed
 from gateway.codecs import tfserving_examples as examples
 from gateway.codecs import tfserving_json as json
 from gateway.codecs import tfserving_predict as predict
 from gateway.codecs import tfserving_rest as codec
 from gateway.codecs import tfserving_servables as servables
 from gateway.codecs.tfserving_servables import Servable
+from gateway.core.modelref import DEFAULT_SIGNATURE, ModelRef
 from gateway.errors import DuetError, InvalidArgument
 from gateway.information import Models
 from gateway.metrics import Metrics
@@ -28,8 +29,8 @@ from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors
 from gateway.rest.aside import Aside
 from gateway.rest.bodiless import HEAD
-from gateway.rest.endpoint import InferEndpoint
-from gateway.types import InferRequest, InferResponse, ModelMetadata, VersionMetadata
+from gateway.rest.endpoint import InferEndpoint, check_read_alike
+from gateway.types import InferRequest, InferResponse, Signature, Target
 
 FRONT = "tfserving_rest"
 
@@ -66,20 +67,15 @@ class Infer(InferEndpoint):
 
     async def _predict(self, body: bytes, match: re.Match[str], scope: asgi.Scope, seen: Observation) -> bytes:
         start = perf_counter()
-        elsewhere = self.aside.takes(len(body))
-        decoded = None if elsewhere else codec.decode_predict(body)
-        servable = _servable(match, scope)
-        servable, metadata, version = await _look_up(self.backend, servable)
-        with servables.targeted(metadata, version):
-            if decoded is None:
-                decoding = self.decoded_aside(scope, predict.decode, body, predict.lean(version))
-                del body
-                asked = await decoding
-            else:
-                asked = predict.fit(decoded, version)
-            response = await self._call(servable.request(asked.fitted.inputs, asked.signature_name), scope, seen, start)
+        given = body if self.aside.takes(len(body)) else codec.decode_predict(body)
+        del body
+        read, servable = _Predict(self, scope, given), _servable(match, scope, _signature_name(given))
+        del given
+        target = _resolved(self.entry, servable)
+        with servables.targeted(target):
+            response = await self._call(await read(target), scope, seen, start)
             start = perf_counter()
-            content = codec.encode_predict(asked.fitted.restore(response.outputs), rows=asked.rows)
+            content = read.encode(response)
         seen.timings["encode"] = perf_counter() - start
         return content
 
@@ -87,20 +83,15 @@ class Infer(InferEndpoint):
         self, body: bytes, method: str, match: re.Match[str], scope: asgi.Scope, seen: Observation
     ) -> bytes:
         start = perf_counter()
-        elsewhere = self.aside.takes(len(body) * _EXAMPLES_WEIGHT)
-        decoded = None if elsewhere else examples.decode(body)
-        servable = _servable(match, scope)
-        servable, metadata, version = await _look_up(self.backend, servable)
-        with servables.targeted(metadata, version):
-            if decoded is None:
-                decoding = self.decoded_aside(scope, examples.decode, body)
-                del body
-                decoded = await decoding
-            examples.check(servables.signature(version, decoded.signature_name, examples.unknown_signature), method)
-            inputs = (examples.tensor(decoded.examples),)
-            response = await self._call(servable.request(inputs, decoded.signature_name), scope, seen, start)
+        given = body if self.aside.takes(len(body) * _EXAMPLES_WEIGHT) else examples.decode(body)
+        del body
+        read, servable = _Examples(self, scope, given, method), _servable(match, scope, _signature_name(given))
+        del given
+        target = _resolved(self.entry, servable)
+        with servables.targeted(target):
+            response = await self._call(await read(target), scope, seen, start)
             start = perf_counter()
-            content = examples.encode(response.outputs, len(decoded.examples), method)
+            content = read.encode(response)
         seen.timings["encode"] = perf_counter() - start
         return content
 
@@ -111,11 +102,74 @@ class Infer(InferEndpoint):
         return response
 
 
+class _Predict:
+    """Reads a predict body: ``given`` is parsed already, or large, and then decoded once and let go of."""
+
+    def __init__(self, front: Infer, scope: asgi.Scope, given: bytes | codec.PredictBody) -> None:
+        self._front = front
+        self._scope = scope
+        self._given = given
+        self._read: tuple[predict.Predict, Signature] | None = None
+
+    async def __call__(self, target: Target) -> InferRequest:
+        servables.check_tensors(target)
+        asked = await self._asked(target)
+        self._read = asked, target.described.signatures[asked.signature_name]
+        named = completed(self._front.entry, target.ref.calling(asked.signature_name), target)
+        return named.request(asked.fitted.inputs, reread=self)
+
+    async def _asked(self, target: Target) -> predict.Predict:
+        if not isinstance(self._given, bytes):
+            return predict.fit(self._given, target.described)
+        if self._read is None:
+            lean = predict.lean(target.described)
+            decoding = self._front.decoded_aside(self._scope, predict.decode, self._given, lean)
+            self._given = b""
+            return await decoding
+        asked, before = self._read
+        now = servables.signature(target.described, asked.signature_name, codec.unknown_signature)
+        check_read_alike(before, now)
+        return asked
+
+    def encode(self, response: InferResponse) -> bytes:
+        """The answer in the form of the body."""
+        if self._read is None:
+            raise TypeError("nothing was read")
+        asked, _ = self._read
+        return codec.encode_predict(asked.fitted.restore(response.outputs), rows=asked.rows)
+
+
+class _Examples:
+    """Reads the body of a classify or a regress. Examples tell what they are: no signature is needed to decode them."""
+
+    def __init__(self, front: Infer, scope: asgi.Scope, given: bytes | examples.ExamplesBody, method: str) -> None:
+        self._front = front
+        self._scope = scope
+        self._given = given
+        self._method = method
+
+    async def __call__(self, target: Target) -> InferRequest:
+        servables.check_tensors(target)
+        if isinstance(self._given, bytes):
+            decoding = self._front.decoded_aside(self._scope, examples.decode, self._given)
+            self._given = b""
+            self._given = await decoding
+        name = self._given.signature_name
+        examples.check(servables.signature(target.described, name, examples.unknown_signature), self._method)
+        named = completed(self._front.entry, target.ref.calling(name), target)
+        return named.request((examples.tensor(self._given.examples),), reread=self)
+
+    def encode(self, response: InferResponse) -> bytes:
+        if isinstance(self._given, bytes):
+            raise TypeError("nothing was read")
+        return examples.encode(response.outputs, len(self._given.examples), self._method)
+
+
 class Front:
     """Everything under ``/v1/``: TensorFlow Serving takes any other method or path for a malformed request."""
 
-    def __init__(self, backend: Backend, infer: Infer, models: Models) -> None:
-        self._backend = backend
+    def __init__(self, entry: Entry, infer: Infer, models: Models) -> None:
+        self._entry = entry
         self._infer = infer
         self._models = models
 
@@ -131,7 +185,7 @@ class Front:
             await asgi.respond(send, 405, [(b"allow", b"POST")], [b""])
             return
         try:
-            headers, document = await self._describe(scope)
+            headers, document = self._describe(scope)
         except DuetError as error:
             await asgi.respond(
                 send, errors.status(error), [asgi.JSON, *errors.headers(error)], [errors.body(error.message)]
@@ -139,7 +193,7 @@ class Front:
             return
         await asgi.respond(send, 200, [asgi.JSON, *headers], [json.dumps(document)])
 
-    async def _describe(self, scope: asgi.Scope) -> tuple[asgi.Headers, object]:
+    def _describe(self, scope: asgi.Scope) -> tuple[asgi.Headers, object]:
         path = _path(scope)
         if scope["method"] != "GET":
             raise _malformed(scope)
@@ -151,16 +205,15 @@ class Front:
         servable = _servable(match, scope)
         # Compared in lower case, where the pattern takes any: /METADATA answers with the status.
         if match["metadata"] == "/metadata":
-            servable, metadata, version = await _look_up(self._backend, servable)
-            return _served_by(metadata.variant, str(version.version)), servables.metadata_document(
-                servable.name, version
-            )
-        return await self._status(servable)
+            target = _resolved(self._entry, servable)
+            document = servables.metadata_document(servable.name, target.described)
+            return _served_by(target.variant, str(target.version)), document
+        return self._status(servable)
 
-    async def _status(self, servable: Servable) -> tuple[asgi.Headers, object]:
+    def _status(self, servable: Servable) -> tuple[asgi.Headers, object]:
         """A label is ignored here, as TensorFlow Serving ignores it (get_model_status_impl.cc)."""
         with servables.status_of(servable):
-            metadata = await self._backend.metadata(servable.pinned)
+            metadata = self._entry.describe(servable.ref)
         found = servables.versions(metadata, servable)
         return _served_by(metadata.variant, ""), servables.status_document(found)
 
@@ -172,12 +225,10 @@ class Alive:
         await asgi.respond(send, 200, [asgi.JSON], [b'{"status":"alive"}'])
 
 
-def routes(
-    backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int, models: Models = tuple
-) -> list[Route]:
+def routes(entry: Entry, *, aside: Aside, metrics: Metrics, max_body_bytes: int, models: Models = tuple) -> list[Route]:
     """``models`` gives the names of the models that the caller may know of."""
-    infer = Infer(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
-    return [Route("/v1/{rest:path}", Front(backend, infer, models)), Route("/", Alive(), methods=["GET"])]
+    infer = Infer(entry, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
+    return [Route("/v1/{rest:path}", Front(entry, infer, models)), Route("/", Alive(), methods=["GET"])]
 
 
 def _path(scope: asgi.Scope) -> str:
@@ -195,12 +246,17 @@ def _malformed(scope: asgi.Scope) -> InvalidArgument:
     return InvalidArgument(f"Malformed request: {scope['method']} {_target(scope)}")
 
 
-def _servable(match: re.Match[str], scope: asgi.Scope) -> Servable:
+def _servable(match: re.Match[str], scope: asgi.Scope, signature: str = DEFAULT_SIGNATURE) -> Servable:
     name = unquote(match["model"])
-    model, pin = pins.split_pin(name)
     given = asgi.header(scope, pins.VARIANT.encode())
-    variant = pins.agree(pin, given.decode("latin-1") if given else None)
-    return Servable(name, model, variant, _version(match["version"]), unquote(match["label"] or ""))
+    variant = given.decode("latin-1") if given else None
+    version, label = _version(match["version"]), unquote(match["label"] or "")
+    return Servable(name, ModelRef.parse(name, variant, version=version, label=label, signature=signature))
+
+
+def _signature_name(given: bytes | codec.PredictBody | examples.ExamplesBody) -> str:
+    """The signature that a body names; a large one has not been read so far."""
+    return DEFAULT_SIGNATURE if isinstance(given, bytes) else given.signature_name
 
 
 def _version(text: str | None) -> int | None:
@@ -212,12 +268,9 @@ def _version(text: str | None) -> int | None:
     return int(text)
 
 
-async def _look_up(backend: Backend, servable: Servable) -> tuple[Servable, ModelMetadata, VersionMetadata]:
-    """The servable with its label resolved, the model, and the version that the request is read by."""
+def _resolved(entry: Entry, servable: Servable) -> Target:
     with servables.looked_up(servable):
-        metadata = await backend.metadata(servable.pinned)
-        servable = servable.at(metadata)
-        return servable, metadata, versions.choose(metadata, servable.version)
+        return entry.resolve(servable.ref)
 
 
 def _served_by(variant: str, version: str) -> asgi.Headers:

@@ -15,18 +15,18 @@ import orjson
 from starlette.routing import Route
 
 from gateway import pins
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry, completed
 from gateway.codecs import torchserve as codec
 from gateway.codecs import torchserve_opaque as opaque
 from gateway.codecs import v2
-from gateway.errors import Code, DuetError, Internal, InvalidArgument, NotFound, Target
+from gateway.core.modelref import ModelRef
+from gateway.errors import Code, DuetError, Internal, InvalidArgument, NotFound
 from gateway.metrics import Metrics
 from gateway.observation import Observation
 from gateway.rest import asgi, compression, errors, torchserve_openapi
 from gateway.rest.aside import Aside
-from gateway.rest.endpoint import OBSERVATION, InferEndpoint
-from gateway.types import InferRequest, ModelMetadata, Payload, Signature, VersionMetadata
-from gateway.versions import choose
+from gateway.rest.endpoint import OBSERVATION, InferEndpoint, check_read_alike
+from gateway.types import InferRequest, InferResponse, Payload, Signature, Target
 
 FRONT = "torchserve_rest"
 
@@ -74,8 +74,8 @@ class Predictions(InferEndpoint):
 
     front = FRONT
 
-    def __init__(self, backend: Backend, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> None:
-        super().__init__(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
+    def __init__(self, entry: Entry, *, aside: Aside, metrics: Metrics, max_body_bytes: int) -> None:
+        super().__init__(entry, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
         self._description = Told(self._describe)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -90,40 +90,17 @@ class Predictions(InferEndpoint):
     async def answer(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, seen: Observation) -> None:
         body = await compression.read_body(scope, receive, max_bytes=self.max_body_bytes)
         start = perf_counter()
-        pin, metadata, chosen = await self._find(scope)
-        named = asgi.text(scope, pins.SIGNATURE.encode())
-        if chosen.opaque:
-            opaque.check_no_signature(metadata.model, named)
-            payload = Payload(body, asgi.text(scope, b"content-type"))
-            version = chosen.version if _path(scope)[1] else None
-            await self._pass_on(InferRequest(metadata.model, (), (), version, pin, payload=payload), scope, send, seen)
-            return
-        target = Target(metadata.model, metadata.variant, chosen.version)
-        try:
-            decoding = self._decode(scope, body, codec.signature_of(chosen, pins.signature(named)))
-            del body
-            decoded = await decoding
-            signature_name = pins.signature(named, decoded.signature_name)
-            variant = pins.agree(pin, decoded.variant)
-        except DuetError as error:
-            error.target = target
-            raise
-        version = chosen.version if _path(scope)[1] else None
-        request = InferRequest(
-            metadata.model,
-            decoded.inputs,
-            decoded.outputs,
-            version,
-            variant,
-            decoded.parameters,
-            decoded.id,
-            signature_name=signature_name,
-        )
+        read = _Reading(self, scope, body)
+        del body
+        request = await self._find(scope).read(read)
         seen.timings["decode"] = perf_counter() - start
         response = await self.infer(request, scope)
         seen.answered(request, response)
+        if read.decoded is None:
+            await self._pass_on(response, send, seen)
+            return
         start = perf_counter()
-        answer = codec.encode(response, decoded, codec.accepted(asgi.text(scope, b"accept")))
+        answer = codec.encode(response, read.decoded, codec.accepted(asgi.text(scope, b"accept")))
         seen.timings["encode"] = perf_counter() - start
         headers: asgi.Headers = [
             (b"content-type", answer.content_type.encode()),
@@ -134,23 +111,9 @@ class Predictions(InferEndpoint):
             headers.append((v2.HEADER_LENGTH.encode(), str(answer.header_length).encode()))
         await asgi.respond(send, 200, headers, answer.pieces)
 
-    async def _decode(self, scope: asgi.Scope, body: bytes, signature: Signature) -> codec.Body:
-        content_type, header_length = asgi.text(scope, b"content-type"), _header_length(scope)
-        parsed = header_length or (len(body) if codec.may_be_parsed(body, content_type, header_length) else 0)
-        if not parsed and codec.is_converted(body, signature):
-            parsed = len(body)
-        if self.aside.takes(parsed):
-            signature = replace(signature, native=b"")  # it would go with every body, and nobody reads it there
-            decoding = self.decoded_aside(scope, codec.decode, body, signature, content_type, header_length)
-            del body
-            return await decoding
-        return codec.decode(body, signature, content_type, header_length)
-
-    async def _pass_on(self, request: InferRequest, scope: asgi.Scope, send: asgi.Send, seen: Observation) -> None:
-        response = await self.infer(request, scope)
-        seen.answered(request, response)
+    async def _pass_on(self, response: InferResponse, send: asgi.Send, seen: Observation) -> None:
         if response.payload is None:
-            raise Internal(f"the answer of {request.model} is not the one of its handler")
+            raise Internal(f"the answer of {response.model} is not the one of its handler")
         retry: asgi.Headers = []
         if response.payload.status >= 400:
             error = opaque.error_of(response.payload)
@@ -164,30 +127,64 @@ class Predictions(InferEndpoint):
             headers.append((b"content-type", response.payload.content_type.encode("latin-1")))
         await asgi.respond(send, response.payload.status, headers, [response.payload.body])
 
-    async def _find(self, scope: asgi.Scope) -> tuple[str | None, ModelMetadata, VersionMetadata]:
-        """The variant that the client pinned, if any, and the model and version that the path names."""
+    def _find(self, scope: asgi.Scope) -> Target:
+        """The version that path and headers name."""
         name, text = _path(scope)
-        model, pin = pins.split_pin(name)
-        variant = pins.agree(pin, asgi.text(scope, pins.VARIANT.encode()))
-        try:
-            metadata = await self.backend.metadata(f"{model}@{variant}" if variant else model)
-        except NotFound as error:
-            raise error if variant else codec.ModelNotFound(model) from None
-        version = codec.version(text) if text else None
-        try:
-            if text and version not in metadata.versions:
-                raise codec.VersionNotFound(model, text)
-            return variant, metadata, choose(metadata, version)
-        except DuetError as error:
-            error.target = Target(model, metadata.variant, None)
-            raise
+        named = pins.signature(asgi.text(scope, pins.SIGNATURE.encode()))
+        ref = ModelRef.parse(name, asgi.text(scope, pins.VARIANT.encode()), signature=named)
+        return codec.resolved(self.entry.resolve, ref, text)
 
     async def _describe(self, scope: asgi.Scope) -> tuple[int, dict[str, Any]]:
-        _, metadata, chosen = await self._find(scope)
-        if chosen.opaque:
-            return 200, torchserve_openapi.opaque(scope["path"], metadata.model)
-        signature = codec.signature_of(chosen, pins.signature(asgi.text(scope, pins.SIGNATURE.encode())))
-        return 200, torchserve_openapi.model(scope["path"], metadata.model, signature)
+        target = self._find(scope)
+        if target.opaque:
+            return 200, torchserve_openapi.opaque(scope["path"], target.model)
+        signature = codec.signature_of(target.described, target.ref.signature)
+        return 200, torchserve_openapi.model(scope["path"], target.model, signature)
+
+
+class _Reading:
+    """Makes the request of a body, by the version that it is for. `decoded` is None where the body is passed on.
+
+    A large body is decoded once and let go of.
+    """
+
+    def __init__(self, front: Predictions, scope: asgi.Scope, body: bytes) -> None:
+        self.decoded: codec.Body | None = None
+        self._front = front
+        self._scope = scope
+        self._body = body
+        self._named = asgi.text(scope, pins.SIGNATURE.encode())
+        self._content_type = asgi.text(scope, b"content-type")
+        #: The signature by which a body was decoded that is not held any more.
+        self._read_by: Signature | None = None
+
+    async def __call__(self, target: Target) -> InferRequest:
+        if target.opaque and self._read_by is None:
+            self.decoded = None
+            opaque.check_no_signature(target.model, self._named)
+            return target.request((), payload=Payload(self._body, self._content_type), reread=self)
+        decoded = self.decoded = await self._decoded(target)
+        signature_name = pins.signature(self._named, decoded.signature_name)
+        ref = target.ref.pinned(decoded.variant).calling(signature_name)
+        target = completed(self._front.entry, ref, target)
+        return target.request(decoded.inputs, decoded.outputs, decoded.parameters, decoded.id, reread=self)
+
+    async def _decoded(self, target: Target) -> codec.Body:
+        if self.decoded is not None and self._read_by is not None:
+            if target.opaque or self.decoded.envelope is not codec.Envelope.V2:  # whose tensors tell what they are
+                check_read_alike(self._read_by, target.signature)
+            return self.decoded
+        signature = codec.signature_of(target.described, pins.signature(self._named))
+        header_length = _header_length(self._scope)
+        if not self._front.aside.takes(_parsed_bytes(self._body, signature, self._content_type, header_length)):
+            return codec.decode(self._body, signature, self._content_type, header_length)
+        self._read_by = signature
+        lean = replace(signature, native=b"")  # it would go with every body, and nobody reads it there
+        decoding = self._front.decoded_aside(
+            self._scope, codec.decode, self._body, lean, self._content_type, header_length
+        )
+        self._body = b""
+        return await decoding
 
 
 class Told:
@@ -209,10 +206,10 @@ class Told:
 
 
 def routes(
-    backend: Backend, *, ready: Callable[[], bool], aside: Aside, metrics: Metrics, max_body_bytes: int
+    entry: Entry, *, ready: Callable[[], bool], aside: Aside, metrics: Metrics, max_body_bytes: int
 ) -> list[Route]:
     """The calls of the API."""
-    predictions = Predictions(backend, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
+    predictions = Predictions(entry, aside=aside, metrics=metrics, max_body_bytes=max_body_bytes)
 
     async def ping(_: asgi.Scope) -> tuple[int, dict[str, Any]]:
         return (200, {"status": "Healthy"}) if ready() else (500, {"status": "Unhealthy"})
@@ -238,6 +235,14 @@ def _path(scope: asgi.Scope) -> tuple[str, str]:
     if not name:
         raise ResourceNotFound
     return name, rest.partition("/")[0]
+
+
+def _parsed_bytes(body: bytes, signature: Signature, content_type: str | None, header_length: int | None) -> int:
+    """How much of the body has to be parsed, or converted."""
+    if header_length:
+        return header_length
+    whole = codec.may_be_parsed(body, content_type, header_length) or codec.is_converted(body, signature)
+    return len(body) if whole else 0
 
 
 def _header_length(scope: asgi.Scope) -> int | None:

@@ -1,4 +1,4 @@
-"""The layer around all others: nothing below is asked about a model, or for a prediction, without a grant.
+"""Around all layers: no name is resolved and nothing below is asked for a prediction without a grant.
 
 A model that is not granted is answered as one that does not exist, at the same place and in the same words: from here.
 """
@@ -6,21 +6,33 @@ A model that is not granted is answered as one that does not exist, at the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.backends.base import Backend, Layer
+from gateway.core.modelref import ModelRef
 from gateway.errors import UnknownModel
 from gateway.security.access import ACCESS, NOBODY, NOT_GRANTED, OVER_QUOTA, Access
 from gateway.security.grants import Verb
 from gateway.security.quotas import QuotaExceeded, Quotas
-from gateway.types import InferRequest, InferResponse, ModelMetadata
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Target
+
+
+class Resolver(Protocol):
+    """What `gateway.router.Router` does with names."""
+
+    def resolve(self, ref: ModelRef) -> Target: ...
+
+    def describe(self, ref: ModelRef) -> ModelMetadata: ...
 
 
 class Guard(Layer):
-    """``names`` gives the models that there are."""
+    """The `gateway.backends.base.Entry` where callers have grants. ``names`` gives the models that there are."""
 
-    def __init__(self, inner: Backend, *, names: Callable[[], Collection[str]], quotas: Quotas) -> None:
+    def __init__(
+        self, inner: Backend, *, router: Resolver, names: Callable[[], Collection[str]], quotas: Quotas
+    ) -> None:
         super().__init__(inner)
+        self._router = router
         self._names = names
         self._quotas = quotas
 
@@ -35,13 +47,14 @@ class Guard(Layer):
             self._spend(access, elements)
         return self.inner.infer(request)
 
-    async def metadata(self, model: str) -> ModelMetadata:
-        """What a front reads before it predicts needs no grant of its own: the front has said what it is about."""
-        self._checked(model.partition("@")[0], None)
-        return await self.inner.metadata(model)
+    def resolve(self, ref: ModelRef) -> Target:
+        """What a front resolves before it predicts needs no grant of its own: the front has said what it is about."""
+        self._checked(ref.model, None)
+        return self._router.resolve(ref)
 
-    async def models(self) -> Collection[str] | None:
-        return self.visible()
+    def describe(self, ref: ModelRef) -> ModelMetadata:
+        self._checked(ref.model, None)
+        return self._router.describe(ref)
 
     def visible(self) -> list[str]:
         """The models that the caller may be told of."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from gateway.backends.base import WHOLE, Backend, Guard
+from gateway.backends.base import WHOLE, Guard, Server
 from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
 from gateway.servers.endpoint import Endpoint
 from gateway.servers.merging import merged
@@ -101,9 +101,9 @@ class Unguarded:
 
 
 class Balanced:
-    """The Backend that a server's endpoints are together.
+    """The Server that a server's endpoints are together.
 
-    ``resolve`` tells the addresses, asked at most every ``resolve_seconds``; ``connect`` makes the Backend of one, and
+    ``resolve`` tells the addresses, asked at most every ``resolve_seconds``; ``connect`` makes the Server of one, and
     ``guard`` what knows whether it is well. A version is ready where one endpoint has it ready. A call goes to the one
     of two such endpoints, drawn at random, that should answer it first (`Pace`); not ``by_pace``, to either of them.
 
@@ -123,7 +123,7 @@ class Balanced:
         *,
         name: str,
         resolve: Callable[[], Awaitable[Collection[str]]],
-        connect: Callable[[str], Backend],
+        connect: Callable[[str], Server],
         guard: Callable[[str], Guard] = lambda _: Unguarded(),
         by_pace: bool = True,
         again: Callable[[str], bool] = lambda _: False,
@@ -574,4 +574,4 @@ def _is_faulty(error: DuetError) -> bool:
 
 def _copied(request: InferRequest, deadline: float) -> InferRequest:
     inputs = tuple(Tensor(tensor.name, tensor.datatype, tensor.data.copy()) for tensor in request.inputs)
-    return replace(request, inputs=inputs, deadline=deadline)
+    return replace(request, inputs=inputs, deadline=deadline, target=None, reread=None)

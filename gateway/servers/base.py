@@ -7,31 +7,17 @@ neither its client nor the table of its faults at the top: these bring the libra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from gateway.backends.base import Backend
+from gateway.backends.base import Server as Server
 from gateway.servers.settings import ServerSettings
-from gateway.types import ModelMetadata
 
 if TYPE_CHECKING:
     from gateway.servers.faults import Faults
     from gateway.tls import ClientTls
 
 S = TypeVar("S", bound=ServerSettings)
-
-
-class Server(Backend, Protocol):
-    """A Backend that also tells what it serves: one endpoint of a server, or all of them together (`Balanced`)."""
-
-    async def metadata(self, model: str) -> ModelMetadata:
-        """The model's versions and signatures. Raises NotFound, or Unavailable if the server is silent."""
-        ...
-
-    async def models(self) -> Collection[str] | None:
-        """The names of the models that are there; None if that cannot be asked."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.backends.base import Backend, Guard
+from gateway.backends.base import Guard, Server
 from gateway.servers.overdue import Calls
 from gateway.servers.pace import Pace
 from gateway.types import ModelMetadata
@@ -15,7 +15,7 @@ class Endpoint:
     """One address of a server. ``leaving``: its name no longer stands for it; what is in flight ends there."""
 
     address: str
-    backend: Backend
+    backend: Server
     guard: Guard
     in_flight: int = 0
     leaving: bool = False

@@ -41,7 +41,8 @@ class Witnesses:
 
 def _copied(request: InferRequest) -> InferRequest:
     inputs = tuple(Tensor(tensor.name, tensor.datatype, tensor.data.copy()) for tensor in request.inputs)
-    return replace(request, inputs=inputs, deadline=None, avoid=None, callers=1)
+    # Not the front's `reread` either, which holds the body and all that the front knows of its caller.
+    return replace(request, inputs=inputs, deadline=None, avoid=None, callers=1, target=None, reread=None)
 
 
 def _size_bytes(request: InferRequest) -> int:

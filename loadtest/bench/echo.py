@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.base import Backend
+from gateway.backends.base import Server
 from gateway.config import Settings, load
 from gateway.layering import Layering
 from gateway.logging import configure
@@ -47,7 +47,7 @@ _UNPROVEN = replace(SIGNATURE, rows=Rows.UNKNOWN)
 
 
 class Echo:
-    """A Backend whose every model answers with the first ten values of each row."""
+    """A Server whose every model answers with the first ten values of each row."""
 
     def __init__(self, variant: str, *, round_trip_seconds: float = 0.0, unproven: bool = False) -> None:
         self._variant = variant
@@ -97,7 +97,7 @@ def main() -> int:
     return _serve(load(arguments.config, os.environ), connect, balanced=arguments.balanced)
 
 
-def _balanced(settings: Settings, connect: Callable[[str], Echo], name: str) -> Backend:
+def _balanced(settings: Settings, connect: Callable[[str], Echo], name: str) -> Server:
     layers = Layering(settings, Metrics(CollectorRegistry()))
 
     async def resolve() -> list[str]:

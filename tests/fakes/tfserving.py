@@ -43,6 +43,12 @@ class FakeTFServing:
         self.timeouts: list[float | None] = []
         #: What Duet's own server reports as an artifact's description; TensorFlow's knows no such field.
         self.duet: bytes | None = None
+        #: Labels of each model; no version that a label stands for need be listed.
+        self.labels: dict[str, dict[str, int]] = {}
+        #: Whether versions that are not listed are refused in TensorFlow Serving's words.
+        self.only_listed = False
+        #: Versions of which x and y are INT32, y = 3x, and which take no examples.
+        self.integer_versions: frozenset[int] = frozenset()
         self._server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers([_services(self)])
         address = f"127.0.0.1:{port}"
@@ -60,6 +66,9 @@ class FakeTFServing:
         self.predicted.append(request)
         self.timeouts.append(context.time_remaining())
         time.sleep(self.delay_seconds)
+        name, version = request.model_spec.name, request.model_spec.version.value
+        if self.only_listed and version not in self.models[name]:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific({name}, {version})")
         met = self.poison(request)
         if isinstance(met, pb.PredictResponse):
             return met
@@ -80,6 +89,9 @@ class FakeTFServing:
         y.tensor_shape.CopyFrom(x.tensor_shape)
         if self.garbage:
             y.tensor_content = b"abc"
+            return answer
+        if version in self.integer_versions:
+            y.int_val.extend(3 * value for value in memoryview(x.tensor_content).cast("i"))
             return answer
         values = memoryview(x.tensor_content).cast("f")
         y.float_val.extend(2 * value for value in values)
@@ -106,17 +118,32 @@ class FakeTFServing:
                 value=BytesValue(value=self.duet).SerializeToString(),
             )
             return pb.GetModelMetadataResponse(model_spec=request.model_spec, metadata={"duet": described})
+        spec = pb.ModelSpec.FromString(request.model_spec.SerializeToString())
+        if spec.version_label:
+            version = self.labels.get(spec.name, {}).get(spec.version_label)
+            if version not in self.models[spec.name]:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unrecognized servable version label")
+            spec.version.value = version
+        if spec.version.value in self.integer_versions:
+            integer = _info(1, pb.DT_INT32)
+            return _described(spec, {"serving_default": _predicting({"x": integer}, integer)})
         info, pair = _info(1), {"query": _info(2), "candidates": _info(2)}
-        inputs = pair if request.model_spec.name == "pair" else {"x": info}
-        definition = pb.SignatureDef(inputs=inputs, outputs={"y": info}, method_name="tensorflow/serving/predict")
-        definitions = pb.SignatureDefMap(signature_def={"serving_default": definition, **_of_examples()})
-        value = pb.Any(value=definitions.SerializeToString())
-        return pb.GetModelMetadataResponse(model_spec=request.model_spec, metadata={"signature_def": value})
+        inputs = pair if spec.name == "pair" else {"x": info}
+        return _described(spec, {"serving_default": _predicting(inputs, info), **_of_examples()})
 
 
-def _info(width: int) -> pb.TensorInfo:
+def _described(spec: pb.ModelSpec, signatures: dict[str, pb.SignatureDef]) -> pb.GetModelMetadataResponse:
+    value = pb.Any(value=pb.SignatureDefMap(signature_def=signatures).SerializeToString())
+    return pb.GetModelMetadataResponse(model_spec=spec, metadata={"signature_def": value})
+
+
+def _predicting(inputs: dict[str, pb.TensorInfo], output: pb.TensorInfo) -> pb.SignatureDef:
+    return pb.SignatureDef(inputs=inputs, outputs={"y": output}, method_name="tensorflow/serving/predict")
+
+
+def _info(width: int, dtype: pb.DataType = pb.DT_FLOAT) -> pb.TensorInfo:
     shape = pb.TensorShapeProto(dim=[pb.TensorShapeProto.Dim(size=-1), pb.TensorShapeProto.Dim(size=width)])
-    return pb.TensorInfo(name="t:0", dtype=pb.DT_FLOAT, tensor_shape=shape)
+    return pb.TensorInfo(name="t:0", dtype=dtype, tensor_shape=shape)
 
 
 def _score(request: pb.PredictRequest, answer: pb.PredictResponse) -> None:

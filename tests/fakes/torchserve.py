@@ -32,6 +32,11 @@ PAIR = {
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
 }
 
+_INTEGER = {
+    "inputs": [{"name": "x", "datatype": "INT32", "shape": [-1, 1]}],
+    "outputs": [{"name": "y", "datatype": "INT32", "shape": [-1, 1]}],
+}
+
 #: A prediction's answer in place of the right one: status, headers, body.
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -61,6 +66,10 @@ class FakeTorchServe:
         self.described: dict[str, Any] = {}
         #: Whether an answer has the mean of all rows in it, as of a model whose rows depend on one another.
         self.answers_by_company = False
+        #: Whether versions that are not listed are refused in TorchServe's words.
+        self.only_listed = False
+        #: Versions of which x and y are INT32 and y = 3x.
+        self.integer_versions: frozenset[str] = frozenset()
         self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = self._server.server_address[1]
         if tls is not None:
@@ -140,7 +149,14 @@ def _handler(fake: FakeTorchServe) -> type[BaseHTTPRequestHandler]:
             time.sleep(fake.delay_seconds)
             if fake.answer is not None:
                 return fake.answer()
+            _, _, name, version = self.path.split("/")
+            if fake.only_listed and version not in fake.models[name]:
+                text = f"Model version: {version} does not exist for model: {name}"
+                return failure(404, "ModelVersionNotFoundException", text)
             blob = body[length:]
+            if version in fake.integer_versions:
+                tripled = 3 * np.frombuffer(blob, "<i4")
+                return _output(message["inputs"][0]["shape"], tripled.tobytes(), "INT32")
             if len(message["inputs"]) == 2:
                 try:
                     found = scores(message["inputs"], blob)
@@ -175,8 +191,8 @@ def scores(inputs: list[dict[str, Any]], blob: bytes) -> bytes:
     return (given["query"] * given["candidates"]).sum(axis=1).astype("<f4").tobytes()
 
 
-def _output(shape: list[int], data: bytes) -> Answer:
-    output = {"name": "y", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(data)}}
+def _output(shape: list[int], data: bytes, datatype: str = "FP32") -> Answer:
+    output = {"name": "y", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}
     document = json.dumps({"outputs": [output]}).encode()
     return 200, {"inference-header-content-length": str(len(document))}, document + data
 
@@ -208,5 +224,6 @@ def _describe(fake: FakeTorchServe, path: str) -> Answer:
     ]
     if "customized=true" in query and fake.describes_signatures:
         for entry in entries:
-            entry["customizedMetadata"] = fake.signature
+            integer = entry["modelVersion"] in fake.integer_versions
+            entry["customizedMetadata"] = _INTEGER if integer else fake.signature
     return 200, {"content-type": "application/json"}, json.dumps(entries).encode()

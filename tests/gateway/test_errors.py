@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import gateway
-from gateway.errors import CORRUPT, DuetError, Target
+from gateway.errors import CORRUPT, DuetError, MeantFor
 
 
 def every_kind() -> Iterator[type[DuetError]]:
@@ -39,7 +39,7 @@ def made(kind: type[DuetError]) -> DuetError:
         *(values.get(name, name) for name in names),
         **{name: values.get(name, name) for name in keywords},
     )
-    error.target, error.fault, error.endpoint = Target("m", "v", 1), CORRUPT, "127.0.0.1:1"
+    error.target, error.fault, error.endpoint = MeantFor("m", "v", 1), CORRUPT, "127.0.0.1:1"
     return error
 
 

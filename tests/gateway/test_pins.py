@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.modelref import agree, split_pin
 from gateway.errors import InvalidArgument
-from gateway.pins import agree, split_pin
 
 
 def test_a_name_may_pin_its_variant() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from gateway.core.modelref import ModelRef
 from gateway.errors import DuetError, InvalidArgument, NotFound, Unavailable
 from gateway.registry import Registry
 from gateway.router import Router, Rule
@@ -57,6 +58,11 @@ class Doubler:
         pass
 
 
+async def ask(router: Router, ref: ModelRef, inputs: tuple[Tensor, ...] = (X,), *outputs: str) -> InferResponse:
+    """As a front does: resolved once, then sent."""
+    return await router.infer(router.resolve(ref).request(inputs, outputs))
+
+
 @asynccontextmanager
 async def routing() -> AsyncIterator[tuple[Router, dict[str, Doubler]]]:
     servers = {name: Doubler(name) for name in ("tensorflow", "pytorch")}
@@ -72,42 +78,42 @@ async def routing() -> AsyncIterator[tuple[Router, dict[str, Doubler]]]:
 
 async def test_a_model_goes_to_its_default_and_a_pin_elsewhere() -> None:
     async with routing() as (router, _):
-        assert (await router.infer(InferRequest("m", (X,)))).variant == "tensorflow"
-        assert (await router.infer(InferRequest("m", (X,), variant="pytorch"))).variant == "pytorch"
+        assert (await ask(router, ModelRef("m"))).variant == "tensorflow"
+        assert (await ask(router, ModelRef("m", "pytorch"))).variant == "pytorch"
 
 
 async def test_the_version_is_resolved_before_the_server_is_called() -> None:
     async with routing() as (router, _):
-        assert (await router.infer(InferRequest("m", (X,)))).version == 1
+        assert (await ask(router, ModelRef("m"))).version == 1
 
 
 @pytest.mark.parametrize(
-    ("request_", "error", "says"),
+    ("ref", "inputs", "error", "says"),
     [
-        (InferRequest("nope", (X,)), NotFound, "unknown model 'nope'; the models are gone, half, m"),
-        (InferRequest("half", (X,), variant="tensorflow"), NotFound, "no variant 'tensorflow'; it has pytorch"),
-        (InferRequest("m", (X,), variant="jax"), NotFound, "no variant 'jax'; it has pytorch, tensorflow"),
-        (InferRequest("m", (X,), version=9), NotFound, "m@tensorflow has no version 9; its versions are 1, 2"),
-        (InferRequest("m", (X,), version=2), Unavailable, "m@tensorflow is not ready: LOADING"),
-        (InferRequest("gone", (X,)), Unavailable, "gone@pytorch is not ready: it is gone"),
-        (InferRequest("m", ()), InvalidArgument, "missing: 'x'"),
+        (ModelRef("nope"), (X,), NotFound, "unknown model 'nope'; the models are gone, half, m"),
+        (ModelRef("half", "tensorflow"), (X,), NotFound, "no variant 'tensorflow'; it has pytorch"),
+        (ModelRef("m", "jax"), (X,), NotFound, "no variant 'jax'; it has pytorch, tensorflow"),
+        (ModelRef("m", version=9), (X,), NotFound, "m@tensorflow has no version 9; its versions are 1, 2"),
+        (ModelRef("m", version=2), (X,), Unavailable, "m@tensorflow is not ready: LOADING"),
+        (ModelRef("gone"), (X,), Unavailable, "gone@pytorch is not ready: it is gone"),
+        (ModelRef("m"), (), InvalidArgument, "missing: 'x'"),
     ],
 )
 async def test_what_cannot_be_served_never_reaches_a_server(
-    request_: InferRequest, error: type[DuetError], says: str
+    ref: ModelRef, inputs: tuple[Tensor, ...], error: type[DuetError], says: str
 ) -> None:
     async with routing() as (router, servers):
         for server in servers.values():
             server.fails_with = DuetError("called")
         with pytest.raises(error, match=says):
-            await router.infer(request_)
+            await ask(router, ref, inputs)
 
 
 async def test_a_failure_says_who_it_was_meant_for() -> None:
     async with routing() as (router, servers):
         servers["pytorch"].fails_with = Unavailable("dead")
         with pytest.raises(Unavailable) as caught:
-            await router.infer(InferRequest("m", (X,), variant="pytorch"))
+            await ask(router, ModelRef("m", "pytorch"))
         assert caught.value.target is not None
         assert (caught.value.target.variant, caught.value.target.version) == ("pytorch", 1)
 
@@ -117,7 +123,7 @@ async def test_a_server_that_failed_is_asked_again_at_once() -> None:
         servers["pytorch"].fails_with = Unavailable("dead")
         before = servers["pytorch"].asked
         with pytest.raises(Unavailable):
-            await router.infer(InferRequest("half", (X,)))
+            await ask(router, ModelRef("half"))
         await asyncio.sleep(0.3)
         assert servers["pytorch"].asked > before
 
@@ -153,27 +159,27 @@ async def test_twins_answer_in_one_order_which_is_the_models_own() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     for variant in servers:
-        signature = (await router.metadata(f"m@{variant}")).versions[1].signature
+        signature = router.describe(ModelRef("m", variant)).versions[1].signature
         assert signature is not None
         assert [spec.name for spec in signature.outputs] == ["logits", "h"], variant
-        answer = await router.infer(InferRequest("m", (X,), variant=variant))
+        answer = await ask(router, ModelRef("m", variant))
         assert [tensor.name for tensor in answer.outputs] == ["logits", "h"], variant
-        asked = await router.infer(InferRequest("m", (X,), ("h", "logits"), variant=variant))
+        asked = await ask(router, ModelRef("m", variant), (X,), "h", "logits")
         assert [tensor.name for tensor in asked.outputs] == ["h", "logits"], variant
     servers["pytorch"].fails_with = Unavailable("dead")
     registry.suspect("pytorch")
     registry.suspect("tensorflow")
     await asyncio.sleep(0.3)
     with pytest.raises(Unavailable):
-        await router.metadata("m@pytorch")
-    answer = await router.infer(InferRequest("m", (X,)))
+        router.describe(ModelRef("m", "pytorch"))
+    answer = await ask(router, ModelRef("m"))
     assert [tensor.name for tensor in answer.outputs] == ["logits", "h"], "the same while the twin is down"
     await registry.aclose()
 
 
 async def test_metadata_follows_the_pin() -> None:
     async with routing() as (router, _):
-        assert (await router.metadata("m")).variant == "tensorflow"
-        assert (await router.metadata("m@pytorch")).variant == "pytorch"
+        assert router.describe(ModelRef("m")).variant == "tensorflow"
+        assert router.describe(ModelRef("m", "pytorch")).variant == "pytorch"
         with pytest.raises(Unavailable, match="gone@pytorch"):
-            await router.metadata("gone")
+            router.describe(ModelRef("gone"))

@@ -5,7 +5,25 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from gateway.types import Criticality, InferRequest, Payload, Signature, Tensor, TensorSpec
+from gateway.core.modelref import ModelRef
+from gateway.types import (
+    Criticality,
+    InferRequest,
+    Payload,
+    Signature,
+    Target,
+    Tensor,
+    TensorSpec,
+    VersionMetadata,
+)
+from tests.fakes.doubling import Doubling
+
+TARGET = Target(ModelRef("m", signature="other"), "v", VersionMetadata(7, ready=True), None, Doubling())
+
+
+async def reread(target: Target) -> InferRequest:
+    return target.request(())
+
 
 FULL = InferRequest(
     "m",
@@ -21,6 +39,8 @@ FULL = InferRequest(
     next(iter(set(Criticality) - {Criticality.DEFAULT})),
     "127.0.0.1",
     2,
+    TARGET,
+    reread,
 )
 
 
@@ -29,9 +49,13 @@ def test_the_example_leaves_no_field_at_its_default() -> None:
     assert all(getattr(FULL, field.name) != getattr(plain, field.name) for field in fields(InferRequest))
 
 
-def test_a_request_that_is_due_or_routed_keeps_all_else() -> None:
+def test_a_request_that_is_due_keeps_all_else() -> None:
     assert FULL.due(5.0) == replace(FULL, deadline=5.0)
-    assert FULL.routed("w", 2) == replace(FULL, variant="w", version=2)
+
+
+def test_a_target_makes_requests_that_bear_its_names() -> None:
+    made = TARGET.request(FULL.inputs, ("y",), {"a": 1}, "id", 3.0, FULL.payload, reread)
+    assert made == replace(FULL, criticality=Criticality.DEFAULT, avoid=None, callers=1)
 
 
 FREE, FIXED, SCALAR = (-1, 2), (2,), ()

@@ -44,7 +44,7 @@ class InProcess:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         given = {"refresh_seconds": 0.2, "auth": {"mode": "off"}, "log": {"access": False}, **settings}
-        self.gateway = _run(_started(Settings.model_validate(given)))
+        self.gateway = run_in_loop(_started(Settings.model_validate(given)))
         self.client, self.admin = (
             httpx.Client(base_url="http://127.0.0.1:8000", timeout=20, transport=_Asgi(app))
             for app in (self.gateway.http_app, self.gateway.admin_app)
@@ -59,7 +59,7 @@ class InProcess:
     def stop(self) -> int:
         self.client.close()
         self.admin.close()
-        _run(self.gateway.aclose())
+        run_in_loop(self.gateway.aclose())
         return 0
 
 
@@ -76,7 +76,7 @@ class _Asgi(httpx.BaseTransport):
         self._transport = httpx.ASGITransport(app)  # type: ignore[arg-type]  # httpx's own ASGI types
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return _run(
+        return run_in_loop(
             self._answered(httpx.Request(request.method, request.url, headers=request.headers, content=request.read()))
         )
 
@@ -95,7 +95,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run_in_loop(work: Coroutine[Any, Any, T]) -> T:
     future: Future[T] = asyncio.run_coroutine_threadsafe(work, _loop())
     return future.result(60)
 

@@ -6,6 +6,7 @@ from tests.security.mutation import Mutation
 
 _GATE, _KEYS, _QUOTAS = "gateway/security/gate.py", "gateway/security/keys.py", "gateway/security/quotas.py"
 _TOKENS, _JWKS, _GUARD = "gateway/security/tokens.py", "gateway/security/jwks.py", "gateway/security/guard.py"
+_ROUTER, _SWAPPED = "gateway/router.py", "../gateway/test_swapped.py"
 
 ACCESS: tuple[Mutation, ...] = (
     Mutation("keys are compared", _KEYS, "same = hmac.compare_digest(", "same = True or (", "test_keys.py", "changed"),
@@ -219,6 +220,62 @@ ACCESS: tuple[Mutation, ...] = (
         "if not there:",
         "test_grants.py",
         "no_server_is_asked",
+    ),
+    Mutation(
+        "names are resolved with a grant only",
+        _GUARD,
+        "        self._checked(ref.model, None)\n        return self._router.resolve(ref)",
+        "        return self._router.resolve(ref)",
+        "test_grants.py",
+        "no_server_is_asked",
+    ),
+    Mutation(
+        "models are described with a grant only",
+        _GUARD,
+        "        self._checked(ref.model, None)\n        return self._router.describe(ref)",
+        "        return self._router.describe(ref)",
+        "test_grants.py",
+        "no_server_is_asked",
+    ),
+    Mutation(
+        "a body is decoded by the version that it is sent to",
+        _ROUTER,
+        "if request.reread is None:",
+        "if True:",
+        _SWAPPED,
+        "decoded_again",
+    ),
+    Mutation(
+        "a signature that is gone is noticed before sending",
+        _ROUTER,
+        "if target.changes == self._registry.changes:",
+        "if True:",
+        _SWAPPED,
+        "what_becomes_known",
+    ),
+    Mutation(
+        "a model that is gone underway tells of no others",
+        _ROUTER,
+        "raise UnknownModel(request.model, self._models()) from error",
+        "raise",
+        _SWAPPED,
+        "nobody_learns",
+    ),
+    Mutation(
+        "made-up names are not kept",
+        _ROUTER,
+        "if found is not None or (version.opaque and ref.signature == DEFAULT_SIGNATURE):",
+        "if True:",
+        _SWAPPED,
+        "make_up",
+    ),
+    Mutation(
+        "made-up versions are no labels",
+        _ROUTER,
+        "number = wanted if wanted in metadata.versions else None",
+        "number = wanted",
+        "../gateway/test_resolved_once.py",
+        "made_up",
     ),
     Mutation(
         "predicting needs its own grant",

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gateway.core.modelref import ModelRef
 from gateway.errors import NotFound, UnknownModel
 from gateway.security.access import ACCESS, NOBODY, Access, Identity
 from gateway.security.certificates import Kind, Name, Names, of_auth_context, of_scope
@@ -65,32 +66,42 @@ def test_a_grant_holds_for_its_verbs_and_its_pattern(entries: list[str], verb: V
 
 
 class Watched(Doubling):
-    """Keeps what it was asked about."""
+    """Keeps what it was asked about; a server, and what resolves names to it."""
 
     def __init__(self) -> None:
         super().__init__(seconds=0)
         self.told: list[str] = []
 
-    async def metadata(self, model: str) -> Any:
-        self.told.append(model.partition("@")[0])
-        return self.known(model)
+    def resolve(self, ref: ModelRef) -> Any:
+        self.told.append(ref.model)
+
+    def describe(self, ref: ModelRef) -> Any:
+        self.told.append(ref.model)
+
+
+def guarded(server: Watched) -> Guard:
+    return Guard(server, router=server, names=lambda: THERE, quotas=Quotas(Alone()))
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     entries=st.lists(ENTRIES, max_size=3),
     verb=st.sampled_from(list(Verb)),
-    calls=st.lists(st.tuples(st.sampled_from(["infer", "metadata", "pinned"]), NAMES), max_size=6),
+    calls=st.lists(st.tuples(st.sampled_from(["infer", "describe", "resolve", "pinned"]), NAMES), max_size=6),
     shown=st.booleans(),
 )
-@example(entries=["metadata:*"], verb=Verb.METADATA, calls=[("infer", "a"), ("metadata", "a")], shown=True)
-@example(entries=["predict:*"], verb=Verb.METADATA, calls=[("infer", "a"), ("metadata", "a")], shown=True)
+@example(
+    entries=["metadata:*"], verb=Verb.METADATA, calls=[("infer", "a"), ("describe", "a"), ("resolve", "a")], shown=True
+)
+@example(
+    entries=["predict:*"], verb=Verb.METADATA, calls=[("infer", "a"), ("describe", "a"), ("resolve", "a")], shown=True
+)
 def test_no_server_is_asked_without_a_grant(
     entries: list[str], verb: Verb, calls: list[tuple[str, str]], shown: bool
 ) -> None:
     """Whatever is called, of whatever model, by whomever; not even where a front forgot to ask who calls."""
     server = Watched()
-    guard = Guard(server, names=lambda: THERE, quotas=Quotas(Alone()))
+    guard = guarded(server)
 
     async def one(kind: str, model: str) -> bool:
         if shown:
@@ -99,16 +110,17 @@ def test_no_server_is_asked_without_a_grant(
         try:
             if kind == "infer":
                 await guard.infer(with_model(model))
+            elif kind == "describe":
+                guard.describe(ModelRef(model))
             else:
-                await guard.metadata(model if kind == "metadata" else f"{model}@v")
+                guard.resolve(ModelRef(model, "v" if kind == "pinned" else None))
         except NotFound:
             pass
         return len(server.asked) + len(server.told) > before
 
     for kind, model in calls:
-        name = model.partition("@")[0]
         needed = Verb.PREDICT if kind == "infer" else verb
-        may = shown and name in THERE and granted(entries, needed, name)
+        may = shown and model in THERE and granted(entries, needed, model)
         assert copy_context().run(asyncio.run, one(kind, model)) == may, (kind, model)
 
 
@@ -117,7 +129,7 @@ def with_model(model: str) -> Any:
 
 
 def test_the_refusal_names_what_may_be_read_and_nothing_else() -> None:
-    guard = Guard(Watched(), names=lambda: THERE, quotas=Quotas(Alone()))
+    guard = guarded(Watched())
 
     async def text() -> str:
         ACCESS.set(Access(Identity("k", "k", "key", Grants(["metadata:a*"]))))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from gateway.servers.faults import Lost
 from gateway.servers.tfserving.faults import TFSERVING
 from gateway.servers.torchserve.faults import TORCHSERVE
 from gateway.servers.witness import Witnesses
-from gateway.types import InferRequest, InferResponse, ModelMetadata, Payload, Tensor, VersionMetadata
+from gateway.types import InferRequest, InferResponse, ModelMetadata, Payload, Target, Tensor, VersionMetadata
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +230,19 @@ def test_a_witness_is_a_small_copy_of_a_usual_request() -> None:
     assert witnesses.of("big") is None
     witnesses.answered(request(3), 0.01, 0.01, 20.0)
     assert witnesses.of("m") is not kept
+
+
+def test_a_witness_holds_nothing_of_the_front_that_sent_it() -> None:
+    """How its body would be decoded again holds that body, which may be megabytes, and who sent it."""
+
+    async def reread(_: Target) -> InferRequest:
+        raise AssertionError
+
+    witnesses = Witnesses()
+    witnesses.answered(replace(request(1), target=cast(Target, object()), reread=reread), 0.01, 0.01, 0.0)
+    kept = witnesses.of("m")
+    assert kept is not None
+    assert (kept.reread, kept.target) == (None, None)
 
 
 def test_failures_of_requests_leave_retries_for_those_of_servers() -> None:
