@@ -9,7 +9,7 @@ CHART  := .venv-chart
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help up train compare report calibrate test-full test-rows bench-embedded bench bench-peers kserve test
+.PHONY: help up train compare report calibrate test-full test-peers test-rows bench-embedded bench bench-peers kserve test
 .PHONY: attack attack-mutations fuzz audit chart chart-docs chart-mutations sbom check format protos lock lock-hashes clean
 
 help: ## Show the commands
@@ -48,6 +48,17 @@ train: $(READY) ## Train and export the documented models
 
 test-full: $(READY) ## The long tests: every model's bar, the long fuzz
 	@$(BIN)/python -m pytest -m full $(ARGS)
+
+# The servers of the Open Inference Protocol that `make test` does not start: KServe's is among its own.
+test-peers: $(READY) .duet/peers/mlserver/.ready .duet/peers/triton/.ready ## The gateway before real MLServer and Triton, as kind v2
+	@$(BIN)/python -m pytest -q -m peers tests/peers $(ARGS)
+
+.duet/peers/triton/.ready: tests/peers/triton.txt
+	@echo "Installing Triton for its tests (once, a minute) ..."
+	@mkdir -p .duet/peers
+	@$(PYTHON) -m venv --clear .duet/peers/triton
+	@.duet/peers/triton/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 test-rows: $(READY) ## Random models under 32 callers: every answer of 20,000 joined requests is the one alone
 	@$(BIN)/python -m pytest -q -s -m rows tests/rows $(ARGS)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -15,12 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.backends.balanced import Balanced, Resolve, resolve_host
 from gateway.backends.base import Backend, Entry, Server
-from gateway.backends.tfserving import TFServing
-from gateway.backends.tfserving_config import BatchingParametersFile
-from gateway.backends.torchserve import TorchServe
-from gateway.config import Settings, TFServingServer, TorchServeServer
+from gateway.config import Settings
 from gateway.errors import DuetError
 from gateway.grpc import health
 from gateway.grpc import server as grpc_server
@@ -53,17 +48,18 @@ from gateway.router import Open, Router, Rule, Swapped
 from gateway.securing import Securing
 from gateway.security.guard import Guard
 from gateway.security.proxies import Proxies
+from gateway.servers.balanced import Balanced, Resolve, resolve_host
+from gateway.servers.base import ServerAddress
+from gateway.servers.kinds import kind_of
+from gateway.servers.settings import ServerSettings
 from gateway.tls import ClientTls
 from gateway.workers.member import Member
 
-#: A server's name and settings -> its client.
-Connect = Callable[[str, TFServingServer | TorchServeServer], Server]
+#: A server's name and settings -> all of its endpoints together.
+Connect = Callable[[str, ServerSettings], Server]
 
 #: How long a start may wait for the servers to tell what they have.
 _FIRST_ANSWERS_SECONDS = 2.0
-
-#: What errors call the servers.
-_NAMES = {"tfserving": "TensorFlow Serving", "torchserve": "TorchServe"}
 
 
 class Gateway:
@@ -226,43 +222,18 @@ def _stack(
     return router, Deadline(swapped, default_seconds=settings.default_deadline_seconds, models=deadlines)
 
 
-def _server(
-    name: str, server: TFServingServer | TorchServeServer, opaque: frozenset[str], layers: Layering, resolve: Resolve
-) -> Server:
+def _server(name: str, settings: ServerSettings, opaque: frozenset[str], layers: Layering, resolve: Resolve) -> Server:
     """All addresses of one server together. ``opaque`` names the models whose bodies are passed on as they are."""
-    parts = urlsplit(server.endpoint if isinstance(server, TorchServeServer) else f"//{server.endpoint}")
-    host, port = str(parts.hostname), int(parts.port or 0)
-
-    files = server.tls
+    kind, files = kind_of(settings), settings.tls
+    host, port = settings.host, settings.port
     tls = ClientTls(name=files.name or host, ca=files.ca, cert=files.cert, key=files.key) if files else None
 
     def connect(address: str) -> Server:
-        authority = f"[{address}]" if ":" in address else address
-        if isinstance(server, TFServingServer):
-            path = server.batching_parameters_file
-            setting = f"servers.{name}.batching_parameters_file"
-            return layers.validated(
-                TFServing(
-                    f"{authority}:{port}",
-                    variant=name,
-                    model_config_file=server.model_config_file,
-                    batching_parameters=BatchingParametersFile(path, setting=setting) if path else None,
-                    tls=tls,
-                )
-            )
-        return layers.validated(
-            TorchServe(
-                f"{parts.scheme}://{authority}:{port}",
-                management=f"{parts.scheme}://{authority}:{urlsplit(server.management).port}",
-                variant=name,
-                key_file=server.key_file,
-                opaque=opaque,
-                tls=tls,
-            )
-        )
+        at = ServerAddress(name, f"[{address}]" if ":" in address else address, port, tls, opaque)
+        return layers.validated(kind.connect(settings, at))
 
     layers.servers[name] = Balanced(
-        name=_NAMES[server.kind],
+        name=kind.title,
         resolve=lambda: resolve(host, port),
         connect=connect,
         guard=lambda address: layers.guard(name, address),

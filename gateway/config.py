@@ -10,22 +10,22 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     IPvAnyNetwork,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from gateway.core.modelref import is_model_name
-from gateway.errors import InvalidArgument
 from gateway.layers.settings import (
     Balance,
     Batching,
@@ -40,6 +40,8 @@ from gateway.layers.settings import (
     followed,
 )
 from gateway.security import settings as security
+from gateway.servers.kinds import SERVERS, kind_of, settings_of
+from gateway.servers.settings import ServerSettings
 
 _PREFIX = "DUET__"
 
@@ -63,24 +65,6 @@ class Tls(_Settings):
     cert: Path
     key: Path
     client_ca: Path | None = None
-
-
-class ServerTls(_Settings):
-    """Of a server that is called: ``ca`` in place of the system's authorities, ``name`` in place of the host's name.
-
-    ``cert`` and ``key`` are shown to it.
-    """
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    name: str | None = None
-
-    @model_validator(mode="after")
-    def _is_a_pair(self) -> ServerTls:
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("cert and key come together")
-        return self
 
 
 def _are_hosts(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -224,85 +208,8 @@ class Grpc(_Settings):
         return self
 
 
-class TFServingServer(_Settings):
-    """``endpoint``: host:port of its gRPC; a name may stand for several addresses, and they may change.
-
-    ``model_config_file``: the file that the server reads, where it can be read here too; models come and go with it.
-    ``batching_parameters_file``: the file that the server gets by its flag of that name. The server then batches all of
-    its models, so requests for them are joined here too, up to its max_batch_size. Leave it out for a server that runs
-    with ``--enable_per_model_batching_parameters``, which ignores the file's sizes.
-    """
-
-    kind: Literal["tfserving"]
-    endpoint: str
-    model_config_file: Path | None = None
-    batching_parameters_file: Path | None = None
-    tls: ServerTls | None = None
-
-    @field_validator("batching_parameters_file")
-    @classmethod
-    def _can_be_understood(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            # Not at the top: a supervisor of workers has no other use for protobuf.
-            from gateway.codecs.batching_parameters import max_batch_size
-
-            try:
-                max_batch_size(value.read_text())
-            except OSError as error:
-                raise ValueError(f"{value}: {error.strerror}") from error
-            except (UnicodeDecodeError, InvalidArgument) as error:
-                raise ValueError(f"{value}: {error}; name the file that the server itself reads") from error
-        return value
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        return _checked(f"//{value}", value, "host:port")
-
-
-class TorchServeServer(_Settings):
-    """``endpoint``: its inference address; a name may stand for several addresses, and they may change.
-
-    ``management`` is on the same hosts, and never open to clients. ``key_file`` is where its tokens lie.
-    """
-
-    kind: Literal["torchserve"]
-    endpoint: str
-    management: str
-    key_file: Path | None = None
-    tls: ServerTls | None = None
-
-    @field_validator("endpoint", "management")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        url = value.rstrip("/")
-        return _checked(url if url.startswith(("http://", "https://")) else "", url, "http://host:port")
-
-    @model_validator(mode="after")
-    def _tls_is_for_https(self) -> TorchServeServer:
-        if any(url.startswith("https://") != (self.tls is not None) for url in (self.endpoint, self.management)):
-            raise ValueError("endpoint and management are https:// where tls is set, and http:// where it is not")
-        return self
-
-    @model_validator(mode="after")
-    def _management_is_on_the_same_host(self) -> TorchServeServer:
-        if urlsplit(self.endpoint).hostname != urlsplit(self.management).hostname:
-            raise ValueError("management must be on the host of endpoint: each address has its own")
-        return self
-
-
-def _checked(url: str, value: str, form: str) -> str:
-    try:
-        parts = urlsplit(url)
-        fits = bool(parts.hostname and parts.port and not parts.path)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"must be an address of the form {form}")
-    return value
-
-
-Server = Annotated[TFServingServer | TorchServeServer, Field(discriminator="kind")]
+#: Of the kind that its ``kind`` names.
+Server = Annotated[SerializeAsAny[ServerSettings], BeforeValidator(settings_of)]
 
 
 class Model(_Settings):
@@ -413,8 +320,9 @@ class Settings(_Settings):
             self._names_servers(model.batching, f"models.{name}.")
             if model.default and model.default not in self.variants(name):
                 raise ValueError(f"models.{name}: the default {model.default!r} is not among its variants")
-            if model.opaque and [self.servers[variant].kind for variant in self.variants(name)] != ["torchserve"]:
-                raise ValueError(f"models.{name}: opaque needs one TorchServe server; name it alone in variants")
+            if model.opaque and [kind_of(self.servers[v]).takes_opaque for v in self.variants(name)] != [True]:
+                able = " or ".join(kind.title for kind in SERVERS if kind.takes_opaque)
+                raise ValueError(f"models.{name}: opaque needs one {able} server; name it alone in variants")
         return self
 
     def batching_of(self, model: str) -> Batching:
@@ -431,8 +339,9 @@ class Settings(_Settings):
 
     def variants(self, model: str) -> tuple[str, ...]:
         """The names of the servers that may serve the model; of an opaque one, those that can."""
-        kinds = {"torchserve"} if self.models[model].opaque else {"torchserve", "tfserving"}
-        return self.models[model].variants or tuple(name for name, entry in self.servers.items() if entry.kind in kinds)
+        opaque = self.models[model].opaque
+        able = (name for name, entry in self.servers.items() if not opaque or kind_of(entry).takes_opaque)
+        return self.models[model].variants or tuple(able)
 
     def default_variant(self, model: str) -> str:
         return self.models[model].default or self.variants(model)[0]

@@ -23,10 +23,11 @@ import orjson
 import uvicorn
 import uvloop
 
-from gateway.backends.http import HttpPool, Response
-from gateway.backends.torchserve_keys import Keys
 from gateway.errors import DuetError, PayloadTooLarge
 from gateway.rest import asgi
+from gateway.servers.http import HttpPool, Response
+from gateway.servers.torchserve.faults import TORCHSERVE
+from gateway.servers.torchserve.keys import Keys
 
 log = logging.getLogger("duet.door")
 
@@ -154,7 +155,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(arguments: argparse.Namespace, token: Keys) -> None:
-    pools = {name: HttpPool(url, name="TorchServe") for name, url in arguments.servers.items()}
+    pools = {name: HttpPool(url, faults=TORCHSERVE) for name, url in arguments.servers.items()}
     keys = Keys(arguments.key_file)
     door = Door(inference=pools["inference"], management=pools["management"], token=token, keys=keys)
     servers = [_server(door, arguments.host, arguments.port)]

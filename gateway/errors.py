@@ -60,7 +60,7 @@ class MeantFor:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What layers make of a server's failure; ``name`` is for metrics (`gateway.backends.translation` has them all).
+    """What layers make of a server's failure; ``name`` is for metrics (`gateway.servers.faults` has them all).
 
     ``retry_safe``: the same request may do better at another endpoint or at the same one soon. ``counts``: a sign that
     the endpoint is not well. ``unreachable``: nothing can be called there, whichever model.

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from gateway.backends.balanced import Balanced, Unguarded
 from gateway.backends.base import WHOLE, Backend, Guard, Server
 from gateway.config import Model, Settings
 from gateway.layers import settings as tuned
@@ -28,6 +27,8 @@ from gateway.layers.signals import Signals
 from gateway.layers.validation import Validation
 from gateway.metrics import Metrics
 from gateway.registry import Registry
+from gateway.servers.balanced import Balanced, Unguarded
+from gateway.servers.kinds import kind_of
 from gateway.types import ModelMetadata
 
 log = logging.getLogger("duet.endpoints")
@@ -127,7 +128,7 @@ class Layering:
         return Validation(inner, finite=finite, by_row=by_row)
 
     def hedged(self, inner: Backend, variant: str) -> Backend:
-        if self._settings.servers[variant].kind != "tfserving":
+        if not kind_of(self._settings.servers[variant]).may_be_hedged:
             return inner
         default, models = self._chosen(lambda model: model.hedge, self._settings.hedge, lambda hedge: hedge.share)
         if default is None and not any(models.values()):

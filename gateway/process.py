@@ -14,11 +14,11 @@ import uvicorn
 import uvloop
 
 from gateway.app import Connect, Gateway
-from gateway.backends.balanced import Resolve, resolve_host
 from gateway.config import Address, Grpc, Http, Settings, Tls
 from gateway.rest.connection import Crowd, Patience
 from gateway.rest.head import Limits
 from gateway.rest.room import Room, Shares
+from gateway.servers.balanced import Resolve, resolve_host
 from gateway.tls import ServerTls
 from gateway.watchdog import Watchdog
 from gateway.workers import listen

@@ -17,7 +17,8 @@ from urllib.parse import quote, urlsplit
 
 import psutil  # type: ignore[import-untyped]
 
-from gateway.config import TFServingServer, TorchServeServer
+from gateway.servers.tfserving.settings import TFServingSettings
+from gateway.servers.torchserve.settings import TorchServeSettings
 from loadtest.failures import LoadFailed, NotComparable
 from loadtest.stack import Stack
 from models.artifacts import read_json
@@ -95,16 +96,16 @@ def read(stack: Stack, model: str, version: int, allowed: Mapping[str, str]) -> 
 
 def _of(stack: Stack, variant: str, model: str, version: int) -> dict[str, str]:
     server = stack.settings.servers.get(variant)
-    if isinstance(server, TFServingServer):
+    if isinstance(server, TFServingSettings):
         own = _tensorflow(stack, server, model, version)
-    elif isinstance(server, TorchServeServer):
+    elif isinstance(server, TorchServeSettings):
         own = _torchserve(stack, server, variant, model, version)
     else:
         raise LoadFailed(f"{stack.config} has no server {variant!r}")
     return {**own, "machine": machine(), "device": _device(), "model version": str(version), **_gateway(stack, model)}
 
 
-def _tensorflow(stack: Stack, server: TFServingServer, model: str, version: int) -> dict[str, str]:
+def _tensorflow(stack: Stack, server: TFServingSettings, model: str, version: int) -> dict[str, str]:
     process = _process(stack, "tensorflow")
     flags = _flags(process)
     signature = _signature_on_disk(server.model_config_file, model, version)
@@ -122,7 +123,7 @@ def _tensorflow(stack: Stack, server: TFServingServer, model: str, version: int)
     }
 
 
-def _torchserve(stack: Stack, server: TorchServeServer, variant: str, model: str, version: int) -> dict[str, str]:
+def _torchserve(stack: Stack, server: TorchServeSettings, variant: str, model: str, version: int) -> dict[str, str]:
     process = _process(stack, "torchserve")
     described = _describe(stack, server, variant, model, version)
     signature = described.get("customizedMetadata")
@@ -158,7 +159,7 @@ def _gateway(stack: Stack, model: str) -> dict[str, str]:
     return {"batching in the gateway": json.dumps(batching).strip("{}").replace('"', "")}
 
 
-def _describe(stack: Stack, server: TorchServeServer, variant: str, model: str, version: int) -> dict[str, Any]:
+def _describe(stack: Stack, server: TorchServeSettings, variant: str, model: str, version: int) -> dict[str, Any]:
     at = urlsplit(server.management)
     connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=5)
     path = f"/models/{quote(model, safe='')}/{version}?customized=true"
@@ -175,7 +176,7 @@ def _describe(stack: Stack, server: TorchServeServer, variant: str, model: str, 
 def artifacts_root(stack: Stack) -> Path | None:
     """The folder that the TensorFlow server's models lie in, where it can be read here."""
     for server in stack.settings.servers.values():
-        if isinstance(server, TFServingServer) and server.model_config_file and server.model_config_file.is_file():
+        if isinstance(server, TFServingSettings) and server.model_config_file and server.model_config_file.is_file():
             for line in server.model_config_file.read_text().splitlines():
                 if "base_path:" in line:
                     return Path(line.split('"')[1]).parents[1]

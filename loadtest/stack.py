@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 
-from gateway.config import ConfigError, Settings, TorchServeServer, load
+from gateway.config import ConfigError, Settings, load
+from gateway.servers.torchserve.settings import TorchServeSettings
 from loadtest.failures import LoadFailed
 
 LOOPBACK = "127.0.0.1"
@@ -57,7 +58,7 @@ class Stack:
     def authorization(self, variant: str, key: str = "inference") -> dict[str, str]:
         """The header with TorchServe's token, which lies in its key file. Raises LoadFailed."""
         server = self.settings.servers[variant]
-        if not isinstance(server, TorchServeServer) or server.key_file is None:
+        if not isinstance(server, TorchServeSettings) or server.key_file is None:
             return {}
         return token_of(server.key_file, key)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +28,8 @@ ALLOWED = {
     "signature": {"types", "errors"},
     "codecs": {"types", "errors", "core", "protos", "codecs"},
     "stamps": set(),
-    "backends": {"types", "errors", "core", "protos", "codecs", "backends", "tls", "stamps"},
+    "backends": {"types", "errors", "core", "backends"},
+    "servers": {"types", "errors", "core", "protos", "codecs", "backends.base", "servers", "tls", "stamps"},
     "tls": {"stamps"},
     "layers": {"types", "errors", "backends.base", "metrics", "layers"},
     "versions": {"types", "errors"},
@@ -72,6 +75,24 @@ def test_imports_inside_the_gateway_go_one_way(part: str) -> None:
             if inner != name:
                 allowed = ALLOWED[part]
                 assert inner.split(".")[0] in allowed or ".".join(inner.split(".")[:2]) in allowed, f"{path}: {name}"
+
+
+def test_settings_are_read_without_the_libraries_of_a_wire() -> None:
+    """The supervisor of workers reads them, and has no use for a client: a kind imports its own only to connect."""
+    code = f"import sys, gateway.config; print(sorted(set({sorted(WEB)}) & set(sys.modules)))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", python_files("gateway"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_kind_of_server_is_named_in_its_folder_and_in_the_list_alone(path: Path) -> None:
+    """A kind is a plug-in: whoever adds one touches no other file of the gateway. `door.py` is TorchServe's sidecar."""
+    inside = path.relative_to(ROOT / "gateway").as_posix()
+    kinds = {folder.name for folder in (ROOT / "gateway/servers").iterdir() if (folder / "kind.py").exists()}
+    named = {name.split(".")[2] for name in imports(path) if name.startswith("gateway.servers.")} & kinds
+    if inside.startswith("servers/"):
+        named -= {inside.split("/")[1]}
+    assert not named or inside in ("servers/kinds.py", "door.py")
 
 
 def test_names_of_models_are_taken_apart_in_one_place() -> None:

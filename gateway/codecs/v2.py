@@ -260,14 +260,19 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, memoryview]:
 
 
 def _check_supported(output: Any) -> None:
-    """A well-formed output of a datatype or a rank that the gateway does not have is no bad answer."""
     if not isinstance(output, dict):
         return
-    name, datatype, shape = output.get("name"), output.get("datatype"), output.get("shape")
-    if isinstance(datatype, str) and _DATATYPE.fullmatch(datatype) and datatype not in DATATYPES:
+    datatype, shape = output.get("datatype"), output.get("shape")
+    known = datatype if isinstance(datatype, str) else ""
+    check_supported(output.get("name"), known, len(shape) if isinstance(shape, list) else 0)
+
+
+def check_supported(name: Any, datatype: str, rank: int) -> None:
+    """A well-formed output of a datatype or a rank that the gateway does not have is no bad answer."""
+    if _DATATYPE.fullmatch(datatype) and datatype not in DATATYPES:
         raise Unimplemented(f"output {name!r} is {datatype}, which the gateway cannot carry; ask for other outputs")
-    if isinstance(shape, list) and len(shape) > MAX_RANK:
-        raise Unimplemented(f"output {name!r} has {len(shape)} dimensions; the gateway carries at most {MAX_RANK}")
+    if rank > MAX_RANK:
+        raise Unimplemented(f"output {name!r} has {rank} dimensions; the gateway carries at most {MAX_RANK}")
 
 
 def _parse(document: bytes, *, max_objects: int = _MAX_OBJECTS, of_client: bool = True) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def decode_request(message: pb.ModelInferRequest) -> InferMessage:
     # A request without inputs has no form; Triton's clients expect raw answers.
     is_raw, budget = bool(message.raw_input_contents) or not message.inputs, limits.Budget()
     inputs = (
-        _raw_inputs(message, budget) if is_raw else tuple(_typed_input(tensor, budget) for tensor in message.inputs)
+        _raw_inputs(message, budget) if is_raw else tuple(typed_tensor(tensor, budget) for tensor in message.inputs)
     )
     inputs = tuple(_plain(tensor, given, base64) for tensor, given in zip(inputs, message.inputs, strict=True))
     names = [output.name for output in message.outputs]
@@ -128,7 +128,11 @@ def _raw_inputs(message: pb.ModelInferRequest, budget: limits.Budget) -> tuple[T
     return tuple(tensors)
 
 
-def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor, budget: limits.Budget) -> Tensor:
+def typed_tensor(
+    tensor: pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor,
+    budget: limits.Budget | None,
+) -> Tensor:
+    """A tensor whose values are in ``contents``; ``budget`` is a request's. Raises InvalidArgument."""
     name, datatype, shape = _name(tensor), tensor.datatype, _shape(tensor)
     if datatype not in DATATYPES:
         raise InvalidArgument(f"tensor {name!r}: unknown datatype {datatype!r}; known are {', '.join(DATATYPES)}")
@@ -144,7 +148,7 @@ def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor, budget: limits.B
         raise InvalidArgument(
             f"tensor {name!r}: shape {list(shape)} takes {prod(shape)} values, {field!r} has {len(values)}"
         )
-    if datatype == "BYTES":
+    if datatype == "BYTES" and budget is not None:
         budget.strings(name, len(values))
     if datatype in _AS_IN_MEMORY and values:
         return raw.decode(name, datatype, shape, _packed(tensor.contents, len(values) * DATATYPES[datatype].itemsize))
@@ -192,7 +196,7 @@ def _array(name: str, datatype: str, values: Any) -> Array:
     return wide.astype(dtype)
 
 
-def _name(tensor: pb.ModelInferRequest.InferInputTensor) -> str:
+def _name(tensor: pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor) -> str:
     if not tensor.name:
         raise InvalidArgument("each of 'inputs' needs a 'name'")
     limits.check_name("a name in 'inputs'", tensor.name)
@@ -200,7 +204,7 @@ def _name(tensor: pb.ModelInferRequest.InferInputTensor) -> str:
     return tensor.name
 
 
-def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
+def _shape(tensor: pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor) -> tuple[int, ...]:
     v2.check_rank(tensor.name, len(tensor.shape))
     shape = v2.check_shape(tensor.name, tensor.shape)
     limits.check_empty(tensor.name, shape)

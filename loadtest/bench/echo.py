@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced
 from gateway.backends.base import Server
 from gateway.config import Settings, load
 from gateway.layering import Layering
 from gateway.logging import configure
 from gateway.metrics import Metrics
+from gateway.servers.balanced import Balanced
 from gateway.types import (
     DEFAULT_SIGNATURE,
     InferRequest,

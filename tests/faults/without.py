@@ -21,7 +21,7 @@ def _deadlines() -> None:
 
 def _new_addresses() -> None:
     """A name is looked up once, and never again."""
-    from gateway.backends.balanced import Balanced
+    from gateway.servers.balanced import Balanced
 
     follow = Balanced._follow
 
@@ -33,13 +33,13 @@ def _new_addresses() -> None:
 
 
 def _renewal() -> None:
-    from gateway.backends.torchserve_keys import Keys
+    from gateway.servers.torchserve.keys import Keys
 
     Keys.due_for_renewal = lambda _: False  # type: ignore[method-assign]
 
 
 def _resending() -> None:
-    from gateway.backends import http
+    from gateway.servers import http
 
     http._STALE_SECONDS = -1.0
 
@@ -79,7 +79,7 @@ def _one_retry() -> None:
 
 def _ages() -> None:
     """Nobody looks at calls before they end."""
-    from gateway.backends.overdue import Sweep
+    from gateway.servers.overdue import Sweep
 
     Sweep.watch = lambda self, calls: None  # type: ignore[method-assign]
 

@@ -80,10 +80,12 @@ def start_gateway(
     *options: str,
     tls: ssl.SSLContext | None = None,
     python: Sequence[str] = (sys.executable,),
+    command: Sequence[str] = ("-m", "gateway"),
 ) -> RunningGateway:
     """Starts ``python -m gateway`` and waits until it answers. ``settings`` need not name ports.
 
-    With ``tls`` the HTTP port is called by it. ``python`` is the interpreter with its own options.
+    With ``tls`` the HTTP port is called by it. ``python`` is the interpreter with its own options, ``command`` what it
+    runs in place of the gateway's own.
     """
     settings = {"refresh_seconds": 0.2, "auth": {"mode": "off"}, **settings}
     settings["http"] = {"port": free_port(), **settings.get("http", {})}
@@ -93,7 +95,7 @@ def start_gateway(
     path.write_text(json.dumps(settings))  # JSON is YAML
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*python, "-m", "gateway", "--config", str(path), *options],
+            [*python, *command, "--config", str(path), *options],
             stdout=stream,
             stderr=stream,
             env=os.environ,

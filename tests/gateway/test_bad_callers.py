@@ -20,13 +20,16 @@ import httpx
 import pytest
 from grpc import StatusCode
 
-from gateway.backends.translation import TABLE, Lost, Row, row
 from gateway.errors import CORRUPT
 from gateway.protos import tfserving_pb2 as pb
+from gateway.servers.faults import Lost, Row
+from gateway.servers.v2.faults import V2
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
-from tests.gateway.backends.test_translation import CASES, Case
+from tests.fakes.v2 import FakeV2
+from tests.fakes.v2 import failure as v2_failure
 from tests.gateway.conftest import RunningGateway, start_gateway
+from tests.gateway.servers.test_faults import CASES, TABLE, Case
 
 pytestmark = pytest.mark.anyio
 
@@ -113,12 +116,8 @@ MODELS = [f"{name}-{how}" for name in NAMES for how in (ALONE, JOINED)]
 
 def case_of(entry: Row) -> Case:
     """The example of a row in `CASES`. A row without one fails here."""
-    found = [
-        case
-        for case in CASES
-        if row(case.server, case.signal, case.text, case.kind, describing=case.describing) is entry
-    ]
-    assert found, f"{entry} has no case in tests/gateway/backends/test_translation.py"
+    found = [case for case in CASES if case.row is entry]
+    assert found, f"{entry} has no case in tests/gateway/servers/test_faults.py"
     return found[0]
 
 
@@ -159,13 +158,22 @@ def pytorch() -> Iterator[FakeTorchServe]:
 
 
 @pytest.fixture(scope="module")
+def triton() -> Iterator[FakeV2]:
+    fake = FakeV2({model: ["1"] for model in MODELS})
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="module")
 def gateway(
-    tensorflow: FakeTFServing, pytorch: FakeTorchServe, tmp_path_factory: pytest.TempPathFactory
+    tensorflow: FakeTFServing, pytorch: FakeTorchServe, triton: FakeV2, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningGateway]:
     settings = {
         "servers": {
             "tensorflow": {"kind": "tfserving", "endpoint": tensorflow.endpoint},
             "pytorch": {"kind": "torchserve", "endpoint": pytorch.url, "management": pytorch.url},
+            "rest": {"kind": "v2", "endpoint": triton.http_endpoint},
+            "grpc": {"kind": "v2", "endpoint": triton.grpc_endpoint},
         },
         "models": {model: {"batching": JOINS if model.endswith(JOINED) else OFF} for model in MODELS},
         "refresh_seconds": 30,
@@ -173,7 +181,7 @@ def gateway(
     running = start_gateway(settings, tmp_path_factory.mktemp("gateway"))
     try:
         running.wait_until("/v2/health/ready", 200)
-        for variant in ("tensorflow", "pytorch"):
+        for variant in ("tensorflow", "pytorch", "rest", "grpc"):
             running.wait_until(f"/v2/models/{MODELS[-1]}@{variant}/ready", 200)
         yield running
     finally:
@@ -240,8 +248,10 @@ class Callers:
             assert limit["limit"] == limit["most"] or overload
 
 
-def serve(case: Case, tensorflow: FakeTFServing, pytorch: FakeTorchServe) -> str:
+def serve(case: Case, tensorflow: FakeTFServing, pytorch: FakeTorchServe, triton: FakeV2) -> str:
     """Has bad requests meet the case's signal; the variant to call."""
+    if case.server is V2:
+        return serve_v2(case, triton)
     if isinstance(case.signal, StatusCode):
         met = (case.signal, case.text)
         tensorflow.poison = lambda request: met if is_bad(request.inputs["x"].tensor_content) else None
@@ -260,6 +270,16 @@ def serve(case: Case, tensorflow: FakeTFServing, pytorch: FakeTorchServe) -> str
     return "pytorch"
 
 
+def serve_v2(case: Case, triton: FakeV2) -> str:
+    if isinstance(case.signal, StatusCode):
+        said = (case.signal, case.text)
+        triton.grpc = lambda blob: said if is_bad(blob) else None
+        return "grpc"
+    told = v2_failure(int(case.signal), case.text)  # type: ignore[arg-type]
+    triton.rest = lambda blob: told if is_bad(blob) else None
+    return "rest"
+
+
 def plays() -> list[Any]:
     """Each row alone, and joined with good ones where it is said of one request and not of the server.
 
@@ -267,9 +287,13 @@ def plays() -> list[Any]:
     """
     found = []
     for index in ROWS:
-        fault, name = TABLE[index].fault, str(case_of(TABLE[index]))
-        found.append(pytest.param(index, ALONE, id=f"{name}-{ALONE}"))
-        marks = [] if fault.counts or TABLE[index].signal in _OFTEN else [pytest.mark.full]
+        fault, case = TABLE[index].fault, case_of(TABLE[index])
+        name = str(case)
+        # The faults of kind v2 that never count are those of the other two, under other words.
+        long = [pytest.mark.full] if case.server is V2 and not fault.counts else []
+        found.append(pytest.param(index, ALONE, id=f"{name}-{ALONE}", marks=long))
+        often = fault.counts or TABLE[index].signal in _OFTEN
+        marks = [] if often and case.server is not V2 else [pytest.mark.full]
         if fault.by_request:
             found.append(pytest.param(index, JOINED, id=f"{name}-{JOINED}", marks=marks))
     return found
@@ -277,10 +301,15 @@ def plays() -> list[Any]:
 
 @pytest.mark.parametrize(("index", "how"), plays())
 async def test_a_bad_caller_costs_no_other_caller_an_answer(
-    gateway: RunningGateway, tensorflow: FakeTFServing, pytorch: FakeTorchServe, index: int, how: str
+    gateway: RunningGateway,
+    tensorflow: FakeTFServing,
+    pytorch: FakeTorchServe,
+    triton: FakeV2,
+    index: int,
+    how: str,
 ) -> None:
     entry = TABLE[index]
-    variant = serve(case_of(entry), tensorflow, pytorch)
+    variant = serve(case_of(entry), tensorflow, pytorch, triton)
     callers = Callers(gateway, f"row{index}-{how}@{variant}")
     await callers.together()
     assert len(callers.refused) == 2 * BAD
@@ -292,4 +321,4 @@ def test_each_row_is_played_or_comes_before_any_request() -> None:
     left = [entry for index, entry in enumerate(TABLE) if index not in ROWS]
     assert all(entry.describing or (entry.signal, entry.kind) in BEFORE_ANY_REQUEST for entry in left)
     assert all(entry in left for entry in TABLE if entry.fault.unreachable)
-    assert len(left) == 2 + len(BEFORE_ANY_REQUEST)
+    assert len(left) == 6 + len(BEFORE_ANY_REQUEST)

@@ -81,9 +81,7 @@ def test_batching_parameters_that_cannot_be_used_are_named(tmp_path: Path, conte
     if content is not None:
         parameters.write_text(content)
     text = GOOD.replace("kind: tfserving", f"kind: tfserving, batching_parameters_file: {parameters}")
-    with pytest.raises(
-        ConfigError, match=rf"servers\.tensorflow\.tfserving\.batching_parameters_file: {parameters}"
-    ) as caught:
+    with pytest.raises(ConfigError, match=rf"servers\.tensorflow\.batching_parameters_file: {parameters}") as caught:
         load(write(tmp_path, text), {})
     assert says in str(caught.value)
 
@@ -128,7 +126,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         (GOOD.replace("kind: tfserving", "kind: triton"), "servers.tensorflow: Input tag 'triton'"),
         ("servers: {}\nmodels: {}\n", "servers: name at least one"),
         ("models: {}\n", "servers: Field required"),
-        (GOOD.replace('"127.0.0.1:8500"', "nowhere"), "servers.tensorflow.tfserving.endpoint: must be an address"),
+        (GOOD.replace('"127.0.0.1:8500"', "nowhere"), "servers.tensorflow.endpoint: must be an address"),
         (GOOD.replace("http://127.0.0.1:8081", "http://other:8081"), "management must be on the host of endpoint"),
         ("- a\n", "must hold a mapping"),
         ("a: [", "is not valid YAML"),

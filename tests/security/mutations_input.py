@@ -129,7 +129,7 @@ INPUT: tuple[Mutation, ...] = (
     ),
     Mutation(
         "servers' own words",
-        "gateway/backends/translation.py",
+        "gateway/servers/faults.py",
         "if not _INSIDE.search(text):",
         "if True:",
         _BEHIND,

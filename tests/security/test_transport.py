@@ -22,6 +22,7 @@ from gateway.protos import v2_pb2
 from gateway.tls import ClientTls, ServerTls
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe
+from tests.fakes.v2 import FakeV2
 from tests.gateway.conftest import RunningGateway, free_port, start_gateway, wait_for
 from tests.security.authority import Authority, Pair
 from tests.security.door import BODY
@@ -71,7 +72,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     credentials = grpc.ssl_server_credentials(
         [(tensorflow.key.read_bytes(), tensorflow.cert.read_bytes())], authority.file.read_bytes(), True
     )
-    fakes = FakeTFServing({"double": [1]}, tls=credentials), FakeTorchServe({"double": ["1"]}, tls=server)
+    v2 = FakeV2({"double": ["1"]}, tls=server, credentials=credentials)
+    fakes = FakeTFServing({"double": [1]}, tls=credentials), FakeTorchServe({"double": ["1"]}, tls=server), v2
     own = {**listener.settings, "client_ca": str(authority.file)}
     calls = {"ca": str(authority.file), **shown.settings}
     url = f"https://127.0.0.1:{fakes[1].port}"
@@ -81,6 +83,12 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         "servers": {
             "tensorflow": {"kind": "tfserving", "endpoint": fakes[0].endpoint, "tls": {**calls, "name": "tensorflow"}},
             "pytorch": {"kind": "torchserve", "endpoint": url, "management": url, "tls": {**calls, "name": "pytorch"}},
+            "rest": {
+                "kind": "v2",
+                "endpoint": f"https://127.0.0.1:{v2.http_port}",
+                "tls": {**calls, "name": "pytorch"},
+            },
+            "grpc": {"kind": "v2", "endpoint": v2.grpc_endpoint, "tls": {**calls, "name": "tensorflow"}},
         },
         "models": {"double": {}},
     }
@@ -88,7 +96,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     context.load_cert_chain(caller.cert, caller.key)
     running = start_gateway(settings, folder, tls=context)
     try:
-        for variant in ("tensorflow", "pytorch"):
+        for variant in ("tensorflow", "pytorch", "rest", "grpc"):
             running.wait_until(f"/v2/models/double@{variant}/ready", 200)
         yield Secured(running, authority, listener, caller, shown)
     finally:
@@ -98,7 +106,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     assert "Traceback" not in running.log.read_text()
 
 
-@pytest.mark.parametrize("variant", ["tensorflow", "pytorch"])
+@pytest.mark.parametrize("variant", ["tensorflow", "pytorch", "rest", "grpc"])
 def test_a_client_with_a_certificate_is_answered_by_servers_that_ask_for_one(secured: Secured, variant: str) -> None:
     assert secured.infer(secured.context(secured.caller), variant).json()["outputs"][0]["data"] == [2.0]
     assert secured.live(secured.caller)

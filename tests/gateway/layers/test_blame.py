@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backends import balanced
-from gateway.backends.balanced import Balanced
-from gateway.backends.translation import TFSERVING, TORCHSERVE, Lost, translated
-from gateway.backends.witness import Witnesses
 from gateway.errors import UNDECLARED, DeadlineExceeded, DuetError, FailedPrecondition
 from gateway.layers.breaker import Breaker, Circuit, Policy
 from gateway.layers.gradient import Gradient
 from gateway.layers.retry import Again, Allowance
 from gateway.layers.signals import Signals
+from gateway.servers import balanced
+from gateway.servers.balanced import Balanced
+from gateway.servers.faults import Lost
+from gateway.servers.tfserving.faults import TFSERVING
+from gateway.servers.torchserve.faults import TORCHSERVE
+from gateway.servers.witness import Witnesses
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Payload, Target, Tensor, VersionMetadata
 
 pytestmark = pytest.mark.anyio
@@ -97,11 +99,11 @@ class World:
 
 
 FAILURES = {
-    "crash": lambda: translated(TORCHSERVE, 500, "Worker died."),
-    "memory": lambda: translated(TORCHSERVE, 507, "Out of resources"),
-    "corrupt": lambda: translated(TORCHSERVE, Lost.UNREADABLE),
-    "broken": lambda: translated(TORCHSERVE, Lost.BROKEN),
-    "closed": lambda: translated(TFSERVING, Lost.CLOSED),
+    "crash": lambda: TORCHSERVE.translated(500, "Worker died."),
+    "memory": lambda: TORCHSERVE.translated(507, "Out of resources"),
+    "corrupt": lambda: TORCHSERVE.translated(Lost.UNREADABLE),
+    "broken": lambda: TORCHSERVE.translated(Lost.BROKEN),
+    "closed": lambda: TFSERVING.translated(Lost.CLOSED),
     "late": lambda: DeadlineExceeded("late"),
 }
 

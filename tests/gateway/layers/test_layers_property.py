@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced
 from gateway.errors import CORRUPT, DuetError, Fault, ResourceExhausted, Unavailable
 from gateway.layers.breaker import Breaker, Circuit, Policy
 from gateway.layers.deadline import Deadline
@@ -24,6 +23,7 @@ from gateway.layers.gradient import Gradient
 from gateway.layers.limit import Bounds, Budget, Limit
 from gateway.layers.retry import Again, Allowance, Retry
 from gateway.layers.signals import Signals
+from gateway.servers.balanced import Balanced
 from gateway.types import Criticality, InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 from tests.fakes.simulated import simulate
 

@@ -7,10 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.backends.base import Backend
-from gateway.backends.translation import TORCHSERVE, translated
 from gateway.errors import DuetError, InvalidArgument
 from gateway.layers.metrics import Timed
 from gateway.metrics import Metrics
+from gateway.servers.torchserve.faults import TORCHSERVE
 from gateway.types import InferRequest, Tensor
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ async def test_a_servers_failures_are_counted_by_what_they_are() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     for status, kind, text in ((503, "ServiceUnavailableException", ""), (500, "x", "Worker died."), (400, "x", "no")):
-        inner = cast(Backend, Failing(translated(TORCHSERVE, status, text, kind)))
+        inner = cast(Backend, Failing(TORCHSERVE.translated(status, text, kind)))
         with pytest.raises(DuetError):
             await Timed(inner, metrics=metrics, variant="pytorch").infer(REQUEST)
     for fault in ("overload", "crash", "refused"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.torchserve_keys import Keys
+from gateway.servers.torchserve.keys import Keys
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

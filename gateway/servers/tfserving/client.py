@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +15,13 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from gateway import errors
-from gateway.backends.tfserving_config import BatchingParametersFile, ModelConfigFile
-from gateway.backends.translation import TFSERVING, Lost, readable, translated
 from gateway.codecs import artifact
 from gateway.codecs import tfserving as codec
 from gateway.protos import tfserving_pb2 as pb
+from gateway.servers.channel import Channel, seconds_left
+from gateway.servers.faults import Lost, readable
+from gateway.servers.tfserving.faults import TFSERVING
+from gateway.servers.tfserving.files import BatchingParametersFile, ModelConfigFile
 from gateway.tls import ClientTls
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -38,19 +39,14 @@ PLATFORM = "tensorflow_savedmodel"
 
 _Answer = TypeVar("_Answer", bound=Message)
 
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", 64 << 20),
-    # A server that comes back is called again within a second; gRPC's own back-off grows to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
-
-#: Of a request's time, what its answer needs from the server to the client.
-_WAY_BACK_SECONDS = 0.005
-
-_LAST_CALLS_SECONDS = 60.0
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+_METHODS: dict[str, type[Message]] = {
+    _PREDICT: pb.PredictRequest,
+    _METADATA: pb.GetModelMetadataRequest,
+    _STATUS: pb.GetModelStatusRequest,
+}
 
 _GONE = VersionMetadata(0, ready=False)
 
@@ -76,61 +72,28 @@ class TFServing:
         tls: ClientTls | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._tls, self._tls_version = tls, 0
-        self._closing: set[asyncio.Task[None]] = set()
+        self._channel = Channel(endpoint, _METHODS, tls=tls)
         self._config = ModelConfigFile(model_config_file) if model_config_file else None
         self._batching_parameters = batching_parameters
         self._variant = variant
-        self._open()
         # A version's signature never changes while it is served.
         self._signatures: dict[tuple[str, int], dict[str, Signature]] = {}
         self._artifacts: dict[tuple[str, int], str] = {}
 
-    def _open(self) -> None:
-        if self._tls is None:
-            self._channel = grpc.aio.insecure_channel(self.endpoint, options=_CHANNEL_OPTIONS)
-        else:
-            self._tls_version = self._tls.version
-            options = (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", self._tls.name))
-            self._channel = grpc.aio.secure_channel(self.endpoint, self._tls.grpc_credentials(), options=options)
-        self._predict = self._channel.unary_unary(
-            "/tensorflow.serving.PredictionService/Predict",
-            request_serializer=pb.PredictRequest.SerializeToString,
-        )
-        self._get_metadata = self._channel.unary_unary(
-            "/tensorflow.serving.PredictionService/GetModelMetadata",
-            request_serializer=pb.GetModelMetadataRequest.SerializeToString,
-        )
-        self._get_status = self._channel.unary_unary(
-            "/tensorflow.serving.ModelService/GetModelStatus",
-            request_serializer=pb.GetModelStatusRequest.SerializeToString,
-        )
-
-    def _renew(self) -> None:
-        """Other certificates need another channel; calls on the one before may end there."""
-        if self._tls is None:
-            return
-        self._tls.read()
-        if self._tls.version != self._tls_version:
-            closing = asyncio.create_task(self._channel.close(_LAST_CALLS_SECONDS))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            self._open()
-
     async def infer(self, request: InferRequest) -> InferResponse:
-        seconds = _seconds_left(request)
+        seconds = seconds_left(request)
         with self._translated():
-            data = await self._predict(codec.encode_predict(request), timeout=seconds)
+            data = await self._channel.call(_PREDICT)(codec.encode_predict(request), timeout=seconds)
         message = _parsed(data, pb.PredictResponse)
         with readable():
             outputs = codec.decode_predict_response(message)
         return InferResponse(request.model, self._variant, message.model_spec.version.value, outputs)
 
     async def metadata(self, model: str) -> ModelMetadata:
-        self._renew()
+        self._channel.renew()
         with self._translated(describing=True):
             spec = pb.ModelSpec(name=model)
-            data = await self._get_status(pb.GetModelStatusRequest(model_spec=spec))
+            data = await self._channel.call(_STATUS)(pb.GetModelStatusRequest(model_spec=spec))
         answer = _parsed(data, pb.GetModelStatusResponse)
         batching = self._batching_parameters.batching() if self._batching_parameters else None
         versions: dict[int, VersionMetadata] = {}
@@ -154,7 +117,7 @@ class TFServing:
         return None if self._config is None else self._config.labels().keys()
 
     async def aclose(self) -> None:
-        await self._channel.close()
+        await self._channel.aclose()
 
     async def _labelled(self, model: str) -> dict[str, int]:
         """The versions that the model's labels stand for; a label that the server does not know is left out."""
@@ -168,7 +131,7 @@ class TFServing:
             request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
             with suppress(errors.InvalidArgument, errors.NotFound, errors.FailedPrecondition):
                 with self._translated(describing=True):
-                    data = await self._get_metadata(request)
+                    data = await self._channel.call(_METADATA)(request)
                 found[label] = _parsed(data, pb.GetModelMetadataResponse).model_spec.version.value
         return found
 
@@ -179,7 +142,7 @@ class TFServing:
         spec = pb.ModelSpec(name=model, version=pb.Int64Value(value=version))
         request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
         with self._translated(describing=True):
-            data = await self._get_metadata(request)
+            data = await self._channel.call(_METADATA)(request)
         answer = _parsed(data, pb.GetModelMetadataResponse)
         definitions = pb.SignatureDefMap.FromString(answer.metadata["signature_def"].value).signature_def
         signatures = {name: codec.decode_signature(definitions[name]) for name in sorted(definitions)}
@@ -199,7 +162,7 @@ class TFServing:
         request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=[_DUET_FIELD])
         try:
             with self._translated(describing=True):
-                data = await self._get_metadata(request)
+                data = await self._channel.call(_METADATA)(request)
         except (errors.Unavailable, errors.DeadlineExceeded):
             raise  # it may yet tell
         except errors.DuetError:
@@ -220,7 +183,7 @@ class TFServing:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            failure = translated(TFSERVING, error.code(), error.details() or "", describing=describing)
+            failure = TFSERVING.translated(error.code(), error.details() or "", describing=describing)
             if isinstance(failure, errors.Unavailable):
                 log.info("%s: %s", self.endpoint, error.details())
             raise failure from error
@@ -231,14 +194,4 @@ def _parsed(data: bytes, kind: type[_Answer]) -> _Answer:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise translated(TFSERVING, Lost.UNREADABLE, "it is no message of this call") from error
-
-
-def _seconds_left(request: InferRequest) -> float | None:
-    """What the server may take: the rest is the answer's way back. Raises DeadlineExceeded where nothing is left."""
-    if request.deadline is None:
-        return None
-    left = request.deadline - asyncio.get_running_loop().time() - _WAY_BACK_SECONDS
-    if left <= 0:
-        raise errors.DeadlineExceeded(f"{request.model} could not be asked before the request's deadline")
-    return left
+        raise TFSERVING.translated(Lost.UNREADABLE, "it is no message of this call") from error

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced, resolve_host
-from gateway.backends.translation import TORCHSERVE, translated
 from gateway.errors import DeadlineExceeded, DuetError, NotFound, ResourceExhausted, Unavailable
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.signals import Signals
+from gateway.servers.balanced import Balanced, resolve_host
+from gateway.servers.torchserve.faults import TORCHSERVE
 from gateway.types import (
     InferRequest,
     InferResponse,
@@ -188,7 +188,7 @@ async def test_five_failures_of_a_model_take_the_endpoint_out_for_it_and_for_no_
     world = World(a=a)
     for model in ("m", "other"):
         await world.balanced.metadata(model)
-    a.failure = translated(TORCHSERVE, 500, "Worker died.")
+    a.failure = TORCHSERVE.translated(500, "Worker died.")
     for number in range(6):
         with pytest.raises(Unavailable, match="worker died" if number < 5 else "tried again each second"):
             await world.balanced.infer(REQUEST)
@@ -237,7 +237,7 @@ async def test_quick_refusals_attract_no_calls() -> None:
     a.seconds = b.seconds = 0.01
     await world.ask(10)
     a.seconds = 0.0001
-    a.failure = translated(TORCHSERVE, 503, kind="ServiceUnavailableException")
+    a.failure = TORCHSERVE.translated(503, kind="ServiceUnavailableException")
     before = a.calls
     refused = await world.ask(100)
     assert refused == a.calls - before <= 5
@@ -277,7 +277,7 @@ async def test_overload_is_no_reason_to_leave_an_endpoint_out() -> None:
     a = Endpoint()
     world = World(a=a)
     await world.balanced.metadata("m")
-    a.failure = translated(TORCHSERVE, 503, kind="ServiceUnavailableException")
+    a.failure = TORCHSERVE.translated(503, kind="ServiceUnavailableException")
     for _ in range(3):
         with pytest.raises(ResourceExhausted):
             await world.balanced.infer(REQUEST)

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from math import exp, inf
 from typing import TYPE_CHECKING, Any
 
-from gateway.backends.pace import Pace
 from gateway.errors import DuetError
+from gateway.servers.pace import Pace
 from gateway.types import InferRequest, InferResponse
 
 if TYPE_CHECKING:
-    from gateway.backends.endpoint import Endpoint
+    from gateway.servers.endpoint import Endpoint
 
 #: While calls are open they are looked at this often.
 SWEEP_SECONDS = 0.05

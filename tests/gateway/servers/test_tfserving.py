@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.backends.tfserving import TFServing
-from gateway.backends.tfserving_config import BatchingParametersFile
+from gateway.servers.tfserving.client import TFServing
+from gateway.servers.tfserving.files import BatchingParametersFile
 from gateway.types import InferRequest, Rows, Tensor, TensorSpec, VersionMetadata
 from tests.fakes.tfserving import FakeTFServing
 

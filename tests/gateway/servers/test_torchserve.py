@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.backends.torchserve import TorchServe
+from gateway.servers.torchserve.client import TorchServe
 from gateway.types import InferRequest, Rows, Tensor, TensorSpec, VersionMetadata
 from tests.fakes.torchserve import SIGNATURE, FakeTorchServe
 

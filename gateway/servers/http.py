@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.backends.translation import Lost, translated
+from gateway.servers.faults import Faults, Lost
 from gateway.tls import ClientTls
 
 log = logging.getLogger("duet.backends.http")
@@ -38,11 +38,16 @@ class Response:
     headers: dict[bytes, bytes]
     body: bytes
 
+    def number(self, header: bytes) -> int | None:
+        """The header's value, if it is a number."""
+        value = self.headers.get(header)
+        return int(value) if value is not None and value.isdigit() else None
+
 
 class HttpPool:
     """Connections to ``http://host:port``, at most ``max_connections`` at once; further calls wait in turn.
 
-    ``name`` is what errors call the server, and `translation` too: addresses are not for clients.
+    ``faults`` says what failures mean, and what errors call the server: addresses are not for clients.
 
     An idle connection is kept ``idle_seconds``: less than the server keeps it, so that a request is not sent into a
     connection that is just being closed. Where that happens all the same, soon and without one byte of an answer, the
@@ -53,7 +58,7 @@ class HttpPool:
         self,
         url: str,
         *,
-        name: str,
+        faults: Faults,
         max_connections: int = 128,
         idle_seconds: float = 30.0,
         connect_timeout_seconds: float = 1.0,
@@ -66,7 +71,7 @@ class HttpPool:
         self._tls = tls
         self._host, self._port = parts.hostname, parts.port or 80
         self._authority = parts.netloc
-        self._name = name
+        self._faults = faults
         self._idle_seconds = idle_seconds
         self._connect_timeout_seconds = connect_timeout_seconds
         self._max_response_bytes = max_response_bytes
@@ -90,11 +95,11 @@ class HttpPool:
                 if response is not None:
                     return response
                 if monotonic() - sent > _STALE_SECONDS:
-                    raise translated(self._name, Lost.CLOSED)
+                    raise self._faults.translated(Lost.CLOSED)
                 await asyncio.sleep(_PAUSE_SECONDS)
             response = await self._exchange(await self._connect(), message)
             if response is None:
-                error = translated(self._name, Lost.CLOSED)
+                error = self._faults.translated(Lost.CLOSED)
                 if connection is not None and error.fault is not None:
                     # It was sent twice, and twice the server hung up on it: not a third time.
                     error.fault = replace(error.fault, retry_safe=False)
@@ -118,7 +123,7 @@ class HttpPool:
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self._name, self._max_response_bytes),
+                    lambda: _Connection(self._faults, self._max_response_bytes),
                     self._host,
                     self._port,
                     ssl=self._tls.context() if self._tls else None,
@@ -127,7 +132,7 @@ class HttpPool:
         except (OSError, TimeoutError) as error:
             late = isinstance(error, TimeoutError)
             log.info("cannot connect to %s: %s", self._authority, "timed out" if late else error.strerror or "failed")
-            raise translated(self._name, Lost.CONNECT_LATE if late else Lost.CONNECT) from error
+            raise self._faults.translated(Lost.CONNECT_LATE if late else Lost.CONNECT) from error
         return connection
 
     async def _exchange(self, connection: _Connection, message: list[Piece]) -> Response | None:
@@ -146,8 +151,8 @@ class HttpPool:
 class _Connection(asyncio.Protocol):
     """One request at a time; the parser calls the ``on_`` methods."""
 
-    def __init__(self, name: str, max_response_bytes: int) -> None:
-        self._name = name
+    def __init__(self, faults: Faults, max_response_bytes: int) -> None:
+        self._faults = faults
         self._max_response_bytes = max_response_bytes
         self._answer: asyncio.Future[Response | None] | None = None
         self.open = False
@@ -184,7 +189,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(translated(self._name, Lost.UNREADABLE, str(error)))
+            self._fail(self._faults.translated(Lost.UNREADABLE, str(error)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -193,7 +198,7 @@ class _Connection(asyncio.Protocol):
         if not self._started:
             self._answer.set_result(None)
         else:
-            self._fail(translated(self._name, Lost.BROKEN))
+            self._fail(self._faults.translated(Lost.BROKEN))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
@@ -201,12 +206,12 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_response_bytes:
-            self._fail(translated(self._name, Lost.TOO_LONG, str(self._max_response_bytes)))
+            self._fail(self._faults.translated(Lost.TOO_LONG, str(self._max_response_bytes)))
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
         if self._size > self._max_response_bytes:
-            self._fail(translated(self._name, Lost.TOO_LONG, str(self._max_response_bytes)))
+            self._fail(self._faults.translated(Lost.TOO_LONG, str(self._max_response_bytes)))
             return
         self._pieces.append(body)
 

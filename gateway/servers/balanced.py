@@ -16,11 +16,11 @@ from time import monotonic
 from typing import Any
 
 from gateway.backends.base import WHOLE, Guard, Server
-from gateway.backends.endpoint import Endpoint
-from gateway.backends.merging import merged
-from gateway.backends.overdue import LEAST_PATIENCE_SECONDS, Call, Calls, Sweep
-from gateway.backends.witness import Witnesses
 from gateway.errors import SWAP, SWAPPED, DeadlineExceeded, DuetError, Fault, NotFound, Unavailable
+from gateway.servers.endpoint import Endpoint
+from gateway.servers.merging import merged
+from gateway.servers.overdue import LEAST_PATIENCE_SECONDS, Call, Calls, Sweep
+from gateway.servers.witness import Witnesses
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor
 
 #: A host and its port -> the addresses that the name stands for now.

@@ -12,20 +12,34 @@ import pytest
 from grpc import StatusCode
 
 from gateway import errors
-from gateway.backends.http import HttpPool
-from gateway.backends.tfserving import TFServing
-from gateway.backends.torchserve import TorchServe
-from gateway.backends.translation import TABLE, TFSERVING, TORCHSERVE, Lost, Signal, row, translated
+from gateway.servers.base import Server, ServerAddress
+from gateway.servers.faults import MODEL, Faults, Lost, Row, Signal
+from gateway.servers.http import HttpPool
+from gateway.servers.kinds import SERVERS
+from gateway.servers.tfserving.client import TFServing
+from gateway.servers.tfserving.faults import TFSERVING
+from gateway.servers.torchserve.client import TorchServe
+from gateway.servers.torchserve.faults import TORCHSERVE
+from gateway.servers.v2.faults import V2
+from gateway.servers.v2.kind import V2Kind
+from gateway.servers.v2.settings import V2Settings
 from gateway.types import InferRequest, Tensor
 from tests.fakes.tfserving import FakeTFServing
 from tests.fakes.torchserve import FakeTorchServe, failure
+from tests.fakes.v2 import FakeV2
+from tests.fakes.v2 import failure as v2_failure
 
 pytestmark = pytest.mark.anyio
 
 REQUEST = InferRequest("m", (Tensor("x", "FP32", np.array([[1.5]], np.float32)),), version=1)
+ROW = (errors.Internal, "", MODEL)
 HANDLER = "InternalServerException"
 NO_WORKER = 'Model "m" has no worker to serve inference request. Please use scale workers API to add workers.'
 REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:8500: Connection refused"
+NOT_FOUND = "Request for unknown model: 'm'"
+NO_VERSIONS = f"{NOT_FOUND} has no available versions"
+FULL_ID = "[request id: <id_unknown>] Exceeds maximum queue size"
+STUB = "Failed to process the request(s) for model 'm_0_0', message: Stub process 'm_0_0' is not healthy."
 FULL = "The batch scheduling queue to which this task was submitted is full; currently 10 batches enqueued"
 
 
@@ -36,7 +50,7 @@ class Case:
     ``says`` is what the client is told, or a part of it.
     """
 
-    server: str
+    server: Faults
     signal: Signal
     kind: str
     text: str
@@ -48,7 +62,11 @@ class Case:
 
     def __str__(self) -> str:
         name = self.signal if isinstance(self.signal, int) else self.signal.name
-        return f"{self.server} {name} {self.kind} {self.text[:24]}".replace(" ", "-")
+        return f"{self.server.server} {name} {self.kind} {self.text[:24]}".replace(" ", "-")
+
+    @property
+    def row(self) -> Row:
+        return self.server.row(self.signal, self.text, self.kind, describing=self.describing)
 
 
 _DESCRIBED = "Model not found: m"
@@ -129,7 +147,49 @@ CASES = [
     Case(TFSERVING, StatusCode.UNAUTHENTICATED, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
     Case(TFSERVING, StatusCode.PERMISSION_DENIED, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
     Case(TFSERVING, StatusCode.INTERNAL, "", "assertion failed", errors.Internal, False, False, "assertion failed"),
+    # Texts that Triton, KServe and MLServer were seen to say, or say in their sources.
+    Case(V2, 404, "", f"{NOT_FOUND} is not found", errors.NotFound, False, False, "not found", describing=True),
+    Case(V2, 503, "", f"{NOT_FOUND} has no available versions", errors.NotFound, False, False, describing=True),
+    Case(V2, 404, "", "Model with name m does not exist.", errors.Unavailable, True, False, "try again"),
+    Case(V2, 400, "", "Model m is not ready yet.", errors.Unavailable, True, False, "try again"),
+    Case(V2, 503, "", f"{NOT_FOUND} version 1 is not at ready state", errors.Unavailable, True, False, "try again"),
+    Case(V2, 503, "", "Exceeds maximum queue size", errors.ResourceExhausted, False, False, "queue"),
+    Case(V2, 503, "", "Request timeout expired", errors.DeadlineExceeded, False, True, "gave the request up"),
+    Case(V2, 500, "", STUB, errors.Unavailable, True, True, "died"),
+    Case(V2, 400, "", "x must not begin with 13", errors.InvalidArgument, False, False, "13"),
+    Case(V2, 422, "", "Input should be a valid list", errors.InvalidArgument, False, False, "valid list"),
+    Case(V2, 401, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(V2, 403, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(V2, 404, "", "no such user", errors.NotFound, False, False, "no such user"),
+    Case(V2, 408, "", "late", errors.DeadlineExceeded, False, True, "gave the request up"),
+    Case(V2, 413, "", "", errors.PayloadTooLarge, False, False, "larger than the v2 server takes"),
+    Case(V2, 429, "", "slow down", errors.ResourceExhausted, False, False, "slow down"),
+    Case(V2, 501, "", "Model versioning not supported yet.", errors.Unimplemented, False, False, "versioning"),
+    Case(V2, 502, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(V2, 503, "", "Server is not ready.", errors.Unavailable, True, True, "cannot be reached"),
+    Case(V2, 504, "", "", errors.Unavailable, True, True, "cannot be reached"),
+    Case(V2, 500, "", "RuntimeError : the model broke", errors.Internal, False, False, "the model broke"),
+    Case(V2, StatusCode.NOT_FOUND, "", f"{NOT_FOUND} is not found", errors.NotFound, False, False, describing=True),
+    Case(V2, StatusCode.UNAVAILABLE, "", NO_VERSIONS, errors.NotFound, False, False, describing=True),
+    Case(V2, StatusCode.NOT_FOUND, "", "Model m with version 1 not found", errors.Unavailable, True, False, "again"),
+    Case(V2, StatusCode.UNAVAILABLE, "", NO_VERSIONS, errors.Unavailable, True, False, "try again"),
+    Case(V2, StatusCode.UNAVAILABLE, "", FULL_ID, errors.ResourceExhausted, False, False, "queue"),
+    Case(V2, StatusCode.UNAVAILABLE, "", "Request timeout expired", errors.DeadlineExceeded, False, True, "gave"),
+    Case(V2, StatusCode.INTERNAL, "", STUB, errors.Unavailable, True, True, "died"),
+    Case(V2, StatusCode.RESOURCE_EXHAUSTED, "", "out of memory", errors.ResourceExhausted, False, False),
+    Case(V2, StatusCode.NOT_FOUND, "", "no such user", errors.NotFound, False, False, "no such user"),
+    Case(V2, StatusCode.DEADLINE_EXCEEDED, "", "Deadline Exceeded", errors.DeadlineExceeded, False, True),
+    Case(V2, StatusCode.INVALID_ARGUMENT, "", "x must not", errors.InvalidArgument, False, False, "x must not"),
+    Case(V2, StatusCode.OUT_OF_RANGE, "", "index 9", errors.InvalidArgument, False, False, "index 9"),
+    Case(V2, StatusCode.FAILED_PRECONDITION, "", "not loaded", errors.FailedPrecondition, False, False),
+    Case(V2, StatusCode.UNIMPLEMENTED, "", "no such op", errors.Unimplemented, False, False, "no such op"),
+    Case(V2, StatusCode.DATA_LOSS, "", "truncated record", errors.DataLoss, False, False, "truncated record"),
+    Case(V2, StatusCode.UNAUTHENTICATED, "", "who?", errors.Unavailable, True, True, "refuses the gateway"),
+    Case(V2, StatusCode.PERMISSION_DENIED, "", "no", errors.Unavailable, True, True, "refuses the gateway"),
 ]
+
+#: Every row of every kind's table once: some are shared.
+TABLE = tuple({id(row): row for kind in SERVERS for row in kind.faults().rows}.values())
 
 
 def check(error: errors.DuetError, case: Case) -> None:
@@ -141,12 +201,12 @@ def check(error: errors.DuetError, case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_row_says_what_the_client_is_told_and_what_layers_make_of_it(case: Case) -> None:
-    check(translated(case.server, case.signal, case.text, case.kind, describing=case.describing), case)
+    check(case.server.translated(case.signal, case.text, case.kind, describing=case.describing), case)
 
 
 def test_each_row_has_its_case_and_each_case_its_row() -> None:
     """A row that no case reaches is hidden by one before it."""
-    found = [row(case.server, case.signal, case.text, case.kind, describing=case.describing) for case in CASES]
+    found = [case.row for case in CASES]
     assert {id(entry) for entry in found} == {id(entry) for entry in TABLE}
     assert len(found) == len(TABLE)
 
@@ -173,6 +233,13 @@ def torchserve() -> Iterator[FakeTorchServe]:
 
 
 @pytest.fixture(scope="module")
+def v2() -> Iterator[FakeV2]:
+    fake = FakeV2({"m": ["1"]})
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="module")
 def tfserving() -> Iterator[FakeTFServing]:
     fake = FakeTFServing({"m": [1]})
     yield fake
@@ -180,7 +247,9 @@ def tfserving() -> Iterator[FakeTFServing]:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if isinstance(case.signal, int) and not case.describing], ids=str
+    "case",
+    [c for c in CASES if c.server is TORCHSERVE and isinstance(c.signal, int) and not c.describing],
+    ids=str,
 )
 async def test_torchserves_errors_come_through_the_table(torchserve: FakeTorchServe, case: Case) -> None:
     answer = failure(int(case.signal), case.kind, case.text) if case.kind else (int(case.signal), {}, b"<html>")
@@ -194,7 +263,7 @@ async def test_torchserves_errors_come_through_the_table(torchserve: FakeTorchSe
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if isinstance(c.signal, StatusCode) and not c.describing],
+    [c for c in CASES if c.server is TFSERVING and isinstance(c.signal, StatusCode) and not c.describing],
     ids=str,
 )
 async def test_tensorflow_servings_errors_come_through_the_table(tfserving: FakeTFServing, case: Case) -> None:
@@ -205,6 +274,35 @@ async def test_tensorflow_servings_errors_come_through_the_table(tfserving: Fake
     check(caught.value, case)
     tfserving.failure = None
     await backend.aclose()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.server is V2 and not c.describing], ids=str)
+async def test_a_v2_servers_errors_come_through_the_table(v2: FakeV2, case: Case) -> None:
+    """Over the wire that the row is of."""
+    over_rest = isinstance(case.signal, int)
+    if isinstance(case.signal, StatusCode):
+        said = (case.signal, case.text)
+        v2.grpc = lambda blob: said
+    else:
+        answer = v2_failure(int(case.signal), case.text)  # type: ignore[arg-type]  # there is no other
+        v2.rest = lambda blob: answer
+    settings = V2Settings(kind="v2", endpoint=v2.http_endpoint if over_rest else v2.grpc_endpoint)
+    backend = V2Kind().connect(settings, ServerAddress("triton", settings.host, settings.port))
+    with pytest.raises(errors.DuetError) as caught:
+        await backend.infer(REQUEST)
+    check(caught.value, case)
+    await backend.aclose()
+
+
+def test_a_table_that_does_not_end_in_a_row_for_everything_is_refused() -> None:
+    """Whatever a server says, there is a row for it: of a new kind too."""
+    last = Row(None, errors.Internal, "{text}", MODEL)
+    assert Faults("new", (last,)).row(599, "?") is last
+    ends: list[tuple[Row, ...]] = [(), (Row(500, errors.Internal, "", MODEL),), (last, Row(None, *ROW, kind=""))]
+    ends += [(Row(None, *ROW, text="^a"),), (Row(None, *ROW, describing=False),)]
+    for rows in ends:
+        with pytest.raises(ValueError, match="the last row of the faults of new must fit everything"):
+            Faults("new", rows)
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 20, b"\x0a\xff\xff\xff\xff\x0f"])
@@ -234,15 +332,18 @@ async def test_an_answer_of_tensorflow_serving_that_is_too_large_is_no_fault_of_
     await backend.aclose()
 
 
-@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING])
-async def test_a_server_that_does_not_listen_is_unreachable(server: str, free_tcp_port: int) -> None:
-    backend: TorchServe | TFServing
-    if server == TORCHSERVE:
+@pytest.mark.parametrize("server", [TORCHSERVE, TFSERVING, V2], ids=lambda faults: faults.server)
+async def test_a_server_that_does_not_listen_is_unreachable(server: Faults, free_tcp_port: int) -> None:
+    backend: Server
+    if server is V2:
+        settings = V2Settings(kind="v2", endpoint=f"grpc://127.0.0.1:{free_tcp_port}")
+        backend = V2Kind().connect(settings, ServerAddress("triton", settings.host, settings.port))
+    elif server is TORCHSERVE:
         url = f"http://127.0.0.1:{free_tcp_port}"
         backend = TorchServe(url, management=url, variant="pytorch")
     else:
         backend = TFServing(f"127.0.0.1:{free_tcp_port}", variant="tensorflow")
-    with pytest.raises(errors.Unavailable, match=f"^{server} cannot be reached$") as caught:
+    with pytest.raises(errors.Unavailable, match=f"^{server.server} cannot be reached$") as caught:
         await backend.infer(REQUEST)
     assert caught.value.fault is not None
     assert caught.value.fault.unreachable
@@ -276,10 +377,10 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 )
 async def test_lost_answers_come_through_the_table(answer: bytes, signal: Lost) -> None:
     async with answering(answer) as url:
-        pool = HttpPool(url, name=TORCHSERVE, max_response_bytes=50)
+        pool = HttpPool(url, faults=TORCHSERVE, max_response_bytes=50)
         with pytest.raises(errors.DuetError) as caught:
             await pool.request("GET", "/")
-        assert caught.value.fault == row(TORCHSERVE, signal).fault
+        assert caught.value.fault == TORCHSERVE.row(signal).fault
         await pool.aclose()
 
 

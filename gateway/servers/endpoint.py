@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gateway.backends.base import Guard, Server
-from gateway.backends.overdue import Calls
-from gateway.backends.pace import Pace
+from gateway.servers.overdue import Calls
+from gateway.servers.pace import Pace
 from gateway.types import ModelMetadata
 
 

@@ -16,10 +16,11 @@ from urllib.parse import quote
 import orjson
 
 from gateway import errors
-from gateway.backends.http import HttpPool, Piece, Response
-from gateway.backends.torchserve_keys import Keys
-from gateway.backends.translation import TORCHSERVE, readable, translated
 from gateway.codecs import artifact, v2
+from gateway.servers.faults import readable
+from gateway.servers.http import HttpPool, Piece, Response
+from gateway.servers.torchserve.faults import TORCHSERVE
+from gateway.servers.torchserve.keys import Keys
 from gateway.tls import ClientTls
 from gateway.types import (
     DEFAULT_SIGNATURE,
@@ -74,8 +75,8 @@ class TorchServe:
         self.endpoint = endpoint
         self._variant = variant
         self._opaque = opaque
-        self._inference = HttpPool(endpoint, name=TORCHSERVE, tls=tls)
-        self._management = HttpPool(management, name=TORCHSERVE, max_connections=4, tls=tls)
+        self._inference = HttpPool(endpoint, faults=TORCHSERVE, tls=tls)
+        self._management = HttpPool(management, faults=TORCHSERVE, max_connections=4, tls=tls)
         self._keys = Keys(key_file)
         # TorchServe's versions are text ("1", "1.0"); ours are integers.
         self._version_texts: dict[tuple[str, int], str] = {}
@@ -93,7 +94,7 @@ class TorchServe:
         if response.status != 200:
             raise _failure(response)
         with readable():
-            outputs = v2.decode_response(response.body, _header_length(response))
+            outputs = v2.decode_response(response.body, response.number(v2.HEADER_LENGTH.encode()))
         return InferResponse(request.model, self._variant, request.version or 0, outputs)
 
     async def _pass_on(self, request: InferRequest, payload: Payload) -> InferResponse:
@@ -223,7 +224,7 @@ class TorchServe:
 
 def _failure(response: Response, *, describing: bool = False) -> errors.DuetError:
     kind, message = _error_type(response)
-    return translated(TORCHSERVE, response.status, message, kind, describing=describing)
+    return TORCHSERVE.translated(response.status, message, kind, describing=describing)
 
 
 def _is_handlers_own(response: Response) -> bool:
@@ -264,11 +265,6 @@ def _error_type(response: Response) -> tuple[str, str]:
         return str(body["type"]), str(body["message"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return "", f"status {response.status}"
-
-
-def _header_length(response: Response) -> int | None:
-    value = response.headers.get(v2.HEADER_LENGTH.encode())
-    return int(value) if value is not None and value.isdigit() else None
 
 
 def _version(text: str) -> int | None:

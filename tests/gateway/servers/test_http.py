@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from gateway.backends.http import HttpPool
-from gateway.errors import DataLoss, PayloadTooLarge, Unavailable
+from gateway.errors import DataLoss, Internal, PayloadTooLarge, Unavailable
+from gateway.servers.faults import MODEL, OWN, Faults, Row
+from gateway.servers.http import HttpPool
 
 pytestmark = pytest.mark.anyio
 
+THE_SERVER = Faults("the server", (Row(None, Internal, OWN, MODEL),))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nok"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -30,7 +32,7 @@ async def pool_to(serve: Serve, **options: float) -> AsyncIterator[HttpPool]:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    pool = HttpPool(f"http://{host}:{port}", name="the server", **options)  # type: ignore[arg-type]
+    pool = HttpPool(f"http://{host}:{port}", faults=THE_SERVER, **options)  # type: ignore[arg-type]
     try:
         yield pool
     finally:
@@ -120,7 +122,7 @@ async def test_a_server_that_dies_is_not_mistaken_for_one_that_hangs_up_twice() 
 
     servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
     port = servers[0].sockets[0].getsockname()[1]
-    pool = HttpPool(f"http://127.0.0.1:{port}", name="the server")
+    pool = HttpPool(f"http://127.0.0.1:{port}", faults=THE_SERVER)
     assert (await pool.request("GET", "/")).body == b"ok"
     with pytest.raises(Unavailable, match="cannot be reached") as caught:
         await pool.request("GET", "/")
@@ -151,7 +153,7 @@ async def test_bad_answers_have_their_own_errors(answer: bytes, error: type[Exce
 
 
 async def test_nobody_listening_is_unavailable_and_names_no_address() -> None:
-    pool = HttpPool("http://127.0.0.1:1", name="the server")
+    pool = HttpPool("http://127.0.0.1:1", faults=THE_SERVER)
     with pytest.raises(Unavailable, match=r"^the server cannot be reached$"):
         await pool.request("GET", "/")
 
@@ -196,7 +198,7 @@ async def test_calls_above_the_limit_of_connections_wait_their_turn() -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "https://host", "http://host/path", "http://"])
 def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="no address of the form"):
-        HttpPool(url, name="the server")
+        HttpPool(url, faults=THE_SERVER)
 
 
 def test_a_request_that_is_given_up_is_not_read_on_from_its_memory() -> None:

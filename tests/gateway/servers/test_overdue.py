@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.backends.balanced import Balanced
-from gateway.backends.endpoint import Endpoint
-from gateway.backends.overdue import Calls
 from gateway.errors import DeadlineExceeded, DuetError, Unavailable
 from gateway.layers.breaker import Breaker, Policy
 from gateway.layers.deadline import Deadline
 from gateway.layers.retry import Again, Retry
 from gateway.layers.signals import Signals
+from gateway.servers.balanced import Balanced
+from gateway.servers.endpoint import Endpoint
+from gateway.servers.overdue import Calls
 from gateway.types import InferRequest, InferResponse, ModelMetadata, Tensor, VersionMetadata
 from tests.fakes.simulated import simulate
 
