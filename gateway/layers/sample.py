@@ -18,6 +18,8 @@ _AGAIN_SECONDS = 1.0
 #: Many times a thousandth makes a little less than a whole.
 _WHOLE = 1.0 - 1e-9
 _CROWDS = 3
+#: Of the requests that differ, where one differs grossly. Those that are alike are no company that shows anything.
+_LOOKED_AT = 8
 
 #: Asks a server outside the callers' way.
 Ask = Callable[[InferRequest], Awaitable[InferResponse]]
@@ -81,36 +83,68 @@ class Sample:
         """What in the batch's answer is not what its requests are answered alone, if anything.
 
         Numbers that come from sums are never quite the same: a batch of another size is added up in another order, and
-        where terms cancel, little of the value is left beside that. So of the request that differs most, a batch of the
-        same size is asked for that holds its rows alone, again and again. The order of sums is the same there, only the
-        company differs. It is asked for thrice before it counts, since replicas on other processors round otherwise.
-        What does not come from the company may come from a row's place or the number of rows: then half of the rows at
-        least differ by more than rounding explains. Raises what ``ask`` raises.
+        where terms cancel, little of the value is left beside that. So of the requests that differ most, batches of the
+        same size are asked for that hold the rows of one alone, again and again. The order of sums is the same there,
+        only the company differs. It is asked for thrice before it counts, since replicas on other processors round
+        otherwise.
+        What does not come from the company may come from a row's place or the number of rows. It is one of them where
+        half of the rows at least differ by more than rounding explains, or where the request is answered as if alone
+        once its rows are the first of such a batch. Raises what ``ask`` raises.
         """
         total = sum(request.rows for request in self.requests)
-        found: list[tuple[Difference, int, InferRequest]] = []
+        found: list[_Apart] = []
         start = 0
         for request in self.requests:
-            alone = await ask(request)
-            apart = difference(alone.outputs, rows.cut(self.outputs, start, request.rows))
+            alone = (await ask(request)).outputs
+            apart = difference(alone, rows.cut(self.outputs, start, request.rows))
             if apart is not None and apart.form:
                 return apart
             if apart is not None:
-                found.append((apart, start, request))
+                found.append(_Apart(apart, start, request, alone))
             start += request.rows
         if not found:
             return None
-        worst, start, request = max(found, key=lambda each: each[0].size)
+        found.sort(key=lambda each: each.by.size, reverse=True)
+        worst = found[0]
+        for each in found[: _LOOKED_AT if worst.by.gross_rows else 1]:
+            if await self._comes_of_company(each, total, ask) or await _comes_of_place(each, total, ask):
+                return worst.by
+        return worst.by if 2 * sum(each.by.gross_rows for each in found) >= total else None
+
+    async def _comes_of_company(self, apart: _Apart, total: int, ask: Ask) -> bool:
+        count = apart.request.rows
+        here = rows.cut(self.outputs, apart.start, count)
         for _ in range(_CROWDS):
-            crowd = (await ask(_crowd(request, start, total))).outputs
-            if not _rows_differ(self.outputs, crowd, start, request.rows, worst.size):
-                return worst if 2 * sum(each.gross_rows for each, _, _ in found) >= total else None
-        return worst
+            crowd = (await ask(_crowd(apart.request, apart.start, total))).outputs
+            if not _rows_differ(here, rows.cut(crowd, apart.start, count), apart.by.size):
+                return False
+        return True
 
 
-def _rows_differ(one: Sequence[Tensor], other: Sequence[Tensor], start: int, count: int, size: float) -> bool:
-    """Whether these rows differ by a good part of the difference that is to be explained."""
-    apart = difference(rows.cut(one, start, count), rows.cut(other, start, count))
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """A request that was answered otherwise than ``alone``, with its rows from ``start`` on."""
+
+    by: Difference
+    start: int
+    request: InferRequest
+    alone: tuple[Tensor, ...]
+
+
+async def _comes_of_place(apart: _Apart, total: int, ask: Ask) -> bool:
+    """Whether it is answered as if alone where it comes first, and has only itself for company."""
+    if not apart.start or not apart.by.gross_rows:
+        return False
+    for _ in range(_CROWDS):
+        first = (await ask(_crowd(apart.request, 0, total))).outputs
+        if _rows_differ(apart.alone, rows.cut(first, 0, apart.request.rows), apart.by.size):
+            return False
+    return True
+
+
+def _rows_differ(one: Sequence[Tensor], other: Sequence[Tensor], size: float) -> bool:
+    """Whether they differ by a good part of the difference that is to be explained."""
+    apart = difference(one, other)
     return apart is not None and (apart.form or apart.size >= min(size, 1.0) / 4)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.types import Array, InferRequest, Rows, Tensor
@@ -143,7 +143,16 @@ def test_without_a_word_every_answer_is_the_one_alone(plan: Plan) -> None:
     simulate(run())
 
 
+def by_place(*rows: int) -> Plan:
+    """Requests with one and the same row, and a model in which a row's place counts: their company shows nothing."""
+    requests = [(1, 1.0, 0), *((count, 0.1, 0) for count in rows)]
+    return Plan((TOGETHER[6], APART[0]), True, Rows.INDEPENDENT, None, requests)
+
+
 @given(plan=plans(declared=True))
+@example(plan=by_place(3, 1, 1))
+@example(plan=by_place(3, 1))
+@example(plan=by_place(3, 3, 3, 1))
 @settings(QUICK, max_examples=120)
 def test_a_word_is_right_or_the_first_batch_shows_it(plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
