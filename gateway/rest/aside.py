@@ -29,6 +29,8 @@ from gateway.security.access import ACCESS
 _DECODE_SECONDS = 10.0
 #: Of anybody's time, for a process that does not even get to run.
 _HUNG_SECONDS = 120.0
+#: From the end of a process's pipe to its own.
+_DYING_SECONDS = 1.0
 #: Shorter values are copied with the rest of a question.
 _MIN_BUFFER_BYTES = 1 << 12
 #: glibc gives large blocks back when they are freed; by default it learns from the first not to.
@@ -117,7 +119,7 @@ class Aside:
                 return await _receive(process)
         except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
             self._process = None
-            await _end(process)
+            await _ended(process)
             late = isinstance(error, TimeoutError) or process.returncode == -signal.SIGPROF
             failure = self._too_long() if late else _died()
             self._quarantine.add(waiting.digest, failure, asyncio.get_running_loop().time())
@@ -218,6 +220,15 @@ async def _receive(process: Process) -> Any:
             filled += len(piece)
         frames.append(frame)
     return pickle.loads(frames[0], buffers=frames[1:])  # noqa: S301 - our own child's pipe
+
+
+async def _ended(process: Process) -> None:
+    """Ends one that has closed its pipe. Killed before it has ended by itself, it would not tell why it did."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DYING_SECONDS):
+            await process.wait()
+            return
+    await _end(process)
 
 
 async def _end(process: Process) -> None:

@@ -90,14 +90,19 @@ def test_no_name_reaches_a_server_over_grpc(door: Door, record_property: Callabl
 
 def test_a_name_of_megabytes_comes_back_in_no_error(door: Door) -> None:
     """Neither as a body of megabytes nor as a trailer that no client takes."""
-    message = v2_pb2.ModelMetadataRequest(name="é" * 1_000_000).SerializeToString()
-    with (
-        grpc.insecure_channel(f"127.0.0.1:{door.gateway.grpc_port}") as channel,
-        pytest.raises(grpc.RpcError) as refused,
+    for call, message, code in (
+        ("ModelMetadata", v2_pb2.ModelMetadataRequest(name="é" * 1_000_000), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ("ModelMetadata", v2_pb2.ModelMetadataRequest(name="é" * 8_000), grpc.StatusCode.NOT_FOUND),
+        ("ModelInfer", v2_pb2.ModelInferRequest(model_name="é" * 1_000_000), grpc.StatusCode.INVALID_ARGUMENT),
+        ("ModelInfer", v2_pb2.ModelInferRequest(model_name="é" * 8_000), grpc.StatusCode.NOT_FOUND),
     ):
-        channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")(message, timeout=10)
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-    assert len(refused.value.details()) < 1100
+        with (
+            grpc.insecure_channel(f"127.0.0.1:{door.gateway.grpc_port}") as channel,
+            pytest.raises(grpc.RpcError) as refused,
+        ):
+            channel.unary_unary(f"/inference.GRPCInferenceService/{call}")(message.SerializeToString(), timeout=10)
+        assert refused.value.code() is code, refused.value.details()
+        assert len(refused.value.details()) < 1100
     body = json.dumps({"inputs": [{"name": "x" * 1_000_000, "shape": [1], "datatype": "FP32", "data": [1]}]}).encode()
     assert len(door.talk(request(body=body))) < 8192
 

@@ -88,7 +88,7 @@ def test_networks_that_trust_everybody_or_nobody_are_refused(networks: list[str]
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with open_door(
         tmp_path_factory.mktemp("proxies"),
-        http={"allowed_hosts": ["duet"], "max_body_bytes": 1 << 20},
+        http={"allowed_hosts": ["duet"], "max_body_bytes": 1 << 20, "shares": {"caller": 0.5}},
         grpc={"max_watches": 8},
         max_bytes_in_flight=4 << 20,
         trusted_proxies={"networks": [f"{PROXY}/32", "127.0.0.16/28"]},

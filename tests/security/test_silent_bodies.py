@@ -25,7 +25,7 @@ LARGE = json.dumps({"inputs": [{"name": "x", "shape": [60_000, 1], "datatype": "
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with open_door(
         tmp_path_factory.mktemp("silent"),
-        http={**PATIENCE, "allowed_hosts": ["duet"]},
+        http={**PATIENCE, "allowed_hosts": ["duet"], "shares": {"caller": 0.5}},
         max_bytes_in_flight=BUDGET,
     ) as opened:
         yield opened
