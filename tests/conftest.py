@@ -17,6 +17,17 @@ _TOGETHER = {
 }
 
 
+#: What takes the stack's servers away, and what ends it, come after all that needs it whole: starting another one
+#: takes longer than anything else here.
+_LAST = ("tests/integration/test_matrix.py::", "tests/integration/test_stack.py::test_ctrl_c")
+
+
+# After pytest's own, which sorts by fixtures.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((place + 1 for place, one in enumerate(_LAST) if item.nodeid.startswith(one)), 0))
+
+
 class _ByFixture(LoadScopeScheduling):
     """Other tests go by the file. (xdist's own `loadgroup` does not yet work with pytest 9.2.)"""
 

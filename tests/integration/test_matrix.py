@@ -1,6 +1,6 @@
 """Every front x every server, with batching and without: the real TorchServe and the TensorFlow server.
 
-The last tests take a server away.
+The last tests take a server away. `tests/conftest.py` runs this file after the others of the stack.
 """
 
 from __future__ import annotations
@@ -23,14 +23,6 @@ pytestmark = [
     pytest.mark.parametrize("variant", VARIANTS),
     pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS.keys()),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _used_up(_stacks: list[Stack]) -> Iterator[None]:
-    """What has lost its servers is no world for the tests of another file."""
-    yield
-    for stack in _stacks:
-        stack.stop()
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,8 @@ def test_a_second_up_says_which_ports_are_taken(stack: Stack, tmp_path: Path) ->
     second.stop()
 
 
+# Quick members of its kind: `test_a_server_that_is_down` of the matrix, after which the test below waits for both.
+@pytest.mark.full
 def test_a_killed_torchserve_is_503_while_tensorflow_goes_on_and_comes_back(stack: Stack) -> None:
     java = next(child for child in stack.children() if child.name() == "java")
     java.kill()
@@ -185,6 +187,11 @@ def test_a_killed_torchserve_is_503_while_tensorflow_goes_on_and_comes_back(stac
 
 
 def test_ctrl_c_stops_everything_and_frees_every_port(stack: Stack) -> None:
+    deadline = time.monotonic() + 120
+    # Another test may just have killed them; they come back.
+    while {stack.client.get(f"/v2/models/convnet@{variant}/ready").status_code for variant in VARIANTS} != {200}:
+        assert time.monotonic() < deadline, stack.text()
+        time.sleep(0.2)
     processes = stack.children()
     assert len(processes) > 3
     assert stack.stop(signal.SIGINT) == 0
