@@ -91,8 +91,11 @@ class Address(_Settings):
 class HttpShares(_Settings):
     """How much of the room for bodies one holds: always a share of what the others leave, so that all get some.
 
+    ``connections`` is the part of them that one address may have, and at least 64.
+
     A caller is its key, token or certificate, and without one its address (an IPv6 subnet of 64 bits). Behind a proxy,
-    callers without keys have one address: name it in ``trusted_proxies``, or set ``caller`` to 1 there.
+    callers without keys have one address: name it in ``trusted_proxies``, or set ``caller`` and
+    ``connections`` to 1 there.
 
     A caller at its share gets 503 and ``retry-after: 1``: its next bodies do not wait, since they would hold what they
     have sent. By default one caller holds 64 MiB at most, which is three bodies of 16 MiB at a time. Raise ``caller``
@@ -101,6 +104,7 @@ class HttpShares(_Settings):
 
     caller: Annotated[float, Field(gt=0, le=1)] = 0.25
     connection: Annotated[float, Field(gt=0, le=1)] = 0.5
+    connections: Annotated[float, Field(gt=0, le=1)] = 0.25
     #: Kept for bodies of up to ``small_bytes``.
     small: Annotated[float, Field(ge=0, lt=1)] = 0.125
     small_bytes: Annotated[int, Field(ge=0)] = 64 << 10
@@ -118,7 +122,7 @@ class Http(_Settings):
     #: Websites whose pages may call the gateway from a browser, as ``https://example.org``. None by default.
     cors_origins: tuple[str, ...] = ()
     tls: Tls | None = None
-    #: Fewer where the limit of open files allows no more; the one that was idle for longest makes way for a new one.
+    #: Fewer where the limit of open files allows no more; one of the caller that has most makes way for a new one.
     max_connections: Annotated[int, Field(ge=1)] = 16_384
     #: For a request's head, from its first byte on.
     headers_seconds: Seconds = 5.0

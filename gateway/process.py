@@ -65,16 +65,16 @@ async def serve(
     connections = connections_within(allow_open_files(), settings.http.max_connections)
     gateway = Gateway(settings, member=member, connect=connect, resolve=resolve)
     room = _room(settings)
-    crowds = [
-        _crowd(settings, gateway, connections, room, seen=True),
-        _crowd(settings, gateway, max(16, connections // 16), room, seen=False),
-    ]
     tls = {name: _tls(name, listener.tls) for name, listener in _listeners(settings)}
+    crowds = [
+        _crowd(settings, gateway, connections, room, tls["http"], seen=True),
+        _crowd(settings, gateway, max(16, connections // 16), room, tls["admin"], seen=False),
+    ]
     grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port, tls["grpc"])
     drain_seconds = max(1, round(settings.drain_seconds))
     servers = [
-        _server(gateway.http_app, drain_seconds, crowds[0], tls["http"]),
-        _server(gateway.admin_app, 1, crowds[1], tls["admin"]),
+        _server(gateway.http_app, drain_seconds, crowds[0]),
+        _server(gateway.admin_app, 1, crowds[1]),
     ]
     watchdog = Watchdog(admin, limit_seconds=settings.max_lag_seconds)
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -174,7 +174,9 @@ def _room(settings: Settings) -> Room:
     )
 
 
-def _crowd(settings: Settings, gateway: Gateway, max_connections: int, room: Room, *, seen: bool) -> Crowd:
+def _crowd(
+    settings: Settings, gateway: Gateway, max_connections: int, room: Room, tls: ServerTls | None, *, seen: bool
+) -> Crowd:
     """``seen``: the metrics of connections are those of these."""
     http, metrics = settings.http, gateway.metrics
 
@@ -194,19 +196,20 @@ def _crowd(settings: Settings, gateway: Gateway, max_connections: int, room: Roo
         ),
         max_connections=max_connections,
         room=room,
+        share=http.shares.connections,
         limits=Limits(http.max_url_bytes, http.max_header_bytes, http.max_headers),
         on_cut=lambda reason: metrics.cut(reason).inc(),
         on_look=look,
         proxies=gateway.proxies,
+        tls=tls.context() if tls else None,
     )
 
 
-def _server(app: object, drain_seconds: int, crowd: Crowd, tls: ServerTls | None) -> _Server:
+def _server(app: object, drain_seconds: int, crowd: Crowd) -> _Server:
     return _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types
             http=crowd.protocol,  # type: ignore[arg-type]  # called as the class would be
-            ssl_context_factory=(lambda *_: tls.context()) if tls else None,
             ws="none",
             lifespan="off",
             access_log=False,

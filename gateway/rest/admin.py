@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from gateway import __version__
 from gateway.metrics import Metrics
 from gateway.rest.asgi import App, Receive, Scope, Send
+from gateway.rest.sparing import Sparing
 
 #: The paths of this port's own, and all below them.
 _OWN = ("/metrics", "/healthz", "/readyz", "/admin", "/openapi.json", "/docs")
@@ -51,9 +53,11 @@ def build(
     """``backends`` tells what this process knows of its servers; each of several workers knows its own."""
     app = FastAPI(title="Duet administration", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
 
+    rendered = Sparing(metrics.exposition)
+
     @app.get("/metrics", response_class=Response)
     async def exposition() -> Response:
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+        return Response(await rendered(), media_type="text/plain; version=0.0.4")
 
     @app.get("/healthz", response_class=Response)
     async def alive() -> Response:
@@ -93,9 +97,14 @@ def build(
     @app.get("/docs/swagger-ui-bundle.js", response_class=Response)
     def script() -> Response:
         """Kept compressed, since it is large. No coroutine: a thread inflates it, and requests go on meanwhile."""
-        inflated = gzip.decompress((_SWAGGER / "swagger-ui-bundle.js.gz").read_bytes())
-        return Response(inflated, media_type="text/javascript")
+        return Response(_script(), media_type="text/javascript")
 
     app.mount("/docs", StaticFiles(directory=_SWAGGER))
 
     return app
+
+
+@cache
+def _script() -> bytes:
+    """Inflated once: whoever asks and does not read would hold megabytes of its own."""
+    return gzip.decompress((_SWAGGER / "swagger-ui-bundle.js.gz").read_bytes())

@@ -7,9 +7,12 @@ an answer that nobody reads would each hold a connection, and what belongs to it
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -19,11 +22,14 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.rest import asgi
+from gateway.rest.handshake import Handshake
 from gateway.rest.head import Limits
 from gateway.rest.joined import Joined
+from gateway.rest.places import Own, Places
 from gateway.rest.room import Holding, Pace, Room
 from gateway.rest.strict import Strict
 from gateway.security.proxies import Proxies
+from gateway.rest.spread import Spread
 from gateway.security.shares import of_address
 
 _SWEEP_SECONDS = 0.5
@@ -35,6 +41,15 @@ _TURN_SECONDS = 0.005
 _LAST_WORDS_SECONDS = 5.0
 #: While the server stops: how long a connection without a request may still bring one.
 _LAST_REQUEST_SECONDS = 0.25
+#: Input that may be dear is taken in bites: a kilobyte of the smallest chunks takes a millisecond.
+_BITE_BYTES = 1 << 10
+_LARGE_CHUNK_BYTES = 64
+#: Of requests whose heads are larger than the first, so much may be held for one address: their heads come before
+#: anybody can say who calls.
+_LARGE_HEAD_BYTES = 4 << 10
+_HEADS_BYTES_OF_ONE = 16 << 20
+_NO_ROOM_FOR_HEADS = "the headers of requests from one address hold as much as they may; send fewer at a time"
+_CROWDED = "all connections that this gateway takes, or takes from one address, are in use; try again later"
 _NO_ROOM = (
     "the gateway holds as many bytes of requests as it may, or as many as one caller or connection may while others "
     "need room; try again later"
@@ -69,9 +84,10 @@ class Crowd:
 
     how many there are and how many bytes they hold.
 
-    ``room`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections;
-    whoever comes then takes the place of the one that has been idle for longest, and is refused where none is idle.
-    ``proxies`` are believed about whom each request is for.
+    ``room`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections, and
+    ``share`` those of one address. See `Places` for who makes way. Large heads of one address's requests may hold
+    `_HEADS_BYTES_OF_ONE` together.
+    ``proxies`` are believed about whom each request is for, and have no share of their own.
     """
 
     def __init__(
@@ -80,13 +96,16 @@ class Crowd:
         *,
         max_connections: int,
         room: Room,
+        share: float = 1.0,
         on_cut: Callable[[str], None],
         limits: Limits = Limits(),  # noqa: B008 - frozen
         on_look: Callable[[int, int], None] = lambda connections, held_bytes: None,
         proxies: Proxies | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self.patience = patience
-        self.max_connections = max_connections
+        self.places: Places[Connection | Handshake] = Places(max_connections, share)
         self.room = room
         self.on_cut = on_cut
         self.limits = limits
@@ -94,14 +113,16 @@ class Crowd:
         self._on_look = on_look
         #: Those whose bodies hardly come, longest first.
         self.slow: dict[Connection, None] = {}
+        self.spread = Spread()
         #: While draining, an answer tells its client to take its next request elsewhere.
         self.draining = False
         self.connections: set[Connection] = set()
-        #: In the order in which they fell idle.
-        self.idle: dict[Connection, None] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def protocol(self, **of_uvicorn: Any) -> Connection:
+    def protocol(self, **of_uvicorn: Any) -> Connection | Handshake:
+        """Of a connection that has just been accepted."""
+        if self._tls is not None:
+            return Handshake(self, self._tls, partial(Connection, self, **of_uvicorn))
         return Connection(self, **of_uvicorn)
 
     def start(self) -> None:
@@ -152,6 +173,12 @@ class Connection(Strict):
         self._pace = Pace(0.0)
         self._holding = Holding("")
         self._proxied: Proxies | None = None
+        self._caller = ""
+        self._own: Own[Connection | Handshake] = Own()
+        self._heads = self._head_held = 0
+        #: What waits for its turn: nothing may overtake it.
+        self._input: deque[bytes | memoryview] = deque()
+        self._is_placed = False
         self._stuck: tuple[float, int] | None = None
         self._leaving_since: float | None = None
         self._answering: RequestResponseCycle | None = None
@@ -163,20 +190,24 @@ class Connection(Strict):
         crowd.connections.add(self)
         self._since = self.loop.time()
         host = self.client[0] if self.client else ""
-        self._holding.caller = of_address(host)
+        self._caller = self._holding.caller = of_address(host)
         self._proxied = crowd.proxies if crowd.proxies is not None and crowd.proxies.trusts(host) else None
-        if len(crowd.connections) > crowd.max_connections:
-            if not crowd.idle:
-                self._cut("crowded", 503, "all connections that this gateway takes are in use; try again later")
-                return
-            next(iter(crowd.idle))._cut("crowded")
-        crowd.idle[self] = None
+        makes_way = crowd.places.enter(self, self._caller, shares=self._proxied is None)
+        self._own = crowd.places.own(self._caller)
+        self._is_placed = True
+        if makes_way is self:
+            self._cut("crowded", 503, _CROWDED)
+            return
+        if makes_way is not None:
+            makes_way.cut("crowded")
+        self._own.idle[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._crowd.connections.discard(self)
-        self._crowd.idle.pop(self, None)
         self._crowd.slow.pop(self, None)
+        self._leave_place()
         self._let_go()
+        self._hold_head(0)
         super().connection_lost(exc)
         if self._answering is not None and self._task is not None and not self._answering.response_complete:
             # Nobody waits for the answer: what works on it need not go on.
@@ -187,7 +218,7 @@ class Connection(Strict):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast(asgi.Scope, self.scope)[asgi.BELONGS_TO] = self._belongs_to
-        self._crowd.idle.pop(self, None)
+        self._own.idle.pop(self, None)
         self._reading = _Reading.HEAD
         self._since = self.loop.time()
 
@@ -198,6 +229,9 @@ class Connection(Strict):
         self._reading = _Reading.BODY
         self._since = self.loop.time()
         self._pace = Pace(self._since)
+        if self._headers_bytes > _LARGE_HEAD_BYTES or self.pipeline:
+            self._heads += self._headers_bytes
+            self._hold_head(self._heads)
         if self._crowd.draining:
             self.cycle.keep_alive = False
 
@@ -221,9 +255,18 @@ class Connection(Strict):
         self._since = self.loop.time()
         super().on_response_complete()
         if self._reading is _Reading.NOTHING and not self.pipeline and not self.transport.is_closing():
-            self._crowd.idle[self] = None
+            self._own.idle[self] = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Not of a request that has just come: its turn is that of its bytes.
+        if cycle is not self.cycle and not self._crowd.spread.is_now(self._caller):
+            self._crowd.spread.put_off(self._caller, partial(self._start, cycle, app))
+        else:
+            self._start(cycle, app)
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.transport.is_closing():
+            return
         self._answering = cycle
         cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]  # all that a cycle uses
         self._task = task = self.loop.create_task(_run(cycle, app))
@@ -253,7 +296,7 @@ class Connection(Strict):
             return False
         if self._is_stuck(now):
             self._cut("stalled")
-        elif self in self._crowd.idle:
+        elif self in self._own.idle:
             if passed > patience.idle_seconds:
                 self._cut("idle")
         elif self._reading is _Reading.HEAD:
@@ -307,7 +350,7 @@ class Connection(Strict):
     def _cut(self, reason: str, status: int = 0, message: str = "") -> None:
         """Tells why, where nothing was answered yet, and closes."""
         self._crowd.on_cut(reason)
-        self._crowd.idle.pop(self, None)
+        self._leave_place()
         answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if not status or answering or (self.cycle is not None and self.pipeline):
             self.transport.abort()
@@ -340,6 +383,69 @@ class Connection(Strict):
 
     def _let_go(self) -> None:
         self._crowd.room.give_back(self._holding)
+        if self._head_held and not self.pipeline:
+            self._heads = 0
+            self._hold_head(0)
+            if self.cycle is not None and self.cycle.response_complete and self._reading is _Reading.NOTHING:
+                # uvicorn keeps the last request, for as long as the connection is idle.
+                self.headers, self.scope, self.cycle.scope = [], {}, {}  # type: ignore[typeddict-item]
+
+    @property
+    def is_waiting(self) -> bool:
+        """For more of a request, or for an answer to be read."""
+        return self._reading is not _Reading.NOTHING or self.transport.get_write_buffer_size() > 0
+
+    def data_received(self, data: bytes) -> None:
+        if not self._input and self._crowd.spread.is_now(self._caller, len(data)):
+            self._receive(data)
+        else:
+            self._input.append(data)
+            self._wait(len(data))
+
+    def _wait(self, size: int) -> None:
+        self.transport.pause_reading()
+        self._crowd.spread.put_off(self._caller, self._receive_late, size)
+
+    def _receive_late(self) -> None:
+        data = self._input.popleft()
+        if not self.transport.is_closing():
+            self._receive(data)
+            if not self.flow.read_paused and not self._input:
+                self.transport.resume_reading()
+
+    def _receive(self, data: bytes | memoryview) -> None:
+        """A bite of ``data``, if it may be dear, and the rest in turns to come."""
+        if len(data) > _BITE_BYTES and self._is_dear() and self._crowd.spread.has_room(self._caller, len(data)):
+            view = memoryview(data)
+            self._input.appendleft(view[_BITE_BYTES:])
+            self._wait(len(data) - _BITE_BYTES)
+            data = view[:_BITE_BYTES]
+        super().data_received(data if isinstance(data, bytes) else bytes(data))
+        if self._in_head and self._head_bytes > _LARGE_HEAD_BYTES:
+            self._hold_head(self._heads + self._head_bytes)
+
+    def _is_dear(self) -> bool:
+        """Whether bytes cost more than their number says: what a request begins with, and small chunks."""
+        if self._reading is not _Reading.BODY:
+            return True
+        return self._chunks > 0 and self._chunked_bytes < _LARGE_CHUNK_BYTES * self._chunks
+
+    def cut(self, reason: str) -> None:
+        """At once, and without a word."""
+        self._cut(reason)
+
+    def _hold_head(self, size: int) -> None:
+        """What requests' heads hold is ``size`` bytes now. Cuts the connection off where that is too much."""
+        own = self._own
+        own.head_bytes += size - self._head_held
+        self._head_held = size
+        if size and own.head_bytes > _HEADS_BYTES_OF_ONE and self._proxied is None and not self.transport.is_closing():
+            self._cut("bytes", 503, _NO_ROOM_FOR_HEADS)
+
+    def _leave_place(self) -> None:
+        if self._is_placed:
+            self._is_placed = False
+            self._crowd.places.leave(self, self._caller)
 
 
 async def _run(cycle: RequestResponseCycle, app: asgi.App) -> None:

@@ -19,6 +19,8 @@ from gateway.rest.head import Headers, Limits, Refused, check, check_name
 #: How long a client that is refused may go on sending, so that it reads the answer and not a reset.
 _LAST_WORDS_SECONDS = 1.0
 _MIB = 1 << 20
+#: Requests of one connection that wait for the one before them.
+_MAX_PIPELINED = 64
 #: Looks for two spaces in what came at once: pretty-printed JSON is full of them.
 _MAX_LOOKS = 256
 _TWO_SPACES = "the request line has more than one space after its method"
@@ -164,6 +166,9 @@ class Strict(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            # One read of the socket brings thousands, and each is an object that waits and time of the event loop.
+            raise self._noted(Refused(400, "more requests are sent at once than a connection may"))
         self._head_bytes = self._headers_bytes = self._headers_count = 0
         if self._tls is not None:
             self.scope["extensions"] = {"tls": self._tls}  # type: ignore[dict-item]  # wider than uvicorn's type

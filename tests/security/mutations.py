@@ -21,6 +21,7 @@ from tests.security.mutations_calls import CALLS
 from tests.security.mutations_decoding import DECODING
 from tests.security.mutations_http import HTTP
 from tests.security.mutations_input import INPUT
+from tests.security.mutations_siege import SIEGE
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("gateway", "serving", "models", "tests", "pyproject.toml")
@@ -28,7 +29,7 @@ _SECONDS = 300
 
 
 #: Each part of the controls has a file of its own.
-MUTATIONS: tuple[Mutation, ...] = (*ACCESS, *HTTP, *INPUT, *CALLS, *DECODING)
+MUTATIONS: tuple[Mutation, ...] = (*ACCESS, *HTTP, *INPUT, *CALLS, *DECODING, *SIEGE)
 
 
 def main() -> int:

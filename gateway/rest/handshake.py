@@ -1,0 +1,84 @@
+"""A connection over TLS until its handshake is over. It has a place, and a time, from its first moment on.
+
+asyncio tells a protocol of a connection when the handshake is done. Whoever never ends one would hold a socket and
+57 KiB for a minute each, and be counted nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from gateway.security.shares import of_address
+
+if TYPE_CHECKING:
+    from gateway.rest.connection import Connection, Crowd
+
+
+class Handshake(asyncio.Protocol):
+    """Gives way to the connection that ``make`` makes. It may be cut like one that is idle."""
+
+    is_waiting = True
+
+    def __init__(self, crowd: Crowd, context: ssl.SSLContext, make: Callable[[], Connection]) -> None:
+        self._crowd = crowd
+        self._context = context
+        self._make = make
+        self._caller = ""
+        self._is_placed = False
+        self._received: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._caller = of_address(peer[0] if peer else "")
+        makes_way = self._crowd.places.enter(self, self._caller)
+        self._is_placed = True
+        if makes_way is self:
+            self.cut("crowded")
+            return
+        if makes_way is not None:
+            makes_way.cut("crowded")
+        self._crowd.places.own(self._caller).idle[self] = None
+        # What the client says first is for TLS: `start_tls` begins to read.
+        self._transport.pause_reading()
+        self._task = asyncio.get_running_loop().create_task(self._shake())
+
+    def data_received(self, data: bytes) -> None:
+        """What comes between the handshake's end and our noticing it."""
+        self._received.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave_place()
+
+    def cut(self, reason: str) -> None:
+        self._crowd.on_cut(reason)
+        self._leave_place()
+        self._transport.abort()
+
+    async def _shake(self) -> None:
+        loop, seconds = asyncio.get_running_loop(), self._crowd.patience.headers_seconds
+        try:
+            secure = await loop.start_tls(
+                self._transport, self, self._context, server_side=True, ssl_handshake_timeout=seconds
+            )
+        except OSError:  # ssl.SSLError is one, and so is what a timeout raises
+            self._transport.abort()
+            return
+        finally:
+            self._leave_place()
+        if secure is None or secure.is_closing():
+            return
+        connection = self._make()
+        secure.set_protocol(connection)
+        connection.connection_made(secure)
+        for data in self._received:
+            connection.data_received(data)
+
+    def _leave_place(self) -> None:
+        if self._is_placed:
+            self._is_placed = False
+            self._crowd.places.leave(self, self._caller)

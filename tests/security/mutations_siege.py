@@ -1,0 +1,86 @@
+"""The controls of what one address holds before anybody can say who calls: connections, handshakes, heads, turns."""
+
+from __future__ import annotations
+
+from tests.security.mutation import Mutation
+
+_PLACES = "gateway/rest/places.py"
+_CONNECTION = "gateway/rest/connection.py"
+_HANDSHAKE = "gateway/rest/handshake.py"
+_TESTS = "test_connections.py"
+_SPREAD = "../gateway/rest/test_spread.py"
+
+SIEGE = (
+    Mutation(
+        "an address's share of the connections",
+        _PLACES,
+        "if shares and len(own.connections) > self._each:",
+        "if False:",
+        "../gateway/rest/test_places.py",
+        "one_caller_has_its_share",
+    ),
+    Mutation(
+        "who makes way holds most",
+        _PLACES,
+        "most = max(self._callers.values(), key=lambda one: len(one.connections))",
+        "most = next(iter(self._callers.values()))",
+        "../gateway/rest/test_places.py",
+        "holds_most",
+    ),
+    Mutation(
+        "connections are placed by address",
+        _CONNECTION,
+        "makes_way = crowd.places.enter(self, self._caller)",
+        "makes_way = crowd.places.enter(self, self._caller + str(id(self)))",
+        _TESTS,
+        "every_place",
+    ),
+    Mutation(
+        "handshakes have places",
+        _HANDSHAKE,
+        "if makes_way is self:",
+        "if False:",
+        _TESTS,
+        "half_of_a_handshake",
+    ),
+    Mutation(
+        "handshakes have a time",
+        _HANDSHAKE,
+        "ssl_handshake_timeout=seconds",
+        "ssl_handshake_timeout=60 + seconds",
+        _TESTS,
+        "half_of_a_handshake",
+    ),
+    Mutation(
+        "large heads of an address",
+        _CONNECTION,
+        "own.head_bytes > _HEADS_BYTES_OF_ONE",
+        "False",
+        _TESTS,
+        "large_heads",
+    ),
+    Mutation(
+        "requests that are sent at once",
+        "gateway/rest/strict.py",
+        "if len(self.pipeline) >= _MAX_PIPELINED:",
+        "if False:",
+        _TESTS,
+        "sent_at_once",
+    ),
+    Mutation(
+        "an address's part of a turn",
+        "gateway/rest/spread.py",
+        "if own.pieces >= _PIECES and",
+        "if False and",
+        _SPREAD,
+        "eight_pieces",
+    ),
+    Mutation(
+        "metrics are made for all who ask",
+        "gateway/rest/sparing.py",
+        "if self._next is None:",
+        "if True:",
+        _SPREAD,
+        "made_once",
+    ),
+)
