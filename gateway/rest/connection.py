@@ -27,9 +27,9 @@ from gateway.rest.head import Limits
 from gateway.rest.joined import Joined
 from gateway.rest.places import Own, Places
 from gateway.rest.room import Holding, Pace, Room
+from gateway.rest.spread import Spread
 from gateway.rest.strict import Strict
 from gateway.security.proxies import Proxies
-from gateway.rest.spread import Spread
 from gateway.security.shares import of_address
 
 _SWEEP_SECONDS = 0.5

@@ -34,8 +34,11 @@ class Handshake(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._caller = of_address(peer[0] if peer else "")
-        makes_way = self._crowd.places.enter(self, self._caller)
+        host = peer[0] if peer else ""
+        self._caller = of_address(host)
+        proxies = self._crowd.proxies
+        shares = proxies is None or not proxies.trusts(host)
+        makes_way = self._crowd.places.enter(self, self._caller, shares=shares)
         self._is_placed = True
         if makes_way is self:
             self.cut("crowded")
