@@ -54,7 +54,8 @@ class Places(Generic[C]):
 
         Where a caller's share is taken, one of its own makes way; where all places are, one of the caller's that holds
         most. It is the one that has been idle for longest, or else one that waits for its client, if that caller holds
-        more than the new one's. ``shares`` is false for a proxy, whose callers are many. So nobody loses a place to somebody who holds more, nor a request that is at work.
+        more than the new one's. So nobody loses a place to somebody who holds more, nor a request that is at work.
+        ``shares`` is false for a proxy, whose callers are many.
         """
         own = self._callers[caller]
         own.connections[connection] = None
