@@ -30,8 +30,8 @@ SIEGE = (
     Mutation(
         "connections are placed by address",
         _CONNECTION,
-        "makes_way = crowd.places.enter(self, self._caller)",
-        "makes_way = crowd.places.enter(self, self._caller + str(id(self)))",
+        "self._caller = self._holding.caller = of_address(host)",
+        "self._caller = self._holding.caller = str(id(self))",
         _TESTS,
         "every_place",
     ),
