@@ -440,6 +440,9 @@ class Connection(Strict):
         own.head_bytes += size - self._head_held
         self._head_held = size
         if size and own.head_bytes > _HEADS_BYTES_OF_ONE and self._proxied is None and not self.transport.is_closing():
+            # Given back first: another head, which comes meanwhile, is not refused for this one.
+            self._heads = 0
+            self._hold_head(0)
             self._cut("bytes", 503, _NO_ROOM_FOR_HEADS)
 
     def _leave_place(self) -> None:
