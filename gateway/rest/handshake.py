@@ -16,6 +16,8 @@ from gateway.security.shares import of_address
 if TYPE_CHECKING:
     from gateway.rest.connection import Connection, Crowd
 
+_HANDED_BYTES = 1 << 14
+
 
 class Handshake(asyncio.Protocol):
     """Gives way to the connection that ``make`` makes. It may be cut like one that is idle."""
@@ -46,12 +48,10 @@ class Handshake(asyncio.Protocol):
         if makes_way is not None:
             makes_way.cut("crowded")
         self._crowd.places.own(self._caller).idle[self] = None
-        # What the client says first is for TLS: `start_tls` begins to read.
-        self._transport.pause_reading()
         self._task = asyncio.get_running_loop().create_task(self._shake())
 
     def data_received(self, data: bytes) -> None:
-        """What comes between the handshake's end and our noticing it."""
+        """What comes before TLS begins to read, or between the handshake's end and our noticing it."""
         self._received.append(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -63,13 +63,14 @@ class Handshake(asyncio.Protocol):
         self._transport.abort()
 
     async def _shake(self) -> None:
-        loop, seconds = asyncio.get_running_loop(), self._crowd.patience.headers_seconds
         try:
-            secure = await loop.start_tls(
-                self._transport, self, self._context, server_side=True, ssl_handshake_timeout=seconds
-            )
+            secure = await self._secured()
         except OSError:  # ssl.SSLError is one, and so is what a timeout raises
             self._transport.abort()
+            return
+        except RuntimeError:  # uvloop's, of a transport that was cut off meanwhile
+            if not self._transport.is_closing():
+                raise
             return
         finally:
             self._leave_place()
@@ -80,6 +81,31 @@ class Handshake(asyncio.Protocol):
         connection.connection_made(secure)
         for data in self._received:
             connection.data_received(data)
+
+    async def _secured(self) -> asyncio.Transport | None:
+        """None, or a transport that is closing, where the client left."""
+        if self._transport.is_closing():
+            return None
+        loop, seconds = asyncio.get_running_loop(), self._crowd.patience.headers_seconds
+        # Not sooner: an event loop begins to read when it has told of the connection, whatever it was told then.
+        self._transport.pause_reading()
+        begun = loop.create_task(
+            loop.start_tls(self._transport, self, self._context, server_side=True, ssl_handshake_timeout=seconds)
+        )
+        # `start_tls` has two calls made in the turn after its own: TLS learns of its connection, and reading goes on.
+        # What came before has to be told after the one and before what is read by the other.
+        early, self._received = b"".join(self._received), []
+        if early:
+            loop.call_soon(loop.call_soon, self._hand_over, early)
+        return await begun
+
+    def _hand_over(self, early: bytes) -> None:
+        tls = cast("asyncio.BufferedProtocol", self._transport.get_protocol())
+        while early and not self._transport.is_closing():
+            size = min(len(early), _HANDED_BYTES)
+            memoryview(tls.get_buffer(size))[:size] = early[:size]
+            tls.buffer_updated(size)
+            early = early[size:]
 
     def _leave_place(self) -> None:
         if self._is_placed:

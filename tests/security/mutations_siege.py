@@ -52,6 +52,14 @@ SIEGE = (
         "half_of_a_handshake",
     ),
     Mutation(
+        "what comes before TLS is spoken",
+        _HANDSHAKE,
+        "if early:",
+        "if False:",
+        "../gateway/rest/test_handshake.py",
+        "nothing_is_lost",
+    ),
+    Mutation(
         "large heads of an address",
         _CONNECTION,
         "own.head_bytes > _HEADS_BYTES_OF_ONE",
