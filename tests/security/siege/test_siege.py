@@ -8,6 +8,7 @@ must be answered, all of them, and hardly later than just before the attack.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -65,11 +66,17 @@ def case(name: str, by: str) -> object:
 
 @pytest.mark.parametrize(("name", "by"), [case(*one) for one in CASES])
 def test_nobody_else_notices(world: World, name: str, by: str, record_property: Callable[[str, object], None]) -> None:
-    """A case that fails is tried once more, and the better of both counts: this machine has others on it."""
+    """A case that fails is tried once more, and the better of both counts: this machine has others on it.
+
+    Attacker, gateway and bystanders share its processor cores. Where bystanders waited, the same is done to servers
+    that have nothing to do with the gateway, and what they wait for then is not the gateway's.
+    """
     found = world.besieged(name, by)
     if faults(found):
         again = world.besieged(name, by)
         found = min(found, again, key=lambda one: (len(faults(one)), one.waited))
+    if max(found.waited, found.lane_waited) > WAITED_SECONDS:
+        found = replace(found, machine=world.compared(name, by))
     print(f"{name}, {by or 'nobody'}: {found.text()}")
     record_property("siege", (name, by, found))
     assert not faults(found), f"{', '.join(faults(found))}: {found.text()}"
@@ -81,8 +88,8 @@ def faults(found: Measured) -> list[str]:
         for text, wrong in (
             ("memory", found.memory > MEMORY_BYTES),
             ("a bystander was refused", bool(found.refusals)),
-            ("bystanders waited", found.waited > WAITED_SECONDS),
-            ("one lane waited", found.lane_waited > WAITED_SECONDS),
+            ("bystanders waited", found.waited_for_gateway > WAITED_SECONDS),
+            ("one lane waited", found.lane_waited_for_gateway > WAITED_SECONDS),
         )
         if wrong
     ]
