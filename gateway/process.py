@@ -18,6 +18,7 @@ from gateway.config import Address, Grpc, Http, Settings, Tls
 from gateway.rest.connection import Crowd, Patience
 from gateway.rest.head import Limits
 from gateway.rest.room import Room, Shares
+from gateway.rest.spread import Spread
 from gateway.servers.balanced import Resolve, resolve_host
 from gateway.tls import ServerTls
 from gateway.watchdog import Watchdog
@@ -64,11 +65,11 @@ async def serve(
 ) -> None:
     connections = connections_within(allow_open_files(), settings.http.max_connections)
     gateway = Gateway(settings, member=member, connect=connect, resolve=resolve)
-    room = _room(settings)
+    room, spread = _room(settings), Spread()
     tls = {name: _tls(name, listener.tls) for name, listener in _listeners(settings)}
     crowds = [
-        _crowd(settings, gateway, connections, room, tls["http"], seen=True),
-        _crowd(settings, gateway, max(16, connections // 16), room, tls["admin"], seen=False),
+        _crowd(settings, gateway, connections, room, tls["http"], spread, seen=True),
+        _crowd(settings, gateway, max(16, connections // 16), room, tls["admin"], spread, seen=False),
     ]
     grpc_port = _listen_grpc(gateway, settings.grpc.host, grpc_port, tls["grpc"])
     drain_seconds = max(1, round(settings.drain_seconds))
@@ -175,7 +176,14 @@ def _room(settings: Settings) -> Room:
 
 
 def _crowd(
-    settings: Settings, gateway: Gateway, max_connections: int, room: Room, tls: ServerTls | None, *, seen: bool
+    settings: Settings,
+    gateway: Gateway,
+    max_connections: int,
+    room: Room,
+    tls: ServerTls | None,
+    spread: Spread,
+    *,
+    seen: bool,
 ) -> Crowd:
     """``seen``: the metrics of connections are those of these."""
     http, metrics = settings.http, gateway.metrics
@@ -202,6 +210,7 @@ def _crowd(
         on_look=look,
         proxies=gateway.proxies,
         tls=tls.context() if tls else None,
+        spread=spread,
     )
 
 

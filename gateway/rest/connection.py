@@ -87,7 +87,8 @@ class Crowd:
     ``room`` bounds the bodies that are held for requests without an answer, ``max_connections`` the connections, and
     ``share`` those of one address. See `Places` for who makes way. Large heads of one address's requests may hold
     `_HEADS_BYTES_OF_ONE` together.
-    ``proxies`` are believed about whom each request is for, and have no share of their own.
+    ``proxies`` are believed about whom each request is for, and have no share of their own. ``spread`` is that of all
+    listeners of one event loop.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Crowd:
         on_look: Callable[[int, int], None] = lambda connections, held_bytes: None,
         proxies: Proxies | None = None,
         tls: ssl.SSLContext | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self._tls = tls
         self.patience = patience
@@ -113,7 +115,7 @@ class Crowd:
         self._on_look = on_look
         #: Those whose bodies hardly come, longest first.
         self.slow: dict[Connection, None] = {}
-        self.spread = Spread()
+        self.spread = spread or Spread()
         #: While draining, an answer tells its client to take its next request elsewhere.
         self.draining = False
         self.connections: set[Connection] = set()
@@ -178,6 +180,7 @@ class Connection(Strict):
         self._heads = self._head_held = 0
         #: What waits for its turn: nothing may overtake it.
         self._input: deque[bytes | memoryview] = deque()
+        self._is_held = False
         self._is_placed = False
         self._stuck: tuple[float, int] | None = None
         self._leaving_since: float | None = None
@@ -259,7 +262,8 @@ class Connection(Strict):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Not of a request that has just come: its turn is that of its bytes.
-        if cycle is not self.cycle and not self._crowd.spread.is_now(self._caller):
+        late = cycle is not self.cycle and self._proxied is None
+        if late and not self._crowd.spread.is_now(self._caller):
             self._crowd.spread.put_off(self._caller, partial(self._start, cycle, app))
         else:
             self._start(cycle, app)
@@ -396,26 +400,30 @@ class Connection(Strict):
         return self._reading is not _Reading.NOTHING or self.transport.get_write_buffer_size() > 0
 
     def data_received(self, data: bytes) -> None:
-        if not self._input and self._crowd.spread.is_now(self._caller, len(data)):
+        # A proxy's callers are many: it is not put off.
+        if not self._input and (self._proxied is not None or self._crowd.spread.is_now(self._caller, len(data))):
             self._receive(data)
         else:
             self._input.append(data)
             self._wait(len(data))
 
     def _wait(self, size: int) -> None:
-        self.transport.pause_reading()
+        if len(self._input) > 1:  # who waits for its answer sends no more meanwhile
+            self._is_held = True
+            self.transport.pause_reading()
         self._crowd.spread.put_off(self._caller, self._receive_late, size)
 
     def _receive_late(self) -> None:
         data = self._input.popleft()
         if not self.transport.is_closing():
             self._receive(data)
-            if not self.flow.read_paused and not self._input:
+            if self._is_held and not self.flow.read_paused and not self._input:
+                self._is_held = False
                 self.transport.resume_reading()
 
     def _receive(self, data: bytes | memoryview) -> None:
         """A bite of ``data``, if it may be dear, and the rest in turns to come."""
-        if len(data) > _BITE_BYTES and self._is_dear() and self._crowd.spread.has_room(self._caller, len(data)):
+        if len(data) > _BITE_BYTES and self._is_dear() and self._may_be_put_off(len(data)):
             view = memoryview(data)
             self._input.appendleft(view[_BITE_BYTES:])
             self._wait(len(data) - _BITE_BYTES)
@@ -423,6 +431,10 @@ class Connection(Strict):
         super().data_received(data if isinstance(data, bytes) else bytes(data))
         if self._in_head and self._head_bytes > _LARGE_HEAD_BYTES:
             self._hold_head(self._heads + self._head_bytes)
+
+    def _may_be_put_off(self, size: int) -> bool:
+        spread = self._crowd.spread
+        return self._proxied is None and spread.is_crowded and spread.has_room(self._caller, size)
 
     def _is_dear(self) -> bool:
         """Whether bytes cost more than their number says: what a request begins with, and small chunks."""

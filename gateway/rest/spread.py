@@ -16,64 +16,99 @@ from dataclasses import dataclass, field
 _PIECES = 8
 #: Bytes that may wait for a caller. What is more is not put off: it would be held in memory.
 _MOST_BYTES = 16 << 20
+#: So long after one address another one is not alone. Longer than between two of somebody's calls that are hurt.
+_CROWDED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class _Own:
-    pieces: int = 0
     size: int = 0
-    waiting: deque[tuple[Callable[[], None], int]] = field(default_factory=deque)
+    work: deque[tuple[Callable[[], None], int]] = field(default_factory=deque)
 
 
 class Spread:
-    """``call_soon`` is the event loop's: it calls back in the loop's next turn."""
+    """Who is alone has all the time there is: it acts while another address asks for something, and a little longer.
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], object] | None = None) -> None:
+    ``call_soon`` is the event loop's: it calls back in the loop's next turn. ``clock`` is the loop's too: uvloop's
+    stands still during a turn, and turns of less than a millisecond are counted as one.
+    """
+
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._call_soon = call_soon
-        self._callers: dict[str, _Own] = {}
+        self._clock = clock
+        self._latest = ""
+        self._crowded_until = 0.0
+        self._turn = 0.0
+        self._pieces: dict[str, int] = {}
+        self._waiting: dict[str, _Own] = {}
         self._is_called = False
 
     def is_now(self, caller: str, size: int = 0) -> bool:
         """Whether a piece of work that holds ``size`` bytes is to be done at once. Otherwise give it to `put_off`."""
-        own = self._own(caller)
-        if own.pieces >= _PIECES and own.size + size <= _MOST_BYTES:
-            return False
-        own.pieces += 1
-        return True
+        now = self._now()
+        if caller != self._latest:
+            if self._latest:
+                self._crowded_until = now + _CROWDED_SECONDS
+            self._latest = caller
+        if now >= self._crowded_until:
+            return True
+        own = self._waiting.get(caller)
+        if own is not None:
+            return own.size + size > _MOST_BYTES
+        pieces = self._in_turn(now).get(caller, 0)
+        self._pieces[caller] = pieces + 1
+        return pieces < _PIECES
+
+    @property
+    def is_crowded(self) -> bool:
+        return self._now() < self._crowded_until
 
     def has_room(self, caller: str, size: int) -> bool:
         """Whether so many bytes may be put off."""
-        return self._own(caller).size + size <= _MOST_BYTES
+        own = self._waiting.get(caller)
+        return (own.size if own else 0) + size <= _MOST_BYTES
 
     def put_off(self, caller: str, work: Callable[[], None], size: int = 0) -> None:
         """Until a turn in which there is time for it; a caller's work is done in the order in which it came."""
-        own = self._own(caller)
-        own.waiting.append((work, size))
+        own = self._waiting.get(caller)
+        if own is None:
+            own = self._waiting[caller] = _Own()
+        own.work.append((work, size))
         own.size += size
-
-    def _own(self, caller: str) -> _Own:
         if not self._is_called:
             self._soon()
-        own = self._callers.get(caller)
-        if own is None:
-            own = self._callers[caller] = _Own()
-        return own
+
+    def _now(self) -> float:
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time
+        return self._clock()
+
+    def _in_turn(self, now: float) -> dict[str, int]:
+        """How many pieces of each caller have been done in this turn."""
+        if now != self._turn:
+            self._turn = now
+            self._pieces.clear()
+        return self._pieces
 
     def _soon(self) -> None:
         self._is_called = True
         (self._call_soon or asyncio.get_running_loop().call_soon)(self._next)
 
     def _next(self) -> None:
-        """A new turn: callers without anything that waits are forgotten."""
+        """A new turn. Those that still wait are first: what comes new in it comes after them."""
         self._is_called = False
-        self._callers = {caller: own for caller, own in self._callers.items() if own.waiting}
-        if not self._callers:
-            return
-        self._soon()
-        for own in list(self._callers.values()):
-            # Those that still wait are first: what comes new in this turn comes after them.
-            own.pieces = _PIECES
-            for _ in range(min(_PIECES, len(own.waiting))):
-                work, size = own.waiting.popleft()
+        pieces = self._in_turn(self._now())
+        for caller, own in list(self._waiting.items()):
+            pieces[caller] = _PIECES
+            for _ in range(min(_PIECES, len(own.work))):
+                work, size = own.work.popleft()
                 own.size -= size
                 work()
+            if not own.work:
+                del self._waiting[caller]
+        if self._waiting and not self._is_called:
+            self._soon()

@@ -78,8 +78,8 @@ SIEGE = (
     Mutation(
         "an address's part of a turn",
         "gateway/rest/spread.py",
-        "if own.pieces >= _PIECES and",
-        "if False and",
+        "return pieces < _PIECES",
+        "return True",
         _SPREAD,
         "eight_pieces",
     ),

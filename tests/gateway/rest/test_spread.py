@@ -18,7 +18,8 @@ class Loop:
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
         self.done: list[str] = []
-        self.spread = Spread(self.soon.append)
+        self.time = 1.0
+        self.spread = Spread(self.soon.append, lambda: self.time)
 
     def ask(self, caller: str, count: int, size: int = 0) -> None:
         for number in range(count):
@@ -29,6 +30,7 @@ class Loop:
 
     def turn(self) -> list[str]:
         """What one turn of the loop does."""
+        self.time += 0.001
         soon, self.soon[:] = list(self.soon), []
         self.done.clear()
         for work in soon:
@@ -36,9 +38,18 @@ class Loop:
         return list(self.done)
 
 
+def crowded() -> Loop:
+    """Where two have called, a moment ago."""
+    loop = Loop()
+    loop.ask("x", 1)
+    loop.ask("y", 1)
+    loop.turn()
+    return loop
+
+
 def test_one_address_has_eight_pieces_of_a_turn() -> None:
     """The rest follows in order, eight a turn, and others' work is not put off behind it."""
-    loop = Loop()
+    loop = crowded()
     loop.ask("a", 20)
     loop.ask("b", 2)
     assert loop.done == [f"a{n}" for n in range(8)] + ["b0", "b1"]
@@ -52,11 +63,26 @@ def test_one_address_has_eight_pieces_of_a_turn() -> None:
 
 
 def test_what_would_hold_too_much_is_not_put_off() -> None:
-    loop = Loop()
+    loop = crowded()
     loop.ask("a", 80, 1 << 20)
     assert len(loop.done) == 64
     for _ in range(2):
         assert len(loop.turn()) == 8
+
+
+def test_who_is_alone_is_not_put_off() -> None:
+    """A load generator, or a proxy that nobody named. Who else calls now and then, as probes do, changes it for a moment."""
+    loop = Loop()
+    loop.ask("a", 100)
+    assert loop.done == [f"a{n}" for n in range(100)]
+    assert not loop.soon
+    loop.ask("a probe", 1)
+    loop.turn()
+    loop.ask("a", 100)
+    assert len(loop.done) == 8
+    loop.time += 1.1
+    loop.ask("a", 100)
+    assert len(loop.done) == 108
 
 
 @pytest.mark.anyio
