@@ -71,7 +71,7 @@ def test_what_would_hold_too_much_is_not_put_off() -> None:
 
 
 def test_who_is_alone_is_not_put_off() -> None:
-    """A load generator, or a proxy that nobody named. Who else calls now and then, as probes do, changes it for a moment."""
+    """A load generator, or a proxy that nobody named. Who calls now and then, as probes do, changes it for a moment."""
     loop = Loop()
     loop.ask("a", 100)
     assert loop.done == [f"a{n}" for n in range(100)]
