@@ -19,8 +19,8 @@ from gateway.rest.head import Headers, Limits, Refused, check, check_name
 #: How long a client that is refused may go on sending, so that it reads the answer and not a reset.
 _LAST_WORDS_SECONDS = 1.0
 _MIB = 1 << 20
-#: Requests of one connection that wait for the one before them.
-_MAX_PIPELINED = 64
+#: Requests of one connection that wait for the one before them: each is an object of some 3 KB.
+_MAX_PIPELINED = 1024
 #: Looks for two spaces in what came at once: pretty-printed JSON is full of them.
 _MAX_LOOKS = 256
 _TWO_SPACES = "the request line has more than one space after its method"

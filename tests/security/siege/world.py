@@ -274,7 +274,7 @@ class World:
         self._ports = {name: int(port or 0) for name, port in ports.items()}
         self._bystanders = Process.start("bystanders", json.dumps({**self._ports, "key": self.keys["bystander"]}))
         self._bystanders.first()
-        time.sleep(2)
+        time.sleep(1)
         self._memory = Memory(gateway.process.pid)
         self._fresh = self._memory.begin()
 
