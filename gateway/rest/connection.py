@@ -48,6 +48,8 @@ _LARGE_CHUNK_BYTES = 64
 #: anybody can say who calls.
 _LARGE_HEAD_BYTES = 4 << 10
 _HEADS_BYTES_OF_ONE = 16 << 20
+#: What a request that waits for the one before it holds besides its head.
+_PIPELINED_BYTES = 3 << 10
 _NO_ROOM_FOR_HEADS = "the headers of requests from one address hold as much as they may; send fewer at a time"
 _CROWDED = "all connections that this gateway takes, or takes from one address, are in use; try again later"
 _NO_ROOM = (
@@ -233,7 +235,7 @@ class Connection(Strict):
         self._since = self.loop.time()
         self._pace = Pace(self._since)
         if self._headers_bytes > _LARGE_HEAD_BYTES or self.pipeline:
-            self._heads += self._headers_bytes
+            self._heads += self._headers_bytes + (_PIPELINED_BYTES if self.pipeline else 0)
             self._hold_head(self._heads)
         if self._crowd.draining:
             self.cycle.keep_alive = False
