@@ -410,7 +410,7 @@ class Connection(Strict):
             self._wait(len(data))
 
     def _wait(self, size: int) -> None:
-        if len(self._input) > 1:  # who waits for its answer sends no more meanwhile
+        if len(self._input) > 1 or size > _BITE_BYTES:  # who waits for its answer sends no more meanwhile
             self._is_held = True
             self.transport.pause_reading()
         self._crowd.spread.put_off(self._caller, self._receive_late, size)
