@@ -162,6 +162,7 @@ class Http2:
         self._next = 1
         self._initial = 65_535
         self._window = 65_535
+        self._is_settled = False
         self._changed = asyncio.Event()
         #: Frames of several tasks must not mix, and new streams come in the order of their numbers.
         self._writing = asyncio.Lock()
@@ -279,7 +280,10 @@ class Http2:
                 if name == _INITIAL_WINDOW_SIZE:
                     self.open = {n: room + value - self._initial for n, room in self.open.items()}
                     self._initial = value
-            await self.write(frame(SETTINGS, ACK, 0))
+            # C core takes no more acknowledgements than it has sent settings, and the first was sent by `dial`.
+            if self._is_settled:
+                await self.write(frame(SETTINGS, ACK, 0))
+            self._is_settled = True
         elif kind == PING and not flags & ACK:
             await self.write(frame(PING, ACK, 0, payload))
         self._changed.set()
