@@ -25,6 +25,7 @@ from gateway.grpc import v2 as grpc_v2
 from gateway.grpc.admission import Admission, Unknown
 from gateway.grpc.arriving import Arriving
 from gateway.grpc.calls import Calls, Limits
+from gateway.grpc.crowding import Places
 from gateway.grpc.pages import Pages
 from gateway.grpc.unread import Unread
 from gateway.layering import Layering
@@ -300,8 +301,12 @@ def _grpc_server(
         max_bytes=settings.max_bytes_in_flight,
         max_message_bytes=settings.grpc.max_message_bytes,
     )
+    places = Places(settings.grpc.max_connections, settings.grpc.connection_share)
     arriving = Arriving(
-        limits.arriving(), on_cut=lambda reason: observer.metrics.cut(reason).inc(), proxies=gateway.proxies
+        limits.arriving(),
+        on_cut=lambda reason: observer.metrics.cut(reason).inc(),
+        proxies=gateway.proxies,
+        places=places,
     )
     calls = Calls(observer, unread=unread, admission=admission, limits=limits, arriving=arriving)
     services = {
@@ -320,7 +325,7 @@ def _grpc_server(
         max_streams=settings.grpc.max_streams,
         ending=calls.ending,
         share_port=settings.workers > 1,
-        max_connections=settings.grpc.max_connections,
+        max_connections=places.of_core,
         transport=settings.grpc.transport,
         keepalive=grpc_server.Keepalive(**settings.grpc.keepalive.model_dump()),
         pages=Pages(settings.http.cors_origins),

@@ -185,8 +185,11 @@ class Grpc(_Settings):
     receive_seconds: Seconds = 30.0
     #: For the next message of a stream with nothing in flight.
     stream_idle_seconds: Seconds = 300.0
-    #: A connection more is closed at once.
+    #: One more is closed. The newest of the address that has most makes way.
     max_connections: Annotated[int, Field(ge=1)] = 4096
+    #: The part of the connections that one address may have, in IPv6 its /64, and at least 64. 1 where all callers come
+    #: through one proxy that is not among ``trusted_proxies``; those that are have no share.
+    connection_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     #: For an answer to be read, and longer while that goes on at this rate; the connection is closed then. All answers
     #: that are not read together are bounded by ``max_bytes_in_flight``.
     stall_seconds: Seconds = 30.0

@@ -29,7 +29,8 @@ from typing import Any, TypeAlias, cast
 import grpc.aio
 
 from gateway.errors import ResourceExhausted
-from gateway.grpc.sockets import Connected, Look, Peer, can_count, counts, look_around, peer_of, shut
+from gateway.grpc.crowding import Places, beyond
+from gateway.grpc.sockets import Connected, Look, Peer, can_count, counts, end, listeners, look_around, peer_of, shut
 from gateway.security.proxies import Proxies
 from gateway.security.shares import of_address
 
@@ -50,6 +51,7 @@ _HEAD_BYTES = 128
 _SMALL_BYTES = 64 << 10
 #: A stream that was told to end has this time, until its connection is cut.
 _LEAVE_SECONDS = 2.0
+_PLACES = Places()
 
 #: Of a connection: what may come that is no message, at once and each second, and beside each call: a message that is
 #: refused (a stream's window), its head; and what part of the bytes that the client takes it may send to widen windows.
@@ -88,6 +90,7 @@ class Line:
         "armed",
         "caller",
         "calls",
+        "cut",
         "level",
         "proxy",
         "reading",
@@ -108,7 +111,7 @@ class Line:
         #: The address of a trusted proxy, whose connection carries many callers.
         self.proxy: str | None = None
         self.socket: Connected | None = None
-        self.armed = False
+        self.armed = self.cut = False
         #: Open streams that are being read, in the order in which their reads began.
         self.streams: dict[Stream, None] = {}
         #: What `flooded` saw the last time.
@@ -303,8 +306,10 @@ class Arriving:
         *,
         on_cut: Callable[[str], None] = lambda reason: None,
         proxies: Proxies | None = None,
+        places: Places = _PLACES,
     ) -> None:
         self._bounds = bounds
+        self._places = places
         self._proxies = proxies
         self._on_cut = on_cut
         self._ports: set[int] = set()
@@ -332,6 +337,9 @@ class Arriving:
             return
         self._wake = select.epoll()
         asyncio.get_running_loop().add_reader(self._wake.fileno(), self._woken)
+        # One event for all connections that came since the last one: which are too many is found out soon.
+        for number in listeners(self._ports):
+            self._wake.register(number, select.EPOLLIN | select.EPOLLET)
         self._sweeping = asyncio.create_task(self._sweep())
 
     def close(self) -> None:
@@ -399,7 +407,9 @@ class Arriving:
     def _woken(self) -> None:
         for number, _ in self._wake.poll(0) if self._wake is not None else ():
             line = self._by_number.get(number)
-            if line is not None:
+            if line is None:
+                self._sweep_soon.set()
+            else:
                 line.armed = False
                 if line.streams:
                     self.touch(line)
@@ -504,7 +514,18 @@ class Arriving:
         gone = [name for name, line in self._by_name.items() if line.socket is None and peer_of(name) in before]
         for name in gone:
             del self._by_name[name]
+        self._make_way()
         return took
+
+    def _make_way(self) -> None:
+        cut = beyond((line for line in self._by_number.values() if not line.cut), self._places)
+        for line in cut:
+            line.cut = True
+            if line.socket is not None:
+                self._on_cut("crowded")
+                end(line.socket)
+        if cut:
+            log.info("%d connections are cut, since their addresses have too many: %s", len(cut), cut[0].caller)
 
     def _found(self, connected: Connected) -> None:
         line = self._by_peer.get(connected.peer)

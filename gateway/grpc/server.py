@@ -24,6 +24,9 @@ _MAX_METADATA_BYTES = 16 << 10
 Options = Sequence[tuple[str, Any]]
 
 _HANDSHAKE_MILLISECONDS = 5000
+#: More than there can be: streams and connections have bounds of their own. Beyond its own, C core refuses calls that
+#: wait to be taken up at random, whoever makes them: those of one caller, come all at once, cost others theirs.
+_PENDING = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,8 @@ def build(
     # What pygrpc-native does not know.
     options += [
         ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server.max_pending_requests", _PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
         # It would widen what a client may send before anybody reads it, from 64 KiB a call to megabytes.
         ("grpc.http2.bdp_probe", 0),

@@ -66,6 +66,27 @@ def look_around(known: Mapping[int, int], ports: Collection[int]) -> Look:
     return there, new
 
 
+def listeners(ports: Collection[int]) -> list[int]:
+    """The descriptors of the sockets that listen on ``ports``. A copy would keep a port open that is closed."""
+    found = []
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
+            if _is_tcp(sock) and sock.getsockname()[1] in ports and _listens(sock):
+                found.append(int(name))
+    return found
+
+
+def end(connected: Connected) -> None:
+    """Shuts the connection, and no other that has its descriptor by now."""
+    with contextlib.suppress(OSError):
+        copy = os.dup(connected.sock.fileno())
+        if os.fstat(copy).st_ino != connected.inode:
+            os.close(copy)
+            return
+        with socket.socket(fileno=copy) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+
+
 def _connected(number: int, inode: int, ports: Collection[int]) -> Connected | None:
     """Through a copy, so that what is looked at stays open meanwhile."""
     copy = os.dup(number)

@@ -23,16 +23,19 @@ from gateway.errors import DuetError
 from gateway.grpc import server, sockets
 from gateway.grpc.arriving import Arriving, Bounds, Line, Stream, over
 from gateway.grpc.calls import Call, Calls, Limits
+from gateway.grpc.crowding import Places
 from gateway.grpc.unread import Unread
 from gateway.logging import NoAccessLog
 from gateway.metrics import Metrics
 from gateway.observation import Observer
 from gateway.protos import health_pb2 as pb
+from gateway.security.proxies import Proxies
 from tests.fakes import http2
 
 UNARY, STREAM = "/test.Echo/Unary", "/test.Echo/Stream"
 MIB = 1 << 20
 BOUNDS = Bounds(each=4 * MIB, total=10 * MIB, seconds=60.0, max_message_bytes=2 * MIB)
+PLACES = Places()
 
 pytestmark = pytest.mark.skipif(not sockets.can_count(), reason="this system does not count a connection's bytes")
 
@@ -54,10 +57,12 @@ class World:
 
 
 @asynccontextmanager
-async def serving(bounds: Bounds = BOUNDS, host: str = "127.0.0.1") -> AsyncIterator[World]:
+async def serving(
+    bounds: Bounds = BOUNDS, host: str = "127.0.0.1", *, places: Places = PLACES, proxies: Proxies | None = None
+) -> AsyncIterator[World]:
     """A server of a unary call and a stream that answer with the size of what was sent."""
     world = World(0)
-    arriving = Arriving(bounds, on_cut=world.cuts.append)
+    arriving = Arriving(bounds, on_cut=world.cuts.append, places=places, proxies=proxies)
     observer = Observer(metrics=Metrics(CollectorRegistry()), access_log=NoAccessLog())
     limits = Limits(max_message_bytes=bounds.max_message_bytes, receive_seconds=60)
     calls = Calls(observer, unread=Unread(max_bytes=1 << 30), limits=limits, arriving=arriving)
