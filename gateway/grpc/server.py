@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
@@ -165,6 +166,7 @@ def _stop_listening(ports: Collection[int]) -> None:
 def _grpcio(
     services: Services, options: Options, pages: grpc.GenericRpcHandler | None, unknown: grpc.GenericRpcHandler | None
 ) -> grpc.aio.Server:
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_client_that_left)
     server = grpc.aio.server(options=options)
     if pages is not None:
         server.add_generic_rpc_handlers((pages,))
@@ -174,6 +176,12 @@ def _grpcio(
     if unknown is not None:
         server.add_generic_rpc_handlers((unknown,))
     return server
+
+
+def _is_no_client_that_left(record: logging.LogRecord) -> bool:
+    """grpcio logs a trace for each answer whose client is gone: anybody could fill the log with them."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 def _early(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:

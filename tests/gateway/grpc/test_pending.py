@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,23 @@ def test_calls_of_one_caller_cost_nobody_theirs(path: str) -> None:
             asked = [channel.unary_unary(UNARY).future(message(), timeout=20) for _ in range(20)]
             going.set()
             assert {str(call.code()) for call in asked} == {str(grpc.StatusCode.OK)}
+
+
+@pytest.mark.parametrize("count", [1, STREAMS])
+def test_who_leaves_fills_no_log(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Clients that go while their answers have no room: an error with a trace for each would be theirs to spend."""
+    no_room = http2.frame(4, 0, 0, struct.pack(">HI", 4, 0))
+    with busy() as (port, going), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0)) as sock:
+            calls = (http2.call(1 + 2 * number, UNARY, message()) for number in range(count))
+            sock.sendall(http2.PREFACE + no_room + http2.settled() + b"".join(calls) + http2.ping())
+            until_ping(sock)
+            going.set()
+            for _ in range(5):  # those that came before are taken up by then
+                assert channel.unary_unary(UNARY)(message(), timeout=20)
+        for _ in range(50):
+            assert channel.unary_unary(UNARY)(message(), timeout=20)
+    assert "Traceback" not in caplog.text
 
 
 def until_ping(sock: socket.socket) -> None:

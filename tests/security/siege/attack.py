@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from tests.security.siege.wire import GONE, Target
 
@@ -17,10 +17,14 @@ Run = Callable[[Target], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Attack:
-    """``by`` says who is worth trying: where nobody is asked for a key, it makes no difference."""
+    """``by`` says who is worth trying: where nobody is asked for a key, it makes no difference.
+
+    ``least`` is what it must have done (`Target.did`): one that has not has attacked nobody, whatever was measured.
+    """
 
     run: Run
     by: tuple[str, ...] = (NOBODY,)
+    least: Mapping[str, int] = field(default_factory=lambda: {"connections": 1})
 
 
 async def many(target: Target, count: int, one: Callable[[], Awaitable[None]], *, pause: float = 0.05) -> None:

@@ -27,7 +27,7 @@ async def _attack(name: str, target: Target) -> None:
     running = asyncio.ensure_future(prepared)
     while not running.done():
         await asyncio.wait([running], timeout=0.25)
-        print(json.dumps({"held": target.held}), flush=True)
+        print(json.dumps({"held": target.held, "did": target.did}), flush=True)
     await running  # an attack that breaks is an error of ours
 
 

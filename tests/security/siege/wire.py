@@ -6,9 +6,10 @@ import asyncio
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -46,6 +47,9 @@ class Target:
     key: str
     source: str
     held: int = 0
+    #: What it has done: ``connections`` opened, and over HTTP/2 ``settings`` of the server that came, ``streams``
+    #: begun, those of which the server spoke (``answered``), and ``bytes`` that it took.
+    did: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, text: str) -> Target:
@@ -72,6 +76,7 @@ class Target:
         except BaseException:
             sock.close()
             raise
+        self.did["connections"] += 1
         return sock
 
 
@@ -155,8 +160,10 @@ def prefixed(message: bytes, *, size: int | None = None, compressed: bool = Fals
 class Http2:
     """A connection that keeps to flow control, so that it is given all the room there is."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, did: Counter[str]) -> None:
         self.sock = sock
+        self._did = did
+        self._silent: set[int] = set()
         self.open: dict[int, int] = {}
         self.answered = 0
         self._next = 1
@@ -171,7 +178,7 @@ class Http2:
 
     @classmethod
     async def dial(cls, target: Target, *, window: int = 65_535, read: bool = True, unread: bool = False) -> Http2:
-        made = cls(await target.dial(target.grpc, unread=unread))
+        made = cls(await target.dial(target.grpc, unread=unread), target.did)
         await send(made.sock, PREFACE + settings(window=window) + frame(SETTINGS, ACK, 0))
         if read:
             made._reading = asyncio.create_task(made._read())
@@ -179,19 +186,25 @@ class Http2:
 
     async def write(self, data: bytes) -> None:
         async with self._writing:
-            await send(self.sock, data)
+            await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        await send(self.sock, data)
+        self._did["bytes"] += len(data)
 
     async def open_call(self, path: str, metadata: dict[str, str], *, extra: Any = ()) -> int:
         """A stream's number, once its head is sent."""
         async with self._writing:
             stream, data = self.begin(path, metadata, extra=extra)
-            await send(self.sock, data)
+            await self._send(data)
         return stream
 
     def begin(self, path: str, metadata: dict[str, str], *, flags: int = 0, extra: Any = ()) -> tuple[int, bytes]:
         """The stream's number and the frame that begins it."""
         stream, self._next = self._next, self._next + 2
         self.open[stream] = self._initial
+        self._silent.add(stream)
+        self._did["streams"] += 1
         return stream, head(stream, path, metadata, flags=flags, extra=extra)
 
     async def call(
@@ -264,6 +277,9 @@ class Http2:
             self._changed.set()
 
     async def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if stream in self._silent:
+            self._silent.remove(stream)
+            self._did["answered"] += 1
         if kind == RST_STREAM or (kind in (HEADERS, DATA) and flags & END_STREAM):
             self.open.pop(stream, None)
         if kind == DATA and payload:
@@ -283,6 +299,7 @@ class Http2:
             # C core takes no more acknowledgements than it has sent settings, and the first was sent by `dial`.
             if self._is_settled:
                 await self.write(frame(SETTINGS, ACK, 0))
+            self._did["settings"] += 1
             self._is_settled = True
         elif kind == PING and not flags & ACK:
             await self.write(frame(PING, ACK, 0, payload))

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Measured:
     calm_p99: float
     calls: int
     worst_lane: str = ""
+    #: What the attacker has done (`Target.did`).
+    did: dict[str, int] = field(default_factory=dict)
     #: Of `waited` and `lane_waited`, what bystanders wait for as well while a process that has nothing to do with the
     #: gateway is attacked. None where nobody has looked.
     machine: tuple[float, float] | None = None
@@ -79,7 +81,8 @@ class Measured:
             f"{self.memory / (1 << 20):.0f} MiB, stall {self.stall * 1e3:.0f} ms, "
             f"waited {self.waited * 1e3:.0f} ms{machine}, lane {self.worst_lane} {self.lane_waited * 1e3:.0f} ms, "
             f"holds {self.held} calls and {self.connections} connections{refused} "
-            f"(calm p99 {self.calm_p99 * 1e3:.0f} ms, {self.calls} calls)"
+            f"(calm p99 {self.calm_p99 * 1e3:.0f} ms, {self.calls} calls); "
+            f"it did {self.did}"
         )
 
 
@@ -246,8 +249,9 @@ class World:
         assert self._gateway.process.poll() is None, "the gateway has died"
         calm, attacked = self._calls(begin - CALM_SECONDS, begin), self._calls(begin, end)
         held = max((line["held"] for line in attacker.lines if isinstance(line, dict)), default=0)
+        did = next((line["did"] for line in reversed(attacker.lines) if isinstance(line, dict)), {})
         time.sleep(SETTLE_SECONDS)
-        return measured(calm, attacked, memory=most - before, held=held, connections=connections)
+        return replace(measured(calm, attacked, memory=most - before, held=held, connections=connections), did=did)
 
     def _begin(self) -> None:
         servers = self._servers.first()
