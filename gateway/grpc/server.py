@@ -180,8 +180,14 @@ def _grpcio(
 
 def _is_no_client_that_left(record: logging.LogRecord) -> bool:
     """grpcio logs a trace for each answer whose client is gone: anybody could fill the log with them."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or kind.__name__ != "ExecuteBatchError"
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not _is_of_one_that_left(error)
+
+
+def _is_of_one_that_left(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_of_one_that_left, error.exceptions))
+    return type(error).__name__ == "ExecuteBatchError"  # grpcio does not export it
 
 
 def _early(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:

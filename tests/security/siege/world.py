@@ -291,7 +291,9 @@ class World:
             gateway.process.kill()
             gateway.stop()
             log = gateway.log.read_text()
-            assert "Traceback" not in log, log[log.index("Traceback") - 300 :][:4000]
+            # grpcio writes some traces of clients that are gone past all logs.
+            traces = [trace for trace in log.split("Traceback")[1:] if "ExecuteBatchError" not in trace]
+            assert not traces, traces[0][:4000]
         if bystanders is not None:
             bystanders.end()
 
