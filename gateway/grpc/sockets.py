@@ -70,9 +70,12 @@ def listeners(ports: Collection[int]) -> list[int]:
     """The descriptors of the sockets that listen on ``ports``. A copy would keep a port open that is closed."""
     found = []
     for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
-            if _is_tcp(sock) and sock.getsockname()[1] in ports and _listens(sock):
-                found.append(int(name))
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as sock:
+                if _is_tcp(sock) and sock.getsockname()[1] in ports and _listens(sock):
+                    found.append(int(name))
     return found
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +113,15 @@ def is_closed(sock: socket.socket) -> bool:
     """Whether the server has ended it, whatever it said before: TCP's own state (linux/tcp_states.h) tells."""
     established = 1
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != established
+
+
+def test_looking_for_listeners_leaves_nothing_open() -> None:
+    """Files and pipes are among the descriptors that are looked at."""
+    with socket.create_server(("127.0.0.1", 0)) as sock, Path(__file__).open():
+        sockets.listeners([0])  # whatever is loaded the first time
+        before = set(os.listdir("/dev/fd"))
+        assert sockets.listeners([sock.getsockname()[1]]) == [sock.fileno()]
+        assert set(os.listdir("/dev/fd")) == before
 
 
 def test_a_proxy_takes_more() -> None:
