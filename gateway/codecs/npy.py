@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from gateway.codecs import limits
+from gateway.codecs import large, limits
 from gateway.codecs.raw import Buffer
 from gateway.errors import InvalidArgument, NotAcceptable
 from gateway.types import DATATYPES, Array, Tensor
@@ -18,6 +18,10 @@ MAGIC = b"\x93NUMPY"
 
 #: numpy itself refuses a header of more than 10,000 characters.
 _MAX_HEADER_BYTES = 16 << 10
+
+#: Numbers: of an array whose pages are its own, and of what is looked at together.
+_LARGE = 128 << 10
+_PIECE = 64 << 10
 
 _NO_NPY_FORM = frozenset({"BF16", "BYTES"})
 _ACCEPTED_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
@@ -95,11 +99,26 @@ def _converted(name: str, datatype: str, found: Array) -> Array:
         span = np.iinfo(dtype)
         if int(found.min()) < span.min or int(found.max()) > span.max:
             raise InvalidArgument(f"input {name!r}: {datatype} holds {span.min} to {span.max}")
+    array = _empty(found.shape, dtype)
     with np.errstate(over="ignore"):
-        array = found.astype(dtype)
-    if dtype.kind == "f" and not np.isfinite(array).all() and np.isfinite(found[~np.isfinite(array)]).any():
+        np.copyto(array, found, casting="unsafe")
+    if dtype.kind == "f" and _overflows(found, array):
         raise InvalidArgument(f"input {name!r}: a number is outside the range of {datatype}")
     return array
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A large one is made aside, whose pages are given back there as they are sent here."""
+    count = prod(shape)
+    return large.empty(count, dtype).reshape(shape) if count >= _LARGE else np.empty(shape, dtype)
+
+
+def _overflows(found: Array, converted: Array) -> bool:
+    """Whether a finite number has become none. In pieces: masks of all values would be as large as those are."""
+    pieces = np.nditer([found, converted], flags=["external_loop", "buffered", "zerosize_ok"], buffersize=_PIECE)
+    return any(
+        not np.isfinite(made).all() and bool(np.isfinite(given[~np.isfinite(made)]).any()) for given, made in pieces
+    )
 
 
 def _checked_booleans(name: str, found: Array) -> Array:

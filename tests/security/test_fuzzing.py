@@ -37,6 +37,11 @@ def chosen(request: pytest.FixtureRequest, test: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def sent(request: pytest.FixtureRequest) -> dict[str, Found]:
+    return climbed(chosen(request, test_a_message_without_a_fault_comes_to_its_end.__name__), seed=SEED, good=True)
+
+
+@pytest.fixture(scope="module")
 def soon(request: pytest.FixtureRequest) -> dict[str, Found]:
     names = chosen(request, test_a_few_messages_of_each_kind_take_three_times_their_size_at_most.__name__)
     return climbed(names, seed=SEED, messages=MESSAGES)
@@ -47,10 +52,17 @@ def late(request: pytest.FixtureRequest) -> dict[str, Found]:
     return climbed(chosen(request, test_no_message_stalls_or_swells.__name__), seed=SEED, seconds=SECONDS)
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_message_without_a_fault_comes_to_its_end(sent: dict[str, Found], name: str) -> None:
+    """It is decoded and the server behind asked, or it is answered: else climbs of its kind would say nothing."""
+    assert not sent[name].failure, sent[name].failure
+
+
 @pytest.mark.parametrize("name", [name for name in TARGETS if not name.endswith(", large")])
 def test_a_few_messages_of_each_kind_take_three_times_their_size_at_most(soon: dict[str, Found], name: str) -> None:
     """And 8 MiB, which small messages that are filled may take (`gateway.codecs.limits`)."""
     found = soon[name]
+    assert not found.failure, found.failure
     assert found.memory_share <= ASIDE.get(name, 1.0), found.lines
 
 
@@ -59,6 +71,7 @@ def test_a_few_messages_of_each_kind_take_three_times_their_size_at_most(soon: d
 def test_no_message_stalls_or_swells(late: dict[str, Found], name: str, record_property: Record) -> None:
     """The stall in processor time, scaled by what the machine takes for the fixed work at that moment."""
     found = late[name]
+    assert not found.failure, found.failure
     print("", *found.lines, sep="\n")
     record_property("figure", f"{name}: {found.stall_seconds * 1e3:.0f} ms, {found.memory_share:.2f} of its memory")
     assert found.stall_seconds <= STALL_SECONDS, found.lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,15 +24,22 @@ def main() -> int:
     budget = {"seconds": arguments.seconds / max(len(_chosen(arguments)), 1), "messages": arguments.messages}
     machine = climb.Machine()
     for target in _chosen(arguments):
-        worst = climb.climb(machine, target, arguments.seed, climb.Budget(**budget))
+        try:
+            machine.check(target)
+            worst = {} if arguments.good else climb.climb(machine, target, arguments.seed, climb.Budget(**budget))
+        except Exception:  # the others are climbed all the same
+            found[target.name] = Found(failure=traceback.format_exc())
+            print(target.name, found[target.name].failure, sep="\n", flush=True)
+            continue
         lines = [climb.line(target.name, kind, entry, arguments.seed) for kind, entry in worst.items()]
         print(*lines, sep="\n", flush=True)
         for kind, entry in worst.items():
             climb.keep(target.name, kind, entry, arguments.seed)
-        found[target.name] = Found(worst["stall"].score, worst["memory"].score, lines)
+        stall, memory = (worst[kind].score if kind in worst else 0.0 for kind in ("stall", "memory"))
+        found[target.name] = Found(stall, memory, lines)
     if arguments.write:
         arguments.write.write_text(json.dumps({name: asdict(entry) for name, entry in found.items()}))
-    return 0
+    return int(any(entry.failure for entry in found.values()))
 
 
 def _replay(file: Path) -> int:
@@ -53,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--exactly", nargs="*", help="these messages")
     parser.add_argument("--seconds", type=float, default=60.0, help="in all, unless --messages are given")
     parser.add_argument("--messages", type=int, default=0, help="for each kind of message")
+    parser.add_argument("--good", action="store_true", help="only each one's message without a fault")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", type=Path, help="a file for what was found")
     parser.add_argument("--replay", type=Path, help="a file of .duet/fuzz")

@@ -9,6 +9,7 @@ make the same messages anywhere.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import time
@@ -16,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.security.fuzzing.fronts import Fronts
+from tests.security.fuzzing import good
+from tests.security.fuzzing.fronts import Broken, Fronts
 from tests.security.fuzzing.genome import GREAT, Genome, mutated
 from tests.security.fuzzing.measure import Cost, Steps, cost, slowness
 from tests.security.fuzzing.targets import Target
@@ -45,16 +47,27 @@ class Machine:
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.steps = Steps()
-        self.fronts = Fronts(self.steps)
+        self.fronts = Fronts(self.steps, self.loop)
+        gc.freeze()  # each look collects: what was imported need not be gone through again
 
     def cost(self, target: Target, genome: Genome, *, closely: bool = False) -> tuple[Cost, Genome]:
         once, size, made = target.message(self.fronts, genome)
         return cost(once, size, self.steps, self.loop, closely=closely), made
 
+    def check(self, target: Target) -> None:
+        """Raises Broken where the target's message without a fault does not come to its end."""
+        with self.steps.watched():
+            answer = self.loop.run_until_complete(target.good(self.fronts)())
+        fault = good.fault(target.name, answer, self.steps.aside)
+        if fault:
+            raise Broken(f"{target.name}: {fault}")
+
     def closely(self, target: Target, genome: Genome, kind: str) -> Entry:
         """A stall as the reference machine would take: this one's pace is taken beside it."""
         found, made = self.cost(target, genome, closely=True)
-        return Entry(found.seconds / max(slowness(), 1.0) if kind == "stall" else found.memory_share, made, found)
+        if kind == "memory":
+            return Entry(found.memory_share, made, found)
+        return Entry(found.seconds / max(slowness(), 1.0), made, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +79,14 @@ class Budget:
 
 
 def climb(machine: Machine, target: Target, seed: int, budget: Budget) -> dict[str, Entry]:
-    """The worst by ``stall`` and by ``memory``, measured closely."""
+    """The worst by ``stall`` and by ``memory``, measured closely; of a few ``messages`` by memory alone."""
     dice = random.Random(f"{seed} {target.name}")
     climbing = _Climb(machine, target, dice, looks=1 if budget.messages else 2)
     count, end = 0, time.monotonic() + budget.seconds
     while count < budget.messages if budget.messages else time.monotonic() < end or not count:
         climbing.step()
         count += 1
-    return climbing.worst()
+    return climbing.worst("memory") if budget.messages else climbing.worst("stall", "memory")
 
 
 class _Climb:
@@ -99,12 +112,12 @@ class _Climb:
         if self._dull > _PATIENCE:
             self._again()
 
-    def worst(self) -> dict[str, Entry]:
+    def worst(self, *kinds: str) -> dict[str, Entry]:
         """Close looks at the best of each kind: a first look may have met a busy machine."""
         self._again()
         found = {}
-        for kind, entries in self._champions.items():
-            best = sorted(entries, reverse=True)[: self._looks]
+        for kind in kinds:
+            best = sorted(self._champions[kind], reverse=True)[: self._looks]
             found[kind] = max(self._machine.closely(self._target, entry.genome, kind) for entry in best)
         return found
 

@@ -1,8 +1,9 @@
 """The gateway's own fronts, called as their transports call them: one message in, one answer or refusal out.
 
 Nothing of a front is written again here: REST is `gateway.app`'s application, gRPC its services' handlers, which take
-a whole message as the native transport gives it. Behind them is a model that knows every form of signature, and behind
-the bounds a server that is away. So a message is decoded, checked, bounded, and refused at the latest then.
+a whole message as the native transport gives it. Behind them are the gateway's own stack, registry and router, a model
+that has every form of signature, and a server that is away. So a message is decoded, checked, bounded, and refused at
+the latest then, by a refusal that is known (`AWAY`). A front that fails in any other way is `Broken`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pickle
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeVar
+import traceback
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import grpc
 from prometheus_client import CollectorRegistry
 
 from gateway import app
-from gateway.backends.base import Backend
+from gateway.backends.base import Entry, Server
 from gateway.config import Settings
-from gateway.errors import DuetError, NotFound, Unavailable
+from gateway.errors import Unavailable
 from gateway.grpc import health, reflection
 from gateway.grpc import tfserving as grpc_tfserving
 from gateway.grpc import torchserve as grpc_torchserve
@@ -31,8 +33,10 @@ from gateway.layers.bounds import Bounded, Bounds
 from gateway.logging import LineWriter, QueuedAccessLog
 from gateway.metrics import Metrics
 from gateway.observation import Observer
+from gateway.registry import Registry
 from gateway.rest.aside import Aside
 from gateway.rest.endpoint import OBSERVATION
+from gateway.router import Open, Router, Swapped
 from gateway.types import (
     DATATYPES,
     InferRequest,
@@ -42,10 +46,13 @@ from gateway.types import (
     TensorSpec,
     VersionMetadata,
 )
-from tests.security.fuzzing.measure import Once, Steps
+from tests.security.fuzzing.beside import Beside
+from tests.security.fuzzing.measure import Steps
 
-MODEL = "m"
-_T = TypeVar("_T")
+MODEL, AWAY = "m", "the server is away"
+_VARIANT = "pytorch"
+_FAILED = ("0", "500", "INTERNAL", "UNKNOWN")
+_FORMAT = logging.Formatter()
 _Y = (TensorSpec("y", "FP32", (-1,)),)
 #: One signature for each datatype, and those that need more than one value, or examples.
 SIGNATURES: Mapping[str, Signature] = {
@@ -66,11 +73,9 @@ class Away:
     """A server that told of its model, and cannot be reached any more."""
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        raise Unavailable("the server is away")
+        raise Unavailable(AWAY)
 
     async def metadata(self, model: str) -> ModelMetadata:
-        if model.partition("@")[0] != MODEL:
-            raise NotFound(f"unknown model {model!r}")
         return _METADATA
 
     async def models(self) -> Collection[str] | None:
@@ -79,28 +84,23 @@ class Away:
     async def aclose(self) -> None: ...
 
 
-class Beside(Aside):
-    """The decode process in this one: what goes there and back is pickled, and its time is not the loop's."""
+class Broken(Exception):
+    """A front failed, where it should have answered or refused: nothing that is measured then means anything."""
 
-    def __init__(self, steps: Steps) -> None:
-        super().__init__()
-        self._steps = steps
 
-    async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        question = pickle.dumps((function, arguments), protocol=5)
-        await asyncio.sleep(0)
-        with self._steps.elsewhere():
-            called, given = pickle.loads(question)  # noqa: S301 - our own
-            try:
-                result = called(*given)
-            except DuetError as error:
-                result = error.with_traceback(None)
-            answer = pickle.dumps(result, protocol=5)
-        await asyncio.sleep(0)
-        found = pickle.loads(answer)  # noqa: S301 - our own
-        if isinstance(found, DuetError):
-            raise found
-        return found  # type: ignore[no-any-return]
+class Answer(NamedTuple):
+    """How a call ended: HTTP's status or the name of gRPC's code, and all bytes or the text that came with it."""
+
+    code: str
+    data: bytes
+
+    @property
+    def is_away(self) -> bool:
+        """The message has come to its end: the server behind was asked. Streams tell it in band."""
+        return AWAY.encode() in self.data and self.code in ("503", "UNAVAILABLE", "OK")
+
+
+Call = Callable[[], Coroutine[Any, Any, Answer]]
 
 
 class Refused(Exception):
@@ -111,6 +111,7 @@ class Context:
     """One call, as far as handlers ask for it. ``messages`` are those of a stream."""
 
     def __init__(self, metadata: Mapping[str, str], *messages: bytes) -> None:
+        self.written: list[bytes] = []
         self._metadata = tuple(metadata.items())
         self._messages = list(messages)
 
@@ -128,7 +129,8 @@ class Context:
     async def read(self) -> Any:
         return self._messages.pop(0) if self._messages else grpc.aio.EOF
 
-    async def write(self, _: bytes) -> None: ...
+    async def write(self, data: bytes) -> None:
+        self.written.append(data)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", _: object = ()) -> None:
         raise Refused(code, details)
@@ -137,11 +139,16 @@ class Context:
 class Fronts:
     """All of them, of one gateway without its sockets."""
 
-    def __init__(self, steps: Steps) -> None:
-        logging.getLogger("duet").setLevel(logging.CRITICAL)
-        logging.getLogger("duet").addHandler(logging.NullHandler())
-        settings = Settings.model_validate({"servers": {"pytorch": {"kind": "tfserving", "endpoint": "127.0.0.1:1"}}})
-        backend: Backend = Bounded(Away(), bounds=Bounds())
+    def __init__(self, steps: Steps, loop: asyncio.AbstractEventLoop) -> None:
+        self._failures = _Failures()
+        loop.set_exception_handler(self._failures.unhandled)
+        settings = Settings.model_validate({"servers": {_VARIANT: {"kind": "tfserving", "endpoint": "127.0.0.1:1"}}})
+        away: Server = Away()
+        registry = Registry(servers={_VARIANT: away}, variants={MODEL: [_VARIANT]})
+        loop.run_until_complete(_known(registry))
+        router = Router(registry=registry, backends={_VARIANT: away}, rules={})
+        bounded = Bounded(router, bounds=Bounds())
+        backend: Entry = Open(Swapped(bounded, router=router, registry=registry, models=lambda: [MODEL]), router)
         with open(os.devnull, "wb") as nowhere:
             writer = LineWriter(nowhere)
         self._observer = Observer(metrics=Metrics(CollectorRegistry()), access_log=QueuedAccessLog(writer))
@@ -156,15 +163,20 @@ class Fronts:
         services |= health.services(calls, ready=gateway.ready, names=services)
         self._services = services | reflection.services(calls, names=services)
 
-    def rest(self, path: str, headers: Mapping[str, str], body: bytes, method: str = "POST") -> Once:
+    def rest(self, path: str, headers: Mapping[str, str], body: bytes, method: str = "POST") -> Call:
         given = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def send(_: object) -> None: ...
+        async def once() -> Answer:
+            status, data = 0, []
 
-        def once() -> Awaitable[object]:
+            async def send(message: Any) -> None:
+                nonlocal status
+                status = message.get("status", status)
+                data.append(message.get("body", b""))
+
             scope = {
                 "type": "http",
                 "http_version": "1.1",
@@ -179,26 +191,75 @@ class Fronts:
                 "server": ("127.0.0.1", 8000),
                 OBSERVATION: self._observer.begin(None, None),
             }
-            return self._app(scope, receive, send)
+            with self._failures.watched():
+                await self._app(scope, receive, send)
+            return self._failures.none(Answer(str(status), b"".join(data)))
 
         return once
 
-    def grpc(self, service: str, method: str, metadata: Mapping[str, str], data: bytes) -> Once:
+    def grpc(self, service: str, method: str, metadata: Mapping[str, str], data: bytes) -> Call:
         handler = self._services[service][method]
 
-        async def once() -> None:
-            try:
-                if handler.request_streaming:
-                    await handler.stream_stream(None, Context(metadata, data))
-                elif handler.response_streaming:
-                    await handler.unary_stream(None, Context(metadata, data))
-                else:
-                    # A message that is read: open methods bound it then.
-                    await handler.unary_unary(None, Context(metadata, data))
-            except Refused:
-                pass
+        async def once() -> Answer:
+            context = Context(metadata, data)
+            with self._failures.watched():
+                try:
+                    if handler.request_streaming:
+                        await handler.stream_stream(None, context)
+                    elif handler.response_streaming:
+                        await handler.unary_stream(None, context)
+                    else:
+                        # A message that is read: open methods bound it then.
+                        context.written.append(await handler.unary_unary(None, context))
+                    answer = Answer("OK", b"".join(context.written))
+                except Refused as refused:
+                    code, text = refused.args
+                    answer = Answer(code.name, text.encode())
+            return self._failures.none(answer)
 
         return once
+
+
+class _Failures(logging.Handler):
+    """What the fronts say of errors that nobody foresaw: they log them, and answer 500, INTERNAL or UNKNOWN."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._told: list[str] = []
+        for name in ("duet", "asyncio"):
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.ERROR)
+            logger.propagate = False
+            logger.handlers[:] = [self]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told.append(_FORMAT.format(record))
+
+    def unhandled(self, _: object, context: Mapping[str, Any]) -> None:
+        """Of a task whose exception nobody took."""
+        error = context.get("exception")
+        told = traceback.format_exception(error) if isinstance(error, BaseException) else []
+        self._told.append("".join((f"{context.get('message')}\n", *told)))
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        self._told.clear()
+        try:
+            yield
+        except Exception as error:
+            raise Broken("".join((*self._told, *traceback.format_exception(error)))) from None
+
+    def none(self, answer: Answer) -> Answer:
+        """The answer. Raises Broken where it, or anything that was logged, tells of a failure."""
+        if self._told or answer.code in _FAILED:
+            raise Broken("\n".join((f"{answer.code}: {answer.data[:1000]!r}", *self._told)))
+        return answer
+
+
+async def _known(registry: Registry) -> None:
+    registry.start()
+    await registry.asked(seconds=10)
+    await registry.aclose()
 
 
 class _Gateway:

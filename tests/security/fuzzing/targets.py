@@ -13,8 +13,8 @@ from gateway.protos import health_pb2
 from gateway.protos import tfserving_pb2 as tf
 from gateway.protos import torchserve_pb2 as torch
 from gateway.protos import v2_pb2 as v2
-from tests.security.fuzzing import bodies, calls, documents
-from tests.security.fuzzing.fronts import MODEL, SIGNATURE_NAMES, Fronts
+from tests.security.fuzzing import bodies, calls, documents, good
+from tests.security.fuzzing.fronts import MODEL, SIGNATURE_NAMES, Call, Fronts
 from tests.security.fuzzing.genome import Draw, Genome
 from tests.security.fuzzing.measure import Once
 from tests.security.fuzzing.protobuf import saturated
@@ -28,10 +28,14 @@ Made = tuple[Once, int]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``make`` builds the message that a `Draw` tells, and what sends it; the number is its size in bytes."""
+    """``make`` builds the message that a `Draw` tells, and what sends it; the number is its size in bytes.
+
+    ``good`` sends one by the same way that has no fault.
+    """
 
     name: str
     make: Callable[[Fronts, Draw], Made]
+    good: Callable[[Fronts], Call]
     seeds: tuple[Genome, ...] = field(default=(), repr=False)
 
     def message(self, fronts: Fronts, genome: Genome) -> tuple[Once, int, Genome]:
@@ -54,7 +58,9 @@ def over_grpc(
 
     every = [{"room": MOST, "alone": 0, **genome} for genome in saturated(message.DESCRIPTOR, "odd")]
     own = [{"room": MOST, "alone": 0, "odd.groups": 0, **genome} for genome in seeds]
-    return Target(f"{service.rpartition('.')[2]}/{method}", make, (*own, *every))
+    name = f"{service.rpartition('.')[2]}/{method}"
+    data = good.CALLS[name].SerializeToString()
+    return Target(name, make, lambda fronts: fronts.grpc(service, method, {}, data), (*own, *every))
 
 
 def over_rest(
@@ -76,7 +82,11 @@ def over_rest(
             headers["x-duet-signature"] = signature
         return fronts.rest(path, headers, data[:room]), len(data[:room])
 
-    return Target(name, make, tuple({"room": room, **genome} for genome in seeds))
+    def faultless(fronts: Fronts) -> Call:
+        more, data = good.bodies(name)
+        return fronts.rest(path, {"content-type": content_type} | more if content_type else more, data)
+
+    return Target(name, make, faultless, tuple({"room": room, **genome} for genome in seeds))
 
 
 def raw(draw: Draw, path: str, room: int) -> tuple[bytes, int]:
