@@ -12,6 +12,9 @@ from gateway.errors import InvalidArgument
 #: Far above what any model has inputs.
 MAX_PARTS = 256
 _MAX_HEADER_BYTES = 8 << 10
+#: Of all parts together, and how many parameters one header has: all of them are looked at.
+_MAX_HEADERS_BYTES = 128 << 10
+_MAX_PARAMETERS = 16
 _PARAMETER = re.compile(r""";\s*([\w!#$&+.^`|~*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))""")
 
 
@@ -37,11 +40,18 @@ def decode(body: bytes, content_type: str) -> dict[str, Part]:
         raise InvalidArgument("the multipart body does not hold its boundary")
     position += len(delimiter) - 2
     parts: dict[str, Part] = {}
+    headers_bytes = 0
     for _ in range(MAX_PARTS + 1):
         if body.startswith(b"--", position):
             return parts
+        begin = position
         name, part, position = _part(body, position, delimiter)
         parts[name] = part
+        headers_bytes += position - begin - len(part.data)
+        if headers_bytes > _MAX_HEADERS_BYTES:
+            raise InvalidArgument(
+                f"the headers of the multipart body's parts take more than {_MAX_HEADERS_BYTES} bytes; send fewer parts"
+            )
     raise InvalidArgument(f"the multipart body has more than {MAX_PARTS} parts")
 
 
@@ -82,12 +92,15 @@ def _part(body: bytes, position: int, delimiter: bytes) -> tuple[str, Part, int]
 
 
 def _parameters(value: str) -> dict[str, str]:
-    """The parameters behind a header's first word.
+    """The parameters behind a header's first word. Raises InvalidArgument for more than anybody has a use for.
 
     >>> _parameters('form-data; name="a b"; filename=c')
     {'name': 'a b', 'filename': 'c'}
     """
     found = {}
-    for name, quoted, token in _PARAMETER.findall(value):
-        found[name.lower()] = token or re.sub(r"\\(.)", r"\1", quoted)
+    for count, match in enumerate(_PARAMETER.finditer(value)):
+        if count == _MAX_PARAMETERS:
+            raise InvalidArgument(f"a header of the multipart body has more than {_MAX_PARAMETERS} parameters")
+        name, quoted, token = match.groups()
+        found[name.lower()] = token or re.sub(r"\\(.)", r"\1", quoted or "")
     return found

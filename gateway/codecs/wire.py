@@ -21,10 +21,12 @@ from gateway.errors import InvalidArgument, ResourceExhausted
 MIN_BYTES = 32 << 10
 #: Messages inside a message, map entries among them. The largest request that is let through has about a thousand.
 MAX_MESSAGES = 4096
-#: Fields in all that are strings, or single values.
+#: Fields in all that are strings, or single values. A number of more than two bytes counts as further fields.
 MAX_FIELDS = limits.MAX_STRINGS + MAX_MESSAGES
 #: Values of packed integers: a byte on the wire, and eight in memory, twice.
 MAX_INTEGERS = 2 << 20
+#: Values of packed booleans, which the parser reads one by one too: as many as a tensor's elements may be by default.
+MAX_BOOLEANS = 4 << 20
 #: One text: a name, a version, an id, a parameter; strings of tensors are bytes. Errors escape texts and quote them.
 MAX_TEXT_BYTES = 16 << 10
 #: A message that brings a name and a few flags, and no tensors.
@@ -66,11 +68,12 @@ class Checked:
 
 @dataclass(slots=True)
 class _Plan:
-    """What lies in the fields of a message, by their numbers: other messages, packed integers, or texts."""
+    """What lies in the fields of a message, by their numbers: other messages, packed integers, booleans, or texts."""
 
     name: str
     messages: dict[int, _Plan] = field(default_factory=dict)
     integers: dict[int, str] = field(default_factory=dict)
+    booleans: dict[int, str] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
 
 
@@ -84,6 +87,8 @@ def _planned(descriptor: Descriptor, known: dict[str, _Plan] | None = None) -> _
             plan.messages[entry.number] = _planned(entry.message_type, known)
         elif entry.type in _INTEGERS:
             plan.integers[entry.number] = entry.name
+        elif entry.type == FieldDescriptor.TYPE_BOOL:
+            plan.booleans[entry.number] = entry.name
         elif entry.type == FieldDescriptor.TYPE_STRING:
             plan.texts[entry.number] = entry.name
     return plan
@@ -92,9 +97,10 @@ def _planned(descriptor: Descriptor, known: dict[str, _Plan] | None = None) -> _
 class _Look:
     """One look at one message. What is no protobuf is left to the parser, which says so."""
 
-    __slots__ = ("_data", "_fields", "_integers", "_messages")
+    __slots__ = ("_booleans", "_data", "_fields", "_integers", "_messages")
 
     def __init__(self, data: bytes) -> None:
+        self._booleans = 0
         self._data = data
         self._fields = 0
         self._integers = 0
@@ -111,7 +117,9 @@ class _Look:
             tag = data[at]
             at += 1
             if tag > 0x7F:
+                begin = at
                 tag, at = _number(data, at - 1, end)
+                left -= (at - begin + 1) >> 1
             kind = tag & 7
             if kind == _BYTES:
                 if at >= end:
@@ -124,7 +132,9 @@ class _Look:
                         size = size & 0x7F | data[at] << 7
                         at += 1
                     else:
+                        begin = at
                         size, at = _number(data, at - 1, end)
+                        left -= (at - begin) >> 1
                 if size > end - at or size < 0:
                     return False
                 number = tag >> 3
@@ -135,13 +145,17 @@ class _Look:
                     left = MAX_FIELDS - self._fields
                 elif number in integers:
                     self._packed(integers[number], at, at + size, plan)
+                elif number in plan.booleans:
+                    self._packed_booleans(plan.booleans[number], size, plan)
                 elif size > MAX_TEXT_BYTES and number in plan.texts:
                     raise InvalidArgument(
                         f"{plan.texts[number]!r} ({plan.name}) has {size} bytes; at most {MAX_TEXT_BYTES} are taken"
                     )
                 at += size
             elif kind == _VARINT:
-                _, at = _number(data, at, end)
+                begin = at + 1
+                at = _after_number(data, at, end)
+                left -= (at - begin) >> 1
             elif kind in _WIDTHS:
                 at += _WIDTHS[kind]
             elif kind in _GROUPS and tag > 0:
@@ -170,6 +184,15 @@ class _Look:
                 "as bytes: raw_input_contents of the Open Inference Protocol, tensor_content of TensorFlow Serving"
             )
 
+    def _packed_booleans(self, name: str, size: int, plan: _Plan) -> None:
+        """A byte each, as every client writes them."""
+        self._booleans += size
+        if self._booleans > MAX_BOOLEANS:
+            raise InvalidArgument(
+                f"the message holds more than {MAX_BOOLEANS} booleans as values of {name!r} ({plan.name}); send them "
+                "as bytes: raw_input_contents of the Open Inference Protocol, tensor_content of TensorFlow Serving"
+            )
+
 
 def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
     """A varint, and where it ends: beyond ``end`` where it does not."""
@@ -184,6 +207,16 @@ def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
         if shift > 63:
             break
     return -1, end + 1
+
+
+def _after_number(data: bytes, at: int, end: int) -> int:
+    """Where a varint ends, whose value does not count. Beyond ``end`` where it is none."""
+    last = min(at + 10, end)
+    while at < last:
+        if data[at] < 0x80:
+            return at + 1
+        at += 1
+    return end + 1
 
 
 def _too_many(most: int, what: str, plan: _Plan) -> InvalidArgument:

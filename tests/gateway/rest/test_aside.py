@@ -20,7 +20,9 @@ import pytest
 from gateway.codecs import v2
 from gateway.errors import DuetError, Internal, InvalidArgument
 from gateway.observation import Observation
+from gateway.rest import aside as aside_module
 from gateway.rest.aside import Aside
+from gateway.rest.aside_child import SLICE_BYTES
 from gateway.rest.endpoint import OBSERVATION, _caller
 from gateway.rest.turns import Quarantine
 from gateway.security.access import ACCESS, Access, Identity
@@ -262,3 +264,20 @@ def proportional(pid: int) -> int:
     """Bytes of memory, of shared pages its part."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(rollup.split("Pss:")[1].split()[0]) << 10
+
+
+@pytest.mark.parametrize("sizes", [[SLICE_BYTES - 1] * 40, [SLICE_BYTES // 8] * 320, [10 << 20], [1, 5 << 20, 5 << 20]])
+async def test_others_get_on_while_a_body_is_digested_however_it_is_cut(sizes: list[int]) -> None:
+    """Ten megabytes in parts, each below a slice, took 15 ms in one step."""
+    loop, steps, done = asyncio.get_running_loop(), 0, False
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if not done:
+            loop.call_soon(step)
+
+    loop.call_soon(step)
+    await aside_module._digest([bytes(size) for size in sizes])
+    done = True
+    assert steps >= sum(sizes) // (2 * SLICE_BYTES) - 1
