@@ -9,6 +9,7 @@ _BOUNDS, _COMPRESSION, _TLS = "gateway/layers/bounds.py", "gateway/rest/compress
 _LIMITS, _WIRE, _SPENT = "gateway/codecs/limits.py", "gateway/codecs/wire.py", "test_spent.py"
 _SOCKETS, _BOMBS, _BEHIND = "test_sockets.py", "test_bombs.py", "test_servers_behind.py"
 
+_PARTS = "gateway/codecs/multipart.py"
 _FUZZED, _FINDS = "test_fuzzing.py", "../gateway/codecs/test_fuzzers_finds.py"
 
 INPUT: tuple[Mutation, ...] = (
@@ -63,6 +64,20 @@ INPUT: tuple[Mutation, ...] = (
         "short",
     ),
     Mutation("messages inside", _WIRE, "if self._messages > MAX_MESSAGES:", "if False:", _SPENT, "too_many"),
+    Mutation("booleans of a message", _WIRE, "if self._booleans > MAX_BOOLEANS:", "if False:", _FINDS, "booleans"),
+    Mutation("numbers written long", _WIRE, "left -= (at - begin + 1) >> 1", "pass", _FINDS, "long_count"),
+    Mutation("parameters of a part", _PARTS, "if count == _MAX_PARAMETERS:", "if False:", _FINDS, "few_parameters"),
+    Mutation(
+        "headers of all parts", _PARTS, "if headers_bytes > _MAX_HEADERS_BYTES:", "if False:", _FINDS, "headers_of"
+    ),
+    Mutation(
+        "the header of a file",
+        "gateway/codecs/npy.py",
+        "(stream, max_header_size=_MAX_HEADER_BYTES)",
+        "(stream)",
+        _FINDS,
+        "header_of_npy",
+    ),
     Mutation("integers of a message", _WIRE, "if self._integers > MAX_INTEGERS:", "if False:", _SPENT, "too_many"),
     Mutation(
         "the model before the body, v2",
