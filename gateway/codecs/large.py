@@ -30,9 +30,9 @@ from gateway.errors import InvalidArgument
 
 #: Smaller documents are parsed as they are: of a megabyte, a parser makes 16 at most.
 MIN_BYTES = 1 << 20
-#: Of one string as it is written, with what may stand before it in its run: one of a megabyte, which is the most that
-#: is taken by default, with each character escaped. Python takes four bytes for each character of a string that has an
-#: unusual one.
+#: The longest string, as it is written. By default a string may have a megabyte; escaped, each of its bytes takes six.
+#: The rest is for what stands beside it in its run. A longer one is refused because Python takes four bytes for each
+#: character of a string that holds a single unusual one.
 MAX_TEXT_BYTES = (6 << 20) + 2 * cuts.BLOCK_BYTES
 
 _MAX_REPR = 4096

@@ -18,7 +18,8 @@ _AGAIN_SECONDS = 1.0
 #: Many times a thousandth makes a little less than a whole.
 _WHOLE = 1.0 - 1e-9
 _CROWDS = 3
-#: Of the requests that differ, where one differs grossly. Those that are alike are no company that shows anything.
+#: So many requests are looked at where one differs grossly. One alone would not do: among requests that are alike,
+#: each is answered the same in its own company.
 _LOOKED_AT = 8
 
 #: Asks a server outside the callers' way.

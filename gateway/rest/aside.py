@@ -226,7 +226,7 @@ async def _receive(process: Process) -> Any:
 
 
 async def _ended(process: Process) -> None:
-    """Ends one that has closed its pipe. Killed before it has ended by itself, it would not tell why it did."""
+    """Ends a process that has closed its pipe. It is given a moment to end by itself: its exit code says why."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_DYING_SECONDS):
             await process.wait()
